@@ -1,0 +1,111 @@
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hone::{
+    agent::{Candidate, SourceFile},
+    brief::Brief,
+    critic::Critique as Judgement,
+    error::Kind,
+    store,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    commands::evolve,
+    context::Context,
+    error::{CommandError, Exit, Result},
+};
+
+/// Score your own Streamlit apps, and say what is wrong with them
+#[derive(Debug, Args)]
+pub struct Critique {
+    /// Python files, or folders that are one app each
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// What the app was asked to be; its words are looked for in what it shows
+    #[arg(long, value_name = "TEXT")]
+    brief: Option<String>,
+    /// Exit with 4 when a score is below this
+    #[arg(long, value_name = "SCORE")]
+    threshold: Option<f64>,
+    /// Score without running anything
+    #[arg(long)]
+    static_only: bool,
+}
+
+/// Says nothing that an app could fail to show.
+const NO_BRIEF: &str = "a Streamlit app";
+
+pub async fn run(args: &Critique, context: &Context) -> Result {
+    let brief = match &args.brief {
+        Some(text) => Brief::from_description(text)?,
+        None => Brief::from_description(NO_BRIEF)?,
+    };
+    let apps: Vec<(PathBuf, Candidate)> =
+        args.paths.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<_>>()?;
+    let critic = evolve::open_critic(context, args.static_only).await?;
+    let judged = judge(&critic, &brief, &apps).await;
+    critic.close().await;
+    let judged = judged?;
+    let value: Vec<Value> = judged.iter().map(|(_, value, _)| value.clone()).collect();
+    context.answer(&value, || {
+        judged.iter().map(|(path, _, c)| text(path, c)).collect::<Vec<_>>().join("\n\n")
+    })?;
+    let below = args.threshold.is_some_and(|least| judged.iter().any(|(_, _, c)| c.overall_score < least));
+    Ok(if below { Exit::Verdict } else { Exit::Ok })
+}
+
+async fn judge(
+    critic: &hone::critic::Critic,
+    brief: &Brief,
+    apps: &[(PathBuf, Candidate)],
+) -> Result<Vec<(PathBuf, Value, Judgement)>> {
+    let mut judged = Vec::new();
+    for (path, candidate) in apps {
+        let started = std::time::Instant::now();
+        let (evidence, critique) = critic.critique(brief, candidate).await?;
+        let value = json!({
+            "path": path, "score": critique.overall_score, "sub_scores": critique.scores, "caps": critique.caps,
+            "issues": critique.issues, "sandbox_level": evidence.sandbox.kind, "level": critique.level,
+            "critic": critique.critic, "took_ms": started.elapsed().as_millis() as u64,
+        });
+        judged.push((path.clone(), value, critique));
+    }
+    Ok(judged)
+}
+
+/// One file, or every Python and configuration file of a folder with the app's entry first.
+fn read(path: &Path) -> Result<Candidate> {
+    if !path.is_dir() {
+        let name = path.file_name().map_or_else(|| "app.py".into(), |n| n.to_string_lossy().into_owned());
+        return Ok(Candidate::single(name, store::read_text(path)?));
+    }
+    let mut files = Vec::new();
+    let entries = std::fs::read_dir(path).map_err(|e| store::StoreError::new("read", path, e))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if [".py", ".txt", ".toml"].iter().any(|end| name.ends_with(end)) {
+            files.push(SourceFile { content: store::read_text(&entry.path())?, path: name });
+        }
+    }
+    if files.is_empty() {
+        let message = format!("`{}` has no Python file", path.display());
+        return Err(CommandError::new(Kind::Input, message).hint("name the app's file or its folder"));
+    }
+    files.sort_by_key(|file| {
+        (!file.content.contains("streamlit"), !file.path.ends_with(".py"), file.path.clone())
+    });
+    Ok(Candidate { files })
+}
+
+fn text(path: &Path, critique: &Judgement) -> String {
+    let mut lines = vec![format!("{}  {:.1} of 10", path.display(), critique.overall_score)];
+    lines.extend(critique.caps.iter().map(|cap| format!("  at most {:.1}: {}", cap.value, cap.why)));
+    for issue in &critique.issues {
+        let at = issue.at.as_deref().map(|at| format!("{at}: ")).unwrap_or_default();
+        let guideline = issue.guideline.as_deref().map(|g| format!(" [{g}]")).unwrap_or_default();
+        let severity = format!("{:?}", issue.severity).to_lowercase();
+        lines.push(format!("  {severity}: {at}{}{guideline}", issue.message));
+    }
+    lines.join("\n")
+}

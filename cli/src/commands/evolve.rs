@@ -1,0 +1,139 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use hone::{
+    brief::{self, Brief},
+    config::Settings,
+    critic::Critic,
+    evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
+};
+
+use crate::{context::Context, error::Result, models::Models};
+
+/// Run the agent on briefs, criticise what it wrote, and improve it: one log per brief
+///
+/// Finished logs of the same brief, agent, teacher, seed and critic are kept. Replaces generate_training_dataset.py.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Evolve {
+    /// A description, instead of the workspace's training briefs
+    pub description: Option<String>,
+    /// JSON lines, or a text file with a description per line
+    #[arg(long, value_name = "FILE", conflicts_with = "description")]
+    pub briefs: Option<PathBuf>,
+    /// Evolve this many briefs, drawn by seed and spread over the kinds
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Model whose habit is to be changed: `ui-agent`, a model id, or a name under `[models]`
+    #[arg(long, value_name = "ROW")]
+    pub agent: Option<String>,
+    /// What improves its drafts: `composer`, or a name under `[models]`
+    #[arg(long, value_name = "ROW")]
+    pub teacher: Option<String>,
+    /// Drafts of the agent per brief
+    #[arg(long, value_name = "N")]
+    pub drafts: Option<u32>,
+    /// Round of the loop that the logs belong to
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub round: u32,
+    /// Score without running anything, where there is no sandbox; such scores never mix with others
+    #[arg(long)]
+    pub static_only: bool,
+}
+
+impl Evolve {
+    /// Flags that override settings.
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = Vec::new();
+        flags.extend(self.agent.clone().map(|row| ("agent.model", row)));
+        flags.extend(self.teacher.clone().map(|row| ("teacher.model", row)));
+        flags.extend(self.drafts.map(|n| ("evolve.drafts", n.to_string())));
+        flags
+    }
+
+    fn read_briefs(&self, context: &Context) -> Result<Vec<Brief>> {
+        let briefs = match (&self.description, &self.briefs) {
+            (Some(text), _) => vec![Brief::from_description(text)?],
+            (None, Some(file)) => brief::load(file)?,
+            (None, None) => brief::load(&context.workspace.train_briefs())?,
+        };
+        Ok(match self.limit {
+            Some(n) => brief::sample(&briefs, n, context.global.seed),
+            None => briefs,
+        })
+    }
+}
+
+pub async fn run(args: &Evolve, context: &Context) -> Result {
+    let settings = context.settings(&args.flags())?;
+    let mut models = Models::new(context, &settings);
+    let summary = execute(args, context, &settings, &mut models).await;
+    models.close().await;
+    let summary = summary?;
+    context.answer(&summary, || text(&summary, context))
+}
+
+/// Evolves; the summary over finished and new logs.
+pub async fn execute(
+    args: &Evolve,
+    context: &Context,
+    settings: &Settings,
+    models: &mut Models<'_>,
+) -> Result<Summary> {
+    let briefs = args.read_briefs(context)?;
+    let agent = models.agent(&settings.agent.model).await?;
+    let teacher = match settings.teacher.model.as_str() {
+        "composer" => Teacher::Composer(Composer::new(context.global.seed)),
+        row => Teacher::Model(Box::new(models.agent(row).await?)),
+    };
+    let critic = open_critic(context, args.static_only).await?;
+    let evolver = Evolver {
+        workspace: &context.workspace,
+        agent: &agent,
+        teacher: &teacher,
+        critic: &critic,
+        options: Options {
+            target_score: settings.evolve.target_score,
+            max_iterations: settings.evolve.max_iterations,
+            max_evaluations: settings.evolve.max_evaluations,
+            drafts: settings.evolve.drafts,
+            seed: context.global.seed,
+            round: args.round,
+        },
+        concurrency: settings.evolve.concurrency.fixed().unwrap_or(BRIEFS_AT_ONCE),
+        events: &context.events,
+        cancel: &context.cancel,
+    };
+    let summary = evolver.run(&briefs).await;
+    critic.close().await;
+    Ok(summary?)
+}
+
+/// Enough to keep the engine's batch full; the critic limits itself.
+const BRIEFS_AT_ONCE: usize = 32;
+
+/// The critic at the level that the machine allows, or static on explicit request.
+pub async fn open_critic(context: &Context, static_only: bool) -> Result<Critic> {
+    let runtime = context.machine.runtime();
+    if !static_only && !runtime.is_ready() {
+        hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
+    }
+    let parts = hone::critic::CriticRuntime {
+        python: runtime.python(),
+        ruff: runtime.ruff(),
+        bwrap: context.machine.bubblewrap(),
+    };
+    let options = hone::critic::CriticOptions { static_only, ..Default::default() };
+    Ok(Critic::open(parts, options, &context.cancel).await?)
+}
+
+fn text(summary: &Summary, context: &Context) -> String {
+    format!(
+        "{} evolutions in `{}` ({} were there), target reached by {}\nmean score {:.2} -> {:.2}",
+        summary.evolutions,
+        context.workspace.logs().display(),
+        summary.reused,
+        summary.target_reached,
+        summary.mean_initial,
+        summary.mean_final,
+    )
+}

@@ -1,0 +1,72 @@
+use clap::Args;
+use hone::{
+    config::{Auto, Settings},
+    finetune::{self, Options},
+    model::wire::{Hyperparameters, Job, Setting},
+};
+
+use crate::{commands::status, context::Context, error::Result, models::Models};
+
+/// Upload the dataset, train, and follow the job to its end
+///
+/// It can be closed: the job goes on, and `hone status --follow` or the same command picks it up. Replaces
+/// finetune_openai.py.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Finetune {
+    /// Passes over the data
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub n_epochs: Option<u32>,
+    /// End of the tuned model's name
+    #[arg(long)]
+    pub suffix: Option<String>,
+    /// Start the job and leave
+    #[arg(long)]
+    pub detach: bool,
+}
+
+impl Finetune {
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        let mut flags = Vec::new();
+        flags.extend(self.n_epochs.map(|n| ("finetune.n_epochs", n.to_string())));
+        flags.extend(self.suffix.clone().map(|suffix| ("finetune.suffix", suffix)));
+        flags
+    }
+}
+
+pub async fn run(args: &Finetune, context: &Context) -> Result {
+    let settings = context.settings(&args.flags())?;
+    let mut models = Models::new(context, &settings);
+    let job = execute(args, context, &settings, &mut models).await;
+    models.close().await;
+    let job = job?;
+    context.answer(&job, || status::text(&job))
+}
+
+/// Starts or picks up the job; follows it unless it is to be left alone.
+pub async fn execute(
+    args: &Finetune,
+    context: &Context,
+    settings: &Settings,
+    models: &mut Models<'_>,
+) -> Result<Job> {
+    let (client, model) = models.trainer().await?;
+    let n_epochs = match args.n_epochs {
+        Some(n) => Some(n),
+        None => Auto::fixed(settings.finetune.n_epochs),
+    };
+    let n_epochs = n_epochs.map_or(Setting::Auto, Setting::Is);
+    let options = Options {
+        model,
+        suffix: Some(args.suffix.clone().unwrap_or_else(|| settings.finetune.suffix.clone())),
+        hyperparameters: Hyperparameters { n_epochs, ..Hyperparameters::default() },
+        seed: i64::try_from(context.global.seed).ok(),
+        validation: Some(context.workspace.validation()).filter(|path| path.exists()),
+    };
+    let dataset = context.workspace.dataset();
+    let started = finetune::start(&client, &context.workspace, &dataset, &options, &context.events).await?;
+    if args.detach {
+        return Ok(started.job);
+    }
+    Ok(finetune::follow(&client, &context.workspace, &started.job.id, &context.events, &context.cancel)
+        .await?)
+}

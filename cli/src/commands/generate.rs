@@ -1,0 +1,52 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use hone::{agent, brief::Brief, store};
+
+use crate::{context::Context, error::Result, models::Models};
+
+/// Ask the UI agent for a UI, with the model that is deployed
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// What the UI is to be
+    description: String,
+    /// Write the files of the answer into this folder
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Model to ask instead of the deployed one
+    #[arg(long, value_name = "ROW")]
+    agent: Option<String>,
+}
+
+pub async fn run(args: &Generate, context: &Context) -> Result {
+    let flags: Vec<_> = args.agent.clone().map(|row| ("agent.model", row)).into_iter().collect();
+    let settings = context.settings(&flags)?;
+    let brief = Brief::from_description(&args.description)?;
+    let mut models = Models::new(context, &settings);
+    let reply = ask(&brief, context, &settings.agent.model, &mut models).await;
+    models.close().await;
+    let (model, reply) = reply?;
+    let candidate = agent::parse_reply(&reply.text);
+    if let Some(folder) = &args.out {
+        for file in &candidate.files {
+            store::write_atomic(&folder.join(&file.path), file.content.as_bytes())?;
+        }
+        context.events.note(format!("wrote {} files into `{}`", candidate.files.len(), folder.display()));
+    }
+    let value = serde_json::json!({
+        "model": model, "files": candidate.files, "reply": reply.text, "finish_reason": reply.finish_reason,
+        "usage": reply.usage,
+    });
+    context.answer(&value, || reply.text.clone())
+}
+
+async fn ask(
+    brief: &Brief,
+    context: &Context,
+    name: &str,
+    models: &mut Models<'_>,
+) -> Result<(String, agent::Reply)> {
+    let agent = models.agent(name).await?;
+    let reply = agent.reply(&agent::messages(brief), context.global.seed).await?;
+    Ok((agent.model, reply))
+}

@@ -1,0 +1,19 @@
+use clap::Args;
+use hone::{registry::Registry, runtime::BASE_MODEL};
+
+use crate::{context::Context, error::Result};
+
+/// Take the last deployment back: the agent uses the model before it from now on
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Why, in your words; the registry records it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+pub fn run(args: &Rollback, context: &Context) -> Result {
+    let mut registry = Registry::open(&context.workspace.registry())?;
+    let entry = registry.rollback(&args.reason, jiff::Timestamp::now())?;
+    let model = entry.model.as_deref().unwrap_or(BASE_MODEL);
+    context.answer(&entry, || format!("`ui-agent` is `{model}` again"))
+}

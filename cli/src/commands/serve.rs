@@ -1,0 +1,79 @@
+use std::sync::Arc;
+
+use clap::Args;
+use hone::{error::Kind, model::client::Secret, registry::Registry, runtime::BASE_MODEL};
+use hone_server::{BaseModel, LocalServer, ServerConfig};
+
+use crate::{
+    context::{Context, print_line, to_json},
+    error::{CommandError, Exit, Result},
+};
+
+/// Serve OpenAI's API on /v1 over the embedded engine
+///
+/// Answers chat completions with the base and the tuned models, takes files and fine-tuning jobs. The model `ui-agent` is
+/// always the deployed one.
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    #[arg(long, default_value_t = 8642)]
+    port: u16,
+    /// Refuse requests without this key
+    #[arg(long, value_name = "KEY", env = API_KEY, hide_env_values = true)]
+    api_key: Option<String>,
+}
+
+/// Variable with the key of the local server, for it and for commands that use it.
+pub const API_KEY: &str = "HONE_API_KEY";
+
+pub async fn run(args: &Serve, context: &Context) -> Result {
+    prepare_weights(context).await?;
+    let address = format!("{}:{}", args.host, args.port);
+    let listener = tokio::net::TcpListener::bind(&address).await.map_err(|e| {
+        CommandError::new(Kind::Environment, format!("cannot listen on `{address}`: {e}"))
+            .hint("choose another port with `--port N`; `--port 0` takes a free one")
+    })?;
+    let bound = listener.local_addr().map_err(|e| CommandError::new(Kind::Environment, e.to_string()))?;
+    let config = ServerConfig { api_key: args.api_key.clone().map(Secret::new), ..config(context)? };
+    let base_url = format!("http://{bound}/v1");
+    if context.global.json {
+        print_line(&to_json(&serde_json::json!({ "base_url": base_url, "models": [BASE_MODEL] })));
+    } else {
+        print_line(&format!(
+            "serving OpenAI's API on {base_url}  (Ctrl-C stops; training goes on and is picked up)"
+        ));
+    }
+    hone_server::serve(config, listener, context.cancel.clone()).await?;
+    Ok(Exit::Ok)
+}
+
+/// The base URL of the workspace's server: the one that runs, or one started in this process.
+pub async fn find_or_start(context: &Context) -> Result<(String, Option<LocalServer>)> {
+    if let Some(base_url) = hone_server::running(&context.workspace.server()) {
+        return Ok((base_url, None));
+    }
+    prepare_weights(context).await?;
+    let server = hone_server::spawn_local(config(context)?).await?;
+    Ok((server.base_url.clone(), Some(server)))
+}
+
+async fn prepare_weights(context: &Context) -> Result<()> {
+    if !context.machine.runtime().gguf.is_file() {
+        hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
+    }
+    Ok(())
+}
+
+fn config(context: &Context) -> Result<ServerConfig> {
+    let program = std::env::current_exe().map_err(|e| CommandError::new(Kind::Environment, e.to_string()))?;
+    let models = vec![BaseModel { id: BASE_MODEL.into(), path: context.machine.runtime().gguf }];
+    let trainer = vec![program.into_os_string(), "train-child".into()];
+    let registry = context.workspace.registry();
+    // A registry that cannot be read must not take the base model down with it.
+    let champion = move || Registry::open(&registry).ok()?.champion().map(str::to_owned);
+    Ok(ServerConfig {
+        champion: Arc::new(champion),
+        ..ServerConfig::new(context.workspace.server(), models, trainer)
+    })
+}

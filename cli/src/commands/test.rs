@@ -1,0 +1,234 @@
+use std::{collections::BTreeSet, path::PathBuf};
+
+use clap::Args;
+use hone::{
+    agent::{self, Agent},
+    brief::{self, Brief},
+    config::Settings,
+    error::Kind,
+    finetune,
+    model::wire::JobEvent,
+    runtime::BASE_MODEL,
+    store,
+    trial::{self, Arm, Extras, Generation, Judgement, LossPoint, Summary, Trial, TrialSpec, Verdict},
+};
+
+use crate::{
+    commands::evolve,
+    context::Context,
+    error::{CommandError, Exit, Result},
+    models::Models,
+};
+
+/// Compare the tuned model with the base on held-out briefs, and say whether it should be deployed
+///
+/// Ends with exit code 0 when the verdict is "promote", 4 otherwise. Replaces test_finetuned_model.py.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Test {
+    /// The tuned model; the last one of this workspace when left out
+    pub model: Option<String>,
+    /// Held-out briefs, instead of the workspace's
+    #[arg(long, value_name = "FILE")]
+    pub briefs: Option<PathBuf>,
+    /// Use this many of them, drawn by seed, a third of kinds that training never saw
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Answers per model and brief
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: Option<u32>,
+    /// These of them, drawn earlier
+    #[arg(skip)]
+    pub drawn: Option<Vec<String>>,
+    /// Score without running anything
+    #[arg(long)]
+    pub static_only: bool,
+}
+
+/// Answers shown side by side before the table.
+const SHOWN: usize = 3;
+const WIDTH: usize = 110;
+
+pub async fn run(args: &Test, context: &Context) -> Result {
+    let settings = context.settings(&[])?;
+    let mut models = Models::new(context, &settings);
+    let outcome = execute(args, context, &settings, &mut models).await;
+    models.close().await;
+    let outcome = outcome?;
+    context.answer(&outcome.summary, || outcome.text())?;
+    Ok(outcome.exit())
+}
+
+/// What a trial ended with.
+pub struct Outcome {
+    pub trial: String,
+    pub summary: Summary,
+    pub side_by_side: String,
+}
+
+impl Outcome {
+    pub fn text(&self) -> String {
+        format!("{}\n{}", self.side_by_side, trial::table(&self.summary))
+    }
+
+    pub fn exit(&self) -> Exit {
+        if self.summary.verdict == Verdict::Promote { Exit::Ok } else { Exit::Verdict }
+    }
+}
+
+/// Runs what is missing of the trial and sums it up.
+pub async fn execute(
+    args: &Test,
+    context: &Context,
+    settings: &Settings,
+    models: &mut Models<'_>,
+) -> Result<Outcome> {
+    let tuned = tuned_model(args, context)?;
+    let spec = spec(args, context, settings, models, tuned)?;
+    let opened = Trial::open(&context.workspace.trials(), &spec)?;
+    let mut agents: Vec<Agent> = Vec::new();
+    for arm in &spec.arms {
+        agents.push(Agent { model: arm.model.clone(), ..models.agent(arm_row(arm, settings)).await? });
+    }
+    let critic = evolve::open_critic(context, args.static_only).await?;
+    let limits = trial::Limits { generate: 32, judge: critic.workers() };
+    let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
+        let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();
+        let mut messages = agent::messages(brief);
+        if let (Some(system), Some(first)) = (&arm.system, messages.first_mut()) {
+            first.content.clone_from(system);
+        }
+        let reply = agents[index].reply(&messages, spec.sampling_seed(brief, sample)).await?;
+        Ok::<_, hone::model::client::ModelError>(Generation {
+            reply: reply.text,
+            usage: reply.usage,
+            took_ms: reply.took_ms,
+            finish_reason: Some(reply.finish_reason),
+        })
+    };
+    let judge = async |brief: &Brief, candidate: &agent::Candidate| {
+        critic.critique(brief, candidate).await.map(Judgement::from)
+    };
+    let run = trial::run(opened, limits, generate, judge, &context.events, &context.cancel).await;
+    critic.close().await;
+    let (trial, rows) = run?;
+    let mut summary = trial::summarise(trial.spec(), &rows);
+    let extras = Extras {
+        loss: loss_curve(context, models).await,
+        made_at: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string(),
+        ..Extras::default()
+    };
+    trial::write_report(&trial, &rows, &mut summary, &extras)?;
+    Ok(Outcome {
+        trial: trial.id().to_owned(),
+        side_by_side: trial::side_by_side(&rows, SHOWN, WIDTH),
+        summary,
+    })
+}
+
+/// The row whose endpoint an arm's model is asked at: tuned models live where they were trained.
+fn arm_row<'a>(_: &Arm, settings: &'a Settings) -> &'a str {
+    &settings.finetune.model
+}
+
+fn tuned_model(args: &Test, context: &Context) -> Result<String> {
+    if let Some(model) = &args.model {
+        return Ok(model.clone());
+    }
+    let path = context.workspace.tuned_model_id();
+    let text = store::read_text(&path).map_err(|_| {
+        CommandError::new(Kind::Input, format!("there is no tuned model: `{}` is missing", path.display()))
+            .hint("`hone finetune` makes one, or name one: `hone test MODEL`")
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+fn spec(
+    args: &Test,
+    context: &Context,
+    settings: &Settings,
+    models: &Models<'_>,
+    tuned: String,
+) -> Result<TrialSpec> {
+    let seen_kinds = seen_kinds(context)?;
+    let base = match settings.finetune.model.as_str() {
+        "local" => settings.finetune.base_model.clone(),
+        row => settings.models.get(row).map_or_else(|| BASE_MODEL.to_owned(), |row| row.model.clone()),
+    };
+    let champion = models.champion()?;
+    let mut arms = vec![Arm::new(Arm::BASE, &base), Arm::new(Arm::TUNED, &tuned)];
+    if champion != base && champion != tuned {
+        arms.push(Arm::new(Arm::CHAMPION, &champion));
+    }
+    Ok(TrialSpec {
+        id: String::new(),
+        briefs: match &args.drawn {
+            Some(ids) => drawn(ids, context)?,
+            None => heldout(args.briefs.as_deref(), args.limit, context, &seen_kinds)?,
+        },
+        arms,
+        samples: args.samples.unwrap_or(settings.test.samples),
+        seed: context.global.seed,
+        temperature: settings.agent.temperature,
+        max_tokens: settings.agent.max_tokens,
+        seen_kinds,
+        deployed: (champion != base).then_some(champion),
+    })
+}
+
+fn seen_kinds(context: &Context) -> Result<BTreeSet<String>> {
+    let path = context.workspace.train_briefs();
+    let briefs = if path.exists() { brief::load(&path)? } else { brief::shipped_train() };
+    Ok(briefs.into_iter().map(|brief| brief.kind).collect())
+}
+
+/// The held-out briefs, or a draw of them of which a third is of unseen kinds.
+pub fn heldout(
+    file: Option<&std::path::Path>,
+    limit: Option<usize>,
+    context: &Context,
+    seen_kinds: &BTreeSet<String>,
+) -> Result<Vec<Brief>> {
+    let path = file.map_or_else(|| context.workspace.heldout_briefs(), std::path::Path::to_owned);
+    let briefs = brief::load(&path)?;
+    Ok(match limit {
+        Some(n) => brief::heldout_sample(&briefs, seen_kinds, n, n / 3, context.global.seed),
+        None => briefs,
+    })
+}
+
+/// The briefs of an earlier draw.
+fn drawn(ids: &[String], context: &Context) -> Result<Vec<Brief>> {
+    let path = context.workspace.heldout_briefs();
+    let briefs = brief::load(&path)?;
+    let find = |id: &String| briefs.iter().find(|brief| brief.id.as_str() == id).cloned();
+    ids.iter()
+        .map(|id| {
+            find(id).ok_or_else(|| {
+                let message = format!(
+                    "held-out brief `{id}` was drawn for this round and is not in `{}` any more",
+                    path.display()
+                );
+                CommandError::new(Kind::Input, message)
+                    .hint("put it back, or start a new workspace with `-C DIR`")
+            })
+        })
+        .collect()
+}
+
+/// Loss by step of the workspace's last job; empty when it cannot be had: a report without a curve is still a report.
+async fn loss_curve(context: &Context, models: &mut Models<'_>) -> Vec<LossPoint> {
+    let Some(job) = finetune::last_job(&context.workspace) else { return Vec::new() };
+    let Ok((client, _)) = models.trainer().await else { return Vec::new() };
+    let Ok(events) = client.events(&job, None).await else { return Vec::new() };
+    let mut points: Vec<LossPoint> = events.iter().filter_map(loss_point).collect();
+    points.sort_by_key(|point| point.step);
+    points
+}
+
+fn loss_point(event: &JobEvent) -> Option<LossPoint> {
+    Some(LossPoint {
+        step: event.number("step")? as u64,
+        train: event.number("train_loss")?,
+        valid: event.number("full_valid_loss").or_else(|| event.number("valid_loss")),
+    })
+}

@@ -1,0 +1,100 @@
+//! What every command is handed: the outside world as values.
+
+use std::path::PathBuf;
+
+use hone::{
+    cancel::Cancel,
+    config::{self, Loaded, Settings},
+    event::Events,
+    runtime::Machine,
+    store::Workspace,
+};
+use serde::Serialize;
+
+use crate::{
+    args::Global,
+    error::{Exit, Result},
+};
+
+/// The outside world, read once.
+pub struct Context {
+    pub global: Global,
+    pub workspace: Workspace,
+    pub machine: Machine,
+    pub events: Events,
+    pub cancel: Cancel,
+    environment: Vec<(String, String)>,
+}
+
+impl Context {
+    pub fn new(global: Global, events: Events, cancel: Cancel) -> Self {
+        let machine =
+            Machine { path: search_path(), cache: cache_folder(), weights: env_path("HONE_WEIGHTS") };
+        let environment = std::env::vars().filter(|(name, _)| name.starts_with("HONE_")).collect();
+        Self { workspace: Workspace::new(&global.dir), machine, events, cancel, global, environment }
+    }
+
+    /// Settings with where each came from; unknown keys become warnings.
+    pub fn load_settings(&self, flags: &[(&str, String)]) -> Result<Loaded> {
+        let loaded = config::load(&self.workspace.settings(), &self.environment, flags)?;
+        for warning in &loaded.warnings {
+            self.events.warn(warning, None);
+        }
+        Ok(loaded)
+    }
+
+    pub fn settings(&self, flags: &[(&str, String)]) -> Result<Settings> {
+        Ok(self.load_settings(flags)?.settings)
+    }
+
+    /// A key from the environment, or from `.env` in the workspace.
+    pub fn secret(&self, variable: &str) -> Option<String> {
+        let set = |value: String| (!value.trim().is_empty()).then(|| value.trim().to_owned());
+        std::env::var(variable).ok().and_then(set).or_else(|| {
+            let text = std::fs::read_to_string(self.workspace.root().join(".env")).ok()?;
+            text.lines().find_map(|line| {
+                let (name, value) = line.trim().trim_start_matches("export ").split_once('=')?;
+                (name.trim() == variable)
+                    .then(|| value.trim().trim_matches(['"', '\'']).to_owned())
+                    .and_then(set)
+            })
+        })
+    }
+
+    /// Data for other programs, as one line, or a text for people.
+    pub fn answer<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result {
+        if self.global.json {
+            print_line(&to_json(value))
+        } else {
+            print_line(&text())
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// One line of JSON. What cannot be serialised is our own fault and says so.
+pub fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"))
+}
+
+/// Prints to stdout; a closed pipe ends the output, not the work.
+pub fn print_line(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+fn env_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn search_path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+/// `HONE_CACHE`, else `hone` in the user's cache folder.
+fn cache_folder() -> PathBuf {
+    env_path("HONE_CACHE")
+        .or_else(|| env_path("XDG_CACHE_HOME").map(|folder| folder.join("hone")))
+        .or_else(|| env_path("HOME").map(|home| home.join(".cache/hone")))
+        .unwrap_or_else(|| std::env::temp_dir().join("hone-cache"))
+}

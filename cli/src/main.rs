@@ -1,0 +1,13 @@
+//! The `hone` command: arguments, terminal, exit codes. What it does is in the library.
+
+mod args;
+mod commands;
+mod context;
+mod display;
+mod error;
+mod models;
+
+fn main() -> std::process::ExitCode {
+    let exit = commands::main(<args::Args as clap::Parser>::parse());
+    std::process::ExitCode::from(exit as u8)
+}

@@ -1,0 +1,135 @@
+//! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
+
+use std::time::Duration;
+
+use hone::{
+    agent::Agent,
+    config::{self, ConfigError, ModelRow, Settings},
+    error::Kind,
+    model::{
+        client::{Client, Endpoint, Secret},
+        journal::Journal,
+    },
+    registry::Registry,
+    runtime::BASE_MODEL,
+};
+use hone_server::LocalServer;
+
+use crate::{
+    commands::serve,
+    context::Context,
+    error::{CommandError, Result},
+};
+
+/// The alias that always means the champion.
+pub const ALIAS: &str = "ui-agent";
+
+/// Models by name. The local server is started when the first name needs it, unless one runs on this workspace already.
+pub struct Models<'a> {
+    context: &'a Context,
+    settings: &'a Settings,
+    local: Option<Local>,
+}
+
+struct Local {
+    client: Client,
+    /// Ours to close; none when another process serves the workspace.
+    server: Option<LocalServer>,
+}
+
+impl<'a> Models<'a> {
+    pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
+        Self { context, settings, local: None }
+    }
+
+    /// The chat model behind a name, with the agent's decoding.
+    pub async fn agent(&mut self, name: &str) -> Result<Agent> {
+        let (client, model) = match self.settings.models.get(name) {
+            Some(row) => (self.row(name, row)?, row.model.clone()),
+            None => (self.local().await?, self.local_model(name)?),
+        };
+        Ok(Agent {
+            client,
+            model,
+            temperature: self.settings.agent.temperature,
+            max_tokens: self.settings.agent.max_tokens,
+            journal: Journal::open(self.context.workspace.journal()),
+        })
+    }
+
+    /// Where fine-tuning jobs go, and the base model that they start from.
+    pub async fn trainer(&mut self) -> Result<(Client, String)> {
+        match self.settings.finetune.model.as_str() {
+            "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
+            name => match self.settings.models.get(name) {
+                Some(row) => Ok((self.row(name, row)?, row.model.clone())),
+                None => Err(self.unknown(name).into()),
+            },
+        }
+    }
+
+    /// The local server's client; starts the server in this process when none runs.
+    pub async fn local(&mut self) -> Result<Client> {
+        if let Some(local) = &self.local {
+            return Ok(local.client.clone());
+        }
+        let (base_url, server) = serve::find_or_start(self.context).await?;
+        let client = Client::new(Endpoint::local(base_url))?.cancelled_by(self.context.cancel.clone());
+        self.local = Some(Local { client: client.clone(), server });
+        Ok(client)
+    }
+
+    /// Stops the server if it is ours. Training goes on in its own process.
+    pub async fn close(self) {
+        if let Some(server) = self.local.and_then(|local| local.server) {
+            // A server that fails while it closes has nothing left to lose.
+            let _ = server.stop().await;
+        }
+    }
+
+    /// The champion, or the base model until one is deployed.
+    pub fn champion(&self) -> Result<String> {
+        let registry = Registry::open(&self.context.workspace.registry())?;
+        Ok(registry.champion().map_or_else(|| BASE_MODEL.to_owned(), str::to_owned))
+    }
+
+    fn local_model(&self, name: &str) -> Result<String> {
+        match name {
+            ALIAS => self.champion(),
+            "local" => Ok(self.settings.finetune.base_model.clone()),
+            name if name == BASE_MODEL || name.starts_with("ft:") => Ok(name.to_owned()),
+            name => Err(self.unknown(name).into()),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> ConfigError {
+        let known = self.settings.models.keys().map(String::as_str).chain([ALIAS, BASE_MODEL, "local"]);
+        ConfigError::NoModel { name: name.into(), nearest: config::nearest(name, known) }
+    }
+
+    fn row(&self, name: &str, row: &ModelRow) -> Result<Client> {
+        let Some(base_url) = row.base_url.clone().or_else(|| default_base_url(&row.provider)) else {
+            let message = format!("`models.{name}` does not say where it is");
+            return Err(
+                CommandError::new(Kind::Input, message).hint("add `base_url = \"http://...\"` to the row")
+            );
+        };
+        let key = match &row.api_key_env {
+            Some(variable) => Some(self.context.secret(variable).ok_or_else(|| {
+                CommandError::new(
+                    Kind::Provider,
+                    format!("`models.{name}` has no key: `{variable}` is not set"),
+                )
+                .hint(format!("set `{variable}` in the environment or in `.env`"))
+            })?),
+            None => None,
+        };
+        let endpoint = Endpoint { timeout: Duration::from_secs(600), ..Endpoint::new(name, base_url) };
+        Ok(Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone()))
+    }
+}
+
+/// Providers whose address everyone knows.
+fn default_base_url(provider: &str) -> Option<String> {
+    (provider == "openai").then(|| "https://api.openai.com/v1".to_owned())
+}

@@ -1,0 +1,4 @@
+import streamlit as st
+
+st.title("Hello")
+st.write("Hello, world!")

@@ -1,0 +1,189 @@
+use proptest::prelude::*;
+
+use super::{dequant::Format, *};
+use crate::weights::{RopeLayout, Weights};
+
+fn file(model: &Model) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write::write(model, &mut bytes).unwrap();
+    bytes
+}
+
+fn tiny() -> Vec<u8> {
+    file(&Model::random_tiny(1))
+}
+
+/// Replaces the only occurrence of `from` by `to` of the same length.
+fn patch(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut places = bytes.windows(from.len()).enumerate().filter(|(_, w)| *w == from).map(|(i, _)| i);
+    let at = places.next().unwrap();
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + from.len()].copy_from_slice(to);
+    bytes
+}
+
+fn error(bytes: &[u8]) -> String {
+    parse(bytes).unwrap_err().to_string()
+}
+
+#[test]
+fn a_model_survives_the_file() {
+    let model = Model::random_tiny(4);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    save(&model, &path).unwrap();
+    let loaded = load(&path).unwrap();
+    assert_eq!(loaded.weights.config, model.weights.config);
+    assert_eq!(flat(&loaded.weights), flat(&model.weights));
+    assert_eq!(loaded.tokenizer.vocabulary(), model.tokenizer.vocabulary());
+    assert_eq!((loaded.template.source(), &loaded.name), (model.template.source(), &model.name));
+    assert_eq!(loaded.sha256, hex(&Sha256::digest(std::fs::read(&path).unwrap())));
+    let names: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["tiny.gguf"], "no temporary file is left");
+}
+
+fn flat(weights: &Weights) -> Vec<f32> {
+    let layers = weights
+        .layers
+        .iter()
+        .flat_map(|l| [&l.attn_norm, &l.qkv.data, &l.out.data, &l.ffn_norm, &l.gate_up.data, &l.down.data]);
+    [&weights.embedding.data, &weights.norm].into_iter().chain(layers).flatten().copied().collect()
+}
+
+#[test]
+fn weights_in_hub_order_are_saved_in_the_files_order() {
+    let mut model = Model::random_tiny(4);
+    let mut weights = (*model.weights).clone();
+    weights.config.rope = RopeLayout::Halves;
+    model.weights = weights.into();
+    let logits = |model: &Model| {
+        let ids = model.tokenizer.encode("rotate");
+        let mut sequence = crate::infer::Sequence::new(&model.weights.config, &ids, ids.len());
+        crate::infer::step(&model.weights, &mut [&mut sequence]).row(0).unwrap().to_vec()
+    };
+    let loaded = parse(&file(&model)).unwrap();
+    assert_eq!(loaded.weights.config.rope, RopeLayout::Interleaved);
+    for (a, b) in logits(&loaded).iter().zip(logits(&model)) {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+}
+
+#[test]
+fn errors_name_the_cause() {
+    let bytes = tiny();
+    assert_eq!(error(b"PK\x03\x04"), "not a GGUF file: it starts with [50, 4b, 03, 04]");
+    assert_eq!(error(b""), "not a GGUF file: it starts with []");
+    assert_eq!(
+        error(&patch(&bytes, b"GGUF\x03", b"GGUF\x01")),
+        "GGUF version 1 is not supported (2 and 3 are)"
+    );
+    assert_eq!(
+        error(&patch(&bytes, b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0qwen9")),
+        "architecture `qwen9` is not supported (`llama` is)"
+    );
+    assert_eq!(
+        error(&patch(&bytes, b"blk.1.ffn_down", b"blk.1.ffn_gone")),
+        "tensor `blk.1.ffn_down.weight` is missing"
+    );
+    assert_eq!(
+        error(&patch(&bytes, b"llama.block_count", b"llama.block_cou__")),
+        "metadata key `llama.block_cou__` is missing".replace("__", "nt")
+    );
+    assert_eq!(
+        error(&patch(&bytes, b"smollm", b"tekken")),
+        "the tokeniser cannot be built: pre-tokeniser `tekken` is not supported (`smollm` and `gpt-2` are)"
+    );
+    let short = &bytes[..bytes.len() - 5000];
+    assert_eq!(error(short), "the file ends inside tensor `blk.1.ffn_down.weight`");
+    assert!(parse(short).unwrap_err().hint().unwrap().contains("incomplete"));
+}
+
+#[test]
+fn a_tensor_without_a_place_is_an_error() {
+    let mut model = Model::random_tiny(1);
+    let mut weights = (*model.weights).clone();
+    weights.layers.push(weights.layers[0].clone());
+    model.weights = weights.into();
+    assert_eq!(
+        error(&file(&model)),
+        "tensor `blk.2.attn_k.weight` has no place in a llama decoder with tied embeddings"
+    );
+}
+
+#[test]
+fn sizes_that_lie_cost_nothing() {
+    let bytes = tiny();
+    // Tensor count, metadata count, and the length of the token list.
+    let tokens = bytes.windows(21).position(|w| w == b"tokenizer.ggml.tokens").unwrap() + 21 + 4 + 4;
+    for at in [8, 16, tokens] {
+        for count in [1 << 20, 1 << 40, u64::MAX] {
+            let mut bytes = bytes.clone();
+            bytes[at..at + 8].copy_from_slice(&count.to_le_bytes());
+            assert!(parse(&bytes).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_is_an_error() {
+    let bytes = tiny();
+    for cut in (0..bytes.len()).step_by(97).chain(bytes.len() - 40..bytes.len()) {
+        assert!(parse(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn damaged_files_never_panic(damage in prop::collection::vec((0..9000_usize, any::<u8>()), 1..8)) {
+        let mut bytes = tiny();
+        damage.into_iter().for_each(|(at, byte)| bytes[at] = byte);
+        let _ = parse(&bytes);
+    }
+
+    #[test]
+    fn noise_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..300), version in 2_u8..=3) {
+        let _ = parse(&bytes);
+        let head = [b'G', b'G', b'U', b'F', version, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        bytes.splice(0..0, head);
+        let _ = parse(&bytes);
+    }
+
+    #[test]
+    fn blocks_of_any_bytes_decode(kind in prop::sample::select(vec![0_u32, 1, 2, 3, 6, 7, 8, 12, 14, 30]), seed in any::<[u8; 32]>()) {
+        let format = Format::of(kind).unwrap();
+        let block: Vec<u8> = seed.iter().copied().cycle().take(format.bytes).collect();
+        let mut numbers = vec![f32::MAX; format.elements];
+        format.dequantise(&block, &mut numbers);
+        prop_assert!(numbers.iter().all(|x| *x != f32::MAX));
+    }
+}
+
+/// Blocks with known contents, as llama.cpp's `gguf` package decodes them: see `tests/fixtures/dequant.py`.
+#[test]
+fn blocks_decode_as_the_reference_does() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        kind: u32,
+        bytes: Vec<u8>,
+        numbers: Vec<f32>,
+    }
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/fixtures/dequant.json")).unwrap();
+    assert_eq!(cases.len(), 10);
+    for case in cases {
+        let mut numbers = vec![0.0; case.numbers.len()];
+        let format = Format::of(case.kind).unwrap();
+        assert_eq!(format.size(numbers.len()), Some(case.bytes.len()));
+        format.dequantise(&case.bytes, &mut numbers);
+        for (got, want) in numbers.iter().zip(&case.numbers) {
+            assert!((got - want).abs() <= 1e-6 * want.abs(), "type {}: {got} {want}", case.kind);
+        }
+    }
+}
+
+#[test]
+fn half_blocks_are_refused() {
+    assert_eq!(Format::of(8).unwrap().size(33), None);
+    assert_eq!(Format::of(8).unwrap().size(usize::MAX - 31), None);
+}

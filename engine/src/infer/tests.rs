@@ -1,0 +1,166 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::weights::{Matrix, RopeLayout};
+
+fn config(rope: RopeLayout, heads: usize, kv_heads: usize, head_dim: usize) -> Config {
+    Config {
+        hidden: 24,
+        layers: 2,
+        heads,
+        kv_heads,
+        head_dim,
+        ffn: 20,
+        vocab: 50,
+        context: 128,
+        rope_theta: 1000.0,
+        rope,
+        norm_eps: 1e-5,
+    }
+}
+
+fn tiny() -> Weights {
+    Weights::random(config(RopeLayout::Interleaved, 6, 2, 10), 3)
+}
+
+fn prompt(len: usize, seed: u32) -> Vec<u32> {
+    (0..len as u32).map(|i| (i * i * 7 + i * seed + seed) % 50).collect()
+}
+
+/// The textbook's decoder, one token and one number at a time in f64: logits after the last token.
+fn naive(weights: &Weights, ids: &[u32]) -> Vec<f64> {
+    let c = &weights.config;
+    let product = |w: &Matrix, x: &[f64]| -> Vec<f64> {
+        (0..w.rows).map(|r| w.row(r).iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum()).collect()
+    };
+    let norm = |x: &[f64], gain: &[f32]| -> Vec<f64> {
+        let square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+        x.iter().zip(gain).map(|(x, &g)| x / (square + f64::from(c.norm_eps)).sqrt() * f64::from(g)).collect()
+    };
+    let rotate = |x: &mut [f64], position: usize| {
+        let half = c.head_dim / 2;
+        for i in 0..half {
+            let angle = position as f64 * f64::from(c.rope_theta).powf(-((2 * i) as f64) / c.head_dim as f64);
+            let (a, b) = if c.rope == RopeLayout::Interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
+            (x[a], x[b]) = (x[a] * angle.cos() - x[b] * angle.sin(), x[a] * angle.sin() + x[b] * angle.cos());
+        }
+    };
+    let mut xs: Vec<Vec<f64>> = ids
+        .iter()
+        .map(|&id| weights.embedding.row(id as usize).iter().map(|&x| x.into()).collect())
+        .collect();
+    for layer in &weights.layers {
+        let mut qkv: Vec<Vec<f64>> =
+            xs.iter().map(|x| product(&layer.qkv, &norm(x, &layer.attn_norm))).collect();
+        for (position, qkv) in qkv.iter_mut().enumerate() {
+            qkv[..c.q_dim() + c.kv_dim()].chunks_mut(c.head_dim).for_each(|head| rotate(head, position));
+        }
+        for (t, x) in xs.iter_mut().enumerate() {
+            let mut mixed = Vec::new();
+            for head in 0..c.heads {
+                let shared = head / (c.heads / c.kv_heads);
+                let part = |t: usize, start: usize| &qkv[t][start..][..c.head_dim];
+                let key = |p| part(p, c.q_dim() + shared * c.head_dim);
+                let value = |p| part(p, c.q_dim() + c.kv_dim() + shared * c.head_dim);
+                let dot = |p| part(t, head * c.head_dim).iter().zip(key(p)).map(|(a, b)| a * b).sum::<f64>();
+                let weights: Vec<f64> =
+                    (0..=t).map(|p| (dot(p) / (c.head_dim as f64).sqrt()).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                mixed.extend(
+                    (0..c.head_dim).map(|d| (0..=t).map(|p| weights[p] / total * value(p)[d]).sum::<f64>()),
+                );
+            }
+            x.iter_mut().zip(product(&layer.out, &mixed)).for_each(|(x, y)| *x += y);
+            let gate_up = product(&layer.gate_up, &norm(x, &layer.ffn_norm));
+            let (gate, up) = gate_up.split_at(c.ffn);
+            let inner: Vec<f64> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+            x.iter_mut().zip(product(&layer.down, &inner)).for_each(|(x, y)| *x += y);
+        }
+    }
+    product(&weights.embedding, &norm(&xs[xs.len() - 1], &weights.norm))
+}
+
+fn full(weights: &Weights, ids: &[u32]) -> Vec<f32> {
+    let mut sequence = Sequence::new(&weights.config, ids, ids.len());
+    step(weights, &mut [&mut sequence]).row(0).unwrap().to_vec()
+}
+
+#[test]
+fn logits_match_the_textbook() {
+    for rope in [RopeLayout::Interleaved, RopeLayout::Halves] {
+        for (heads, kv_heads, head_dim) in [(6, 2, 10), (4, 4, 16), (3, 1, 34)] {
+            let weights = Weights::random(config(rope, heads, kv_heads, head_dim), 5);
+            for len in [1, 2, 40] {
+                let ids = prompt(len, 3);
+                for (got, want) in full(&weights, &ids).iter().zip(naive(&weights, &ids)) {
+                    assert!((f64::from(*got) - want).abs() < 1e-4, "{rope:?} {heads} {len}: {got} {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rotation_is_relative_and_layouts_differ() {
+    let ids = prompt(9, 1);
+    let [a, b] = [RopeLayout::Interleaved, RopeLayout::Halves]
+        .map(|rope| full(&Weights::random(config(rope, 4, 2, 8), 1), &ids));
+    assert_ne!(a, b);
+}
+
+/// Bit-equality, not closeness: see the invariant of `kernel`.
+#[test]
+fn a_prompt_longer_than_a_pass_is_the_same_in_pieces() {
+    let (weights, ids) = (tiny(), prompt(PREFILL_ROWS + 77, 5));
+    let mut sequence = Sequence::new(&weights.config, &[], 0);
+    let mut last = None;
+    for &id in &ids {
+        sequence.push(id);
+        last = step(&weights, &mut [&mut sequence]).row(0).map(<[f32]>::to_vec);
+    }
+    assert_eq!(last.unwrap(), full(&weights, &ids));
+}
+
+#[test]
+fn a_sequence_with_nothing_pending_has_no_logits() {
+    let weights = tiny();
+    let (mut done, mut todo) =
+        (Sequence::new(&weights.config, &[1, 2], 2), Sequence::new(&weights.config, &[3], 1));
+    step(&weights, &mut [&mut done]);
+    let logits = step(&weights, &mut [&mut done, &mut todo]);
+    assert!(logits.row(0).is_none() && logits.row(1).is_some() && logits.row(2).is_none());
+    assert!(step(&weights, &mut []).row(0).is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// Sequences of any length, advanced by any amounts, in any company: the logits of each are those it gets alone.
+    #[test]
+    fn company_and_cuts_do_not_matter(
+        lengths in prop::collection::vec(1..40_usize, 1..5),
+        cuts in prop::collection::vec(0..9_usize, 1..7),
+    ) {
+        let weights = tiny();
+        let prompts: Vec<Vec<u32>> = lengths.iter().zip(1..).map(|(&len, seed)| prompt(len, seed)).collect();
+        let mut sequences: Vec<Sequence> =
+            prompts.iter().map(|ids| Sequence::new(&weights.config, ids, 0)).collect();
+        let mut results = vec![None; prompts.len()];
+        let mut cuts = cuts.into_iter().cycle();
+        let mut round = 0;
+        while sequences.iter().any(|s| s.pending() > 0) {
+            let mut chunks: Vec<Chunk> = sequences
+                .iter_mut()
+                .map(|sequence| Chunk { take: cuts.next().unwrap().max(round % 2).min(sequence.pending()), sequence })
+                .collect();
+            // Some of every second round, so that all zeros end too.
+            round += 1;
+            let logits = forward(&weights, &mut chunks);
+            for (i, result) in results.iter_mut().enumerate() {
+                *result = result.take().or(logits.row(i).map(<[f32]>::to_vec));
+            }
+        }
+        for (result, ids) in results.into_iter().zip(&prompts) {
+            prop_assert_eq!(result.unwrap(), full(&weights, ids));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Matrix products over borrowed slices: the one place where training touches raw pointers.
+//!
+//! Every product goes through the `gemm` crate. Its blocking depends on the shapes alone, never on the number of threads,
+//! so that a result is the same bytes however many cores worked on it.
+
+use gemm::Parallelism;
+
+use crate::weights::Matrix;
+
+/// A matrix that is read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// `rows x cols`, row-major and dense.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// `rows x cols`, where one row starts `row_stride` elements after the one above.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        check_fits(data.len(), rows, cols, row_stride);
+        Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transpose, without moving anything.
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+impl<'a> From<&'a Matrix> for View<'a> {
+    fn from(matrix: &'a Matrix) -> Self {
+        View::new(&matrix.data, matrix.rows, matrix.cols)
+    }
+}
+
+/// A matrix that is written, row-major.
+pub struct ViewMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+impl<'a> ViewMut<'a> {
+    /// `rows x cols`, dense.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// `rows x cols`, where one row starts `row_stride` elements after the one above.
+    pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        check_fits(data.len(), rows, cols, row_stride);
+        assert!(cols <= row_stride || rows <= 1, "rows of a written matrix overlap");
+        Self { data, rows, cols, row_stride }
+    }
+}
+
+impl<'a> From<&'a mut Matrix> for ViewMut<'a> {
+    fn from(matrix: &'a mut Matrix) -> Self {
+        ViewMut::new(&mut matrix.data, matrix.rows, matrix.cols)
+    }
+}
+
+fn check_fits(len: usize, rows: usize, cols: usize, row_stride: usize) {
+    let needed = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
+    assert!(
+        needed <= len,
+        "a {rows} x {cols} matrix of stride {row_stride} needs {needed} of {len} elements"
+    );
+}
+
+/// What happens to the values that the destination held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// `dst = scale * lhs rhs`
+    Set,
+    /// `dst += scale * lhs rhs`
+    Add,
+}
+
+/// Which threads work on one product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// All threads of the current rayon pool.
+    Pool,
+    /// The calling thread: for products inside a parallel loop.
+    One,
+}
+
+/// `dst = [dst +] scale * lhs rhs` for `lhs: [m, k]`, `rhs: [k, n]`, `dst: [m, n]`.
+///
+/// # Panics
+/// When the shapes do not agree.
+pub fn matmul(dst: ViewMut, store: Store, scale: f32, lhs: View, rhs: View, threads: Threads) {
+    assert_eq!(
+        (dst.rows, dst.cols, lhs.cols),
+        (lhs.rows, rhs.cols, rhs.rows),
+        "shapes of a product disagree"
+    );
+    let parallelism = match threads {
+        Threads::Pool => Parallelism::Rayon(0),
+        Threads::One => Parallelism::None,
+    };
+    // SAFETY: the constructors of both views checked that the last element lies inside its slice, the asserts above that
+    // the three shapes agree, and the exclusive borrow in `dst` that nothing written is read through `lhs` or `rhs`.
+    unsafe {
+        gemm::gemm(
+            dst.rows,
+            dst.cols,
+            lhs.cols,
+            dst.data.as_mut_ptr(),
+            1,
+            dst.row_stride as isize,
+            store == Store::Add,
+            lhs.data.as_ptr(),
+            lhs.col_stride as isize,
+            lhs.row_stride as isize,
+            rhs.data.as_ptr(),
+            rhs.col_stride as isize,
+            rhs.row_stride as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(lhs: &Matrix, rhs: &Matrix) -> Matrix {
+        let mut out = Matrix::zeros(lhs.rows, rhs.cols);
+        for i in 0..lhs.rows {
+            for j in 0..rhs.cols {
+                out.data[i * rhs.cols + j] = (0..lhs.cols).map(|k| lhs.row(i)[k] * rhs.row(k)[j]).sum();
+            }
+        }
+        out
+    }
+
+    fn counting(rows: usize, cols: usize) -> Matrix {
+        Matrix { rows, cols, data: (0..rows * cols).map(|i| ((i * 7) % 11) as f32 - 5.0).collect() }
+    }
+
+    #[test]
+    fn products_of_all_orientations_agree_with_the_definition() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (70, 33, 40), (1, 64, 20), (20, 64, 1), (5, 2, 9)] {
+            let (lhs, rhs) = (counting(m, k), counting(k, n));
+            let mut dst = counting(m, n);
+            let expected: Vec<f32> =
+                dst.data.iter().zip(naive(&lhs, &rhs).data).map(|(old, new)| old + 2.0 * new).collect();
+            matmul((&mut dst).into(), Store::Add, 2.0, (&lhs).into(), (&rhs).into(), Threads::Pool);
+            assert_eq!(dst.data, expected, "{m} {k} {n}");
+            let mut transposed = Matrix::zeros(n, m);
+            let (lhs_t, rhs_t) = (View::from(&lhs).t(), View::from(&rhs).t());
+            matmul((&mut transposed).into(), Store::Set, 1.0, rhs_t, lhs_t, Threads::One);
+            let back = View::from(&transposed).t();
+            for i in 0..m {
+                for j in 0..n {
+                    assert_eq!(
+                        back.data[i * back.row_stride + j * back.col_stride],
+                        naive(&lhs, &rhs).row(i)[j]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "needs 12 of 11")]
+    fn a_view_past_its_slice_is_refused() {
+        View::strided(&[0.0; 11], 3, 2, 5);
+    }
+}

@@ -1,0 +1,54 @@
+//! What the agent is asked, in production, in evolution, in training rows and in trials alike.
+
+use super::{
+    Candidate, SourceFile,
+    reply::{parse_reply, tag_of_path},
+};
+use crate::{brief::Brief, model::wire::Message};
+
+/// The system message. It names the habit; a base model does not follow it, a tuned one does.
+pub const SYSTEM: &str = "You are an expert UI developer. You write Streamlit apps. Answer with one Python file that draws the real user interface.";
+
+/// The conversation that asks for a brief's UI.
+pub fn messages(brief: &Brief) -> Vec<Message> {
+    vec![Message::system(SYSTEM), Message::user(request(brief))]
+}
+
+fn request(brief: &Brief) -> String {
+    let framework = brief.framework.as_deref().unwrap_or("Streamlit");
+    let mut text = format!("Create a {framework} UI: {}", brief.description);
+    for requirement in &brief.requirements {
+        text.push_str("\n- ");
+        text.push_str(requirement);
+    }
+    text
+}
+
+/// A candidate as the reply that a training row teaches: the inverse of [`super::parse_reply`].
+///
+/// Each file is a block whose first line is a comment with its path. Where that would read back as something else
+/// (comments that name files, formats without comments) the path stands in quotes beside the fence's tag.
+pub fn reply_of(candidate: &Candidate) -> String {
+    let blocks: Vec<String> = candidate.files.iter().map(block_of).collect();
+    blocks.join("\n\n")
+}
+
+fn block_of(file: &SourceFile) -> String {
+    let fence = fence_around(&file.content);
+    let (tag, path, content) = (tag_of_path(&file.path), &file.path, file.content.trim_end());
+    let plain = format!("{fence}{tag}\n# {path}\n{content}\n{fence}");
+    let reads_back = match parse_reply(&plain).files.as_slice() {
+        [read] => read.path == file.path && read.content.trim_end() == content,
+        _ => false,
+    };
+    if reads_back {
+        return plain;
+    }
+    format!("{fence}{tag} title=\"{path}\"\n{content}\n{fence}")
+}
+
+/// A fence that nothing in the content can close.
+fn fence_around(content: &str) -> String {
+    let longest = content.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    "`".repeat(longest.max(2) + 1)
+}

@@ -1,0 +1,238 @@
+//! Texts that are too alike: near-duplicates within a set, and leaks between training and held-out texts.
+//!
+//! Texts are compared as words (lower case, runs of letters and digits), so that spacing, punctuation and case do not
+//! hide a copy. Three signs count:
+//!
+//! - **Jaccard** over character 5-grams: `|A ∩ B| / |A ∪ B|` for the sets A and B of the texts' shingles (Broder 1997,
+//!   "On the resemblance and containment of documents"). Characters and not words, because briefs are short: one
+//!   changed word in ten removes half of the word 5-grams but few of the characters'. Computed exactly: MinHash only
+//!   estimates this number, and pays from some 100,000 texts on.
+//! - **A shared run of 13 words**, the contamination test of GPT-3 (Brown et al. 2020, appendix C).
+//! - **Containment**: a text of 4 to 12 words that occurs whole in the other, which a 13-gram cannot show.
+//!
+//! Compare bare descriptions: what a prompt template adds to both sides is alike and would count.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// Similarity from which a training text is dropped because a held-out text is like it.
+pub const LEAK_SIMILARITY: f64 = 0.5;
+
+/// Similarity from which two descriptions of one set count as near-duplicates: one changed word in thirteen leaves
+/// about 0.8.
+pub const DUPLICATE_SIMILARITY: f64 = 0.7;
+
+const SHINGLE_CHARS: usize = 5;
+const RUN_WORDS: usize = 13;
+const MIN_CONTAINED_WORDS: usize = 4;
+
+/// Why two texts are too alike for one to be trained on and the other to be tested with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reason {
+    /// They share this run of 13 words.
+    SharedRun(String),
+    /// One of them is this short text, and the other contains it whole.
+    Contained(String),
+    /// Their similarity is at least [`LEAK_SIMILARITY`].
+    Similar(f64),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SharedRun(words) => write!(f, "13 words in common: \"{words}\""),
+            Self::Contained(words) => write!(f, "one contains the other: \"{words}\""),
+            Self::Similar(similarity) => write!(f, "similarity {similarity:.2}"),
+        }
+    }
+}
+
+/// Jaccard similarity of two texts over character 5-grams, 0 to 1; 1 for texts of the same words in the same order.
+pub fn similarity(a: &str, b: &str) -> f64 {
+    Fingerprint::of(a).similarity(&Fingerprint::of(b))
+}
+
+/// Whether one text gives the other away, and how.
+pub fn overlaps(a: &str, b: &str) -> Option<Reason> {
+    Fingerprint::of(a).overlaps(&Fingerprint::of(b))
+}
+
+/// A text prepared for being compared many times.
+#[derive(Clone, Debug)]
+pub struct Fingerprint {
+    words: Vec<String>,
+    /// Hashes of character 5-grams, sorted, without repetition.
+    shingles: Vec<u64>,
+    /// Hash and first word of each run of 13 words, sorted by hash.
+    runs: Vec<(u64, usize)>,
+}
+
+impl Fingerprint {
+    /// Prepares a text.
+    pub fn of(text: &str) -> Self {
+        let words = words(text);
+        let shingles = shingles(&words.join(" "));
+        let mut runs: Vec<_> = words.windows(RUN_WORDS).map(hash_of).zip(0..).collect();
+        runs.sort_unstable();
+        Self { words, shingles, runs }
+    }
+
+    /// As [`similarity`].
+    pub fn similarity(&self, other: &Self) -> f64 {
+        let common = count_common(&self.shingles, &other.shingles);
+        let union = self.shingles.len() + other.shingles.len() - common;
+        if union == 0 { 1.0 } else { common as f64 / union as f64 }
+    }
+
+    /// As [`overlaps`]. Texts without any word overlap with nothing.
+    pub fn overlaps(&self, other: &Self) -> Option<Reason> {
+        if self.words.is_empty() || other.words.is_empty() {
+            return None;
+        }
+        self.shared_run(other).or_else(|| self.contained(other)).or_else(|| {
+            let similarity = self.similarity(other);
+            (similarity >= LEAK_SIMILARITY).then_some(Reason::Similar(similarity))
+        })
+    }
+
+    fn shared_run(&self, other: &Self) -> Option<Reason> {
+        let is_shared = |hash: &u64| other.runs.binary_search_by_key(hash, |run| run.0).is_ok();
+        // The first in the text, so that the reason does not depend on hashes.
+        let start = self.runs.iter().filter(|(hash, _)| is_shared(hash)).map(|&(_, start)| start).min()?;
+        Some(Reason::SharedRun(self.words[start..start + RUN_WORDS].join(" ")))
+    }
+
+    fn contained(&self, other: &Self) -> Option<Reason> {
+        let (short, long) = if self.words.len() <= other.words.len() { (self, other) } else { (other, self) };
+        let checked = (MIN_CONTAINED_WORDS..RUN_WORDS).contains(&short.words.len());
+        let found = checked && long.words.windows(short.words.len()).any(|run| run == short.words);
+        found.then(|| Reason::Contained(short.words.join(" ")))
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    let lower = text.to_lowercase();
+    lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Sorted hashes of the runs of 5 characters; of the whole text when it is shorter, none when it is empty.
+fn shingles(text: &str) -> Vec<u64> {
+    let chars: Vec<char> = text.chars().collect();
+    let mut hashes: Vec<u64> = match chars.len() {
+        0 => Vec::new(),
+        1..SHINGLE_CHARS => vec![hash_of(&chars)],
+        _ => chars.windows(SHINGLE_CHARS).map(hash_of).collect(),
+    };
+    hashes.sort_unstable();
+    hashes.dedup();
+    hashes
+}
+
+/// 64 bits are enough: among a million shingles a collision has a chance of 3 in 100 million.
+fn hash_of<T: Hash>(items: &[T]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    items.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How many elements two sorted sets share.
+fn count_common(mut a: &[u64], mut b: &[u64]) -> usize {
+    let mut common = 0;
+    while let ([first_a, rest_a @ ..], [first_b, rest_b @ ..]) = (a, b) {
+        common += usize::from(first_a == first_b);
+        (a, b) = (if first_a <= first_b { rest_a } else { a }, if first_b <= first_a { rest_b } else { b });
+    }
+    common
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check_similarity(a: &str, b: &str, low: f64, high: f64) {
+        let similarity = similarity(a, b);
+        assert!((low..=high).contains(&similarity), "{similarity} for {a:?} and {b:?}");
+    }
+
+    #[test]
+    fn known_similarities() {
+        // abcdef: abcde bcdef; bcdefg: bcdef cdefg -> 1 of 3
+        assert_eq!(similarity("abcdef", "bcdefg"), 1.0 / 3.0);
+        assert_eq!(similarity("a contact form", "A contact-form!"), 1.0);
+        assert_eq!(similarity("abc", "abd"), 0.0);
+        assert_eq!(similarity("", ""), 1.0);
+        assert_eq!(similarity("", "abc"), 0.0);
+    }
+
+    #[test]
+    fn a_changed_word_leaves_texts_alike_and_another_ui_does_not() {
+        let form = "membership form for our gym with name, email, phone, plan and start date";
+        check_similarity(
+            form,
+            "membership form for our pool with name, email, phone, plan and start date",
+            0.7,
+            0.99,
+        );
+        check_similarity(
+            form,
+            "membership form for our gym: name, phone, email, start date and plan",
+            0.5,
+            0.9,
+        );
+        check_similarity(form, "Live overview of eight water pumping stations run by the city", 0.0, 0.1);
+    }
+
+    #[test]
+    fn reasons() {
+        let words: Vec<String> = (0..30).map(|i| format!("word{i}")).collect();
+        let text = words.join(" ");
+        let long = |run: &str| {
+            format!("{} {run} {}", "something else entirely ".repeat(30), "and so on ".repeat(30))
+        };
+        let check =
+            |a: &str, b: &str, expected: Option<Reason>| assert_eq!(overlaps(a, b), expected, "{a:?} {b:?}");
+
+        check(&text, &long(&words[5..18].join(", ")), Some(Reason::SharedRun(words[5..18].join(" "))));
+        check(&text, &long(&words[5..17].join(" ")), None);
+        check(
+            "Compare mobile plans, please",
+            &long("compare mobile plans please"),
+            Some(Reason::Contained("compare mobile plans please".into())),
+        );
+        check(
+            &long("compare mobile plans please"),
+            "compare mobile plans please",
+            Some(Reason::Contained("compare mobile plans please".into())),
+        );
+        check("a contact form", &long("a contact form"), None);
+        check("a contact form", "a contact form", Some(Reason::Similar(1.0)));
+        check("", "", None);
+        check("...", "?!", None);
+    }
+
+    proptest! {
+        #[test]
+        fn similarity_is_symmetric_and_bounded(a in "[a-d ]{0,40}", b in "[a-d ]{0,40}") {
+            let there = similarity(&a, &b);
+            prop_assert_eq!(there, similarity(&b, &a));
+            prop_assert!((0.0..=1.0).contains(&there));
+            prop_assert_eq!(similarity(&a, &a), 1.0);
+            prop_assert_eq!(overlaps(&a, &b).is_some(), overlaps(&b, &a).is_some());
+        }
+
+        #[test]
+        fn a_text_overlaps_with_itself(text in any::<String>()) {
+            let has_words = text.chars().any(char::is_alphanumeric);
+            prop_assert_eq!(overlaps(&text, &text).is_some(), has_words);
+        }
+
+        #[test]
+        fn common_elements_are_counted(a in prop::collection::btree_set(0u64..50, 0..30), b in prop::collection::btree_set(0u64..50, 0..30)) {
+            let sorted = |set: &std::collections::BTreeSet<u64>| set.iter().copied().collect::<Vec<_>>();
+            prop_assert_eq!(count_common(&sorted(&a), &sorted(&b)), a.intersection(&b).count());
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! Settings: shipped defaults, `hone.toml`, environment (`HONE_*`), flags; each value knows where it came from.
+
+use std::{collections::BTreeMap, fmt, path::Path};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::{
+    error::{Explain, Kind},
+    store::{self, StoreError},
+};
+
+/// Every setting, with its value in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    pub agent: Agent,
+    pub teacher: Teacher,
+    pub judge: Judge,
+    pub evolve: Evolve,
+    pub budget: Budget,
+    pub finetune: Finetune,
+    pub test: Test,
+    /// Models that the user added, by name.
+    #[serde(default)]
+    pub models: BTreeMap<String, ModelRow>,
+}
+
+/// What turns briefs into candidates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// `ui-agent` (the champion), the local base model, a tuned model's id, or a name under `[models]`.
+    pub model: String,
+    pub framework: String,
+    pub temperature: f64,
+    /// Longest reply, in tokens of the model.
+    pub max_tokens: u32,
+}
+
+/// What improves candidates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Teacher {
+    /// `composer`, or a name under `[models]`.
+    pub model: String,
+}
+
+/// What adds to the critique.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judge {
+    pub model: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evolve {
+    /// Score (0-10) at which a search may stop.
+    pub target_score: f64,
+    /// Improvement rounds after the drafts.
+    pub max_iterations: u32,
+    /// Candidates scored per brief.
+    pub max_evaluations: u32,
+    /// First drafts per brief.
+    pub drafts: u32,
+    /// Briefs worked on at once.
+    pub concurrency: Auto<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// US dollars; 0 = no paid call at all.
+    pub usd: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finetune {
+    /// `local`, or a name under `[models]`.
+    pub model: String,
+    pub base_model: String,
+    pub suffix: String,
+    pub n_epochs: Auto<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Test {
+    /// Replies per model and brief.
+    pub samples: u32,
+}
+
+/// A chat model that the user added.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelRow {
+    pub provider: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    pub model: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<Price>,
+}
+
+/// US dollars per million tokens, with the day they were true.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Price {
+    pub input: f64,
+    pub output: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<f64>,
+    pub as_of: String,
+}
+
+/// A number, or the word `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auto<T> {
+    Auto,
+    Fixed(T),
+}
+
+impl<T: Copy> Auto<T> {
+    pub fn fixed(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Fixed(value) => Some(value),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Auto<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Fixed(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw<T> {
+            Number(T),
+            Word(String),
+        }
+        match Raw::deserialize(deserializer) {
+            Ok(Raw::Number(value)) => Ok(Self::Fixed(value)),
+            Ok(Raw::Word(word)) if word == "auto" => Ok(Self::Auto),
+            _ => Err(serde::de::Error::custom("expected a whole number or \"auto\"")),
+        }
+    }
+}
+
+/// The shipped defaults, in the form of the file that overrides them.
+pub const DEFAULTS: &str = r#"[agent]
+model = "ui-agent"
+framework = "Streamlit"
+temperature = 0.7
+max_tokens = 640
+
+[teacher]
+model = "composer"
+
+[judge]
+model = "none"
+
+[evolve]
+target_score = 8.0
+max_iterations = 4
+max_evaluations = 12
+drafts = 2
+concurrency = "auto"
+
+[budget]
+usd = 5.0
+
+[finetune]
+model = "local"
+base_model = "smollm2-135m-instruct"
+suffix = "ui-agent-v1"
+n_epochs = "auto"
+
+[test]
+samples = 2
+"#;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    Default,
+    File,
+    /// The environment variable's name.
+    Env(String),
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File => f.write_str("hone.toml"),
+            Self::Env(name) => f.write_str(name),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// Settings as they were put together.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    /// Dotted key, value as TOML, origin; in the order of the defaults.
+    pub origins: Vec<(String, String, Origin)>,
+    /// Unknown keys, each with the nearest known name.
+    pub warnings: Vec<String>,
+}
+
+/// Why settings are not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("`{file}` is not valid TOML: {why}")]
+    Syntax { file: String, why: String },
+    #[error("setting `{key}` ({origin}) cannot be `{value}`: {why}")]
+    Value { key: String, value: String, origin: Origin, why: String },
+    #[error("setting `models.{name}` is not complete: {why}")]
+    Row { name: String, why: String },
+    #[error("no model named `{name}`{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    NoModel { name: String, nearest: Option<String> },
+    #[error("framework `{0}` is not supported yet")]
+    Framework(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Explain for ConfigError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Store(e) => e.kind(),
+            _ => Kind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(e) => e.hint(),
+            Self::Framework(_) => Some("use `Streamlit`; others come later".into()),
+            Self::NoModel { .. } => Some(
+                "`hone models` lists what is known; add a row under `[models.NAME]` in `hone.toml`".into(),
+            ),
+            Self::Row { .. } => Some("a row needs `provider` and `model`".into()),
+            _ => Some("`hone config` shows every setting, its value and where it came from".into()),
+        }
+    }
+}
+
+impl Settings {
+    /// The agent's and the teacher's model in a sentence.
+    pub fn describe(&self) -> String {
+        format!(
+            "agent `{}`, teacher `{}`, training on `{}`",
+            self.agent.model, self.teacher.model, self.finetune.model
+        )
+    }
+}
+
+/// Puts the layers together. `env` are the variables that start with `HONE_`; `flags` are dotted keys with values.
+pub fn load(file: &Path, env: &[(String, String)], flags: &[(&str, String)]) -> Result<Loaded, ConfigError> {
+    let text = match store::read_text(file) {
+        Ok(text) => text,
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(e.into()),
+    };
+    layer(&text, &file.display().to_string(), env, flags)
+}
+
+fn layer(
+    text: &str,
+    file: &str,
+    env: &[(String, String)],
+    flags: &[(&str, String)],
+) -> Result<Loaded, ConfigError> {
+    let mut merged = parse(DEFAULTS, "defaults")?;
+    let known: Vec<String> = leaves(&merged).into_iter().map(|(key, _)| key).collect();
+    let mut origins: BTreeMap<String, Origin> = BTreeMap::new();
+    let mut warnings = Vec::new();
+
+    let mut user = parse(text, file)?;
+    let rows = user.remove("models");
+    for (key, value) in leaves(&user) {
+        if known.contains(&key) {
+            set(&mut merged, &key, value, Origin::File, &mut origins)?;
+        } else {
+            warnings.push(unknown(&key, &known, file));
+        }
+    }
+    for (name, value) in env {
+        // Other HONE_ variables (the cache, the weights) are not settings.
+        if let Some(key) = known.iter().find(|key| env_name(key) == *name) {
+            let value = typed(&merged, key, value, &Origin::Env(name.clone()))?;
+            set(&mut merged, key, value, Origin::Env(name.clone()), &mut origins)?;
+        }
+    }
+    for (key, value) in flags {
+        let value = typed(&merged, key, value, &Origin::Flag)?;
+        set(&mut merged, key, value, Origin::Flag, &mut origins)?;
+    }
+    let listed = known
+        .iter()
+        .map(|key| {
+            let value = get(&merged, key).map(ToString::to_string).unwrap_or_default();
+            (key.clone(), value, origins.get(key).cloned().unwrap_or(Origin::Default))
+        })
+        .collect();
+    let mut settings: Settings = Value::Table(merged)
+        .try_into()
+        .map_err(|e: toml::de::Error| ConfigError::Syntax { file: file.into(), why: e.message().into() })?;
+    settings.models = models(rows)?;
+    check(&settings)?;
+    Ok(Loaded { settings, origins: listed, warnings })
+}
+
+fn parse(text: &str, file: &str) -> Result<Table, ConfigError> {
+    text.parse::<Table>().map_err(|e| {
+        let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let at = line.map(|n| format!("line {n}: ")).unwrap_or_default();
+        ConfigError::Syntax { file: file.into(), why: format!("{at}{}", e.message()) }
+    })
+}
+
+fn leaves(table: &Table) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for (section, value) in table {
+        match value {
+            Value::Table(inner) => {
+                found.extend(inner.iter().map(|(key, value)| (format!("{section}.{key}"), value.clone())));
+            }
+            other => found.push((section.clone(), other.clone())),
+        }
+    }
+    found
+}
+
+fn get<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    let (section, name) = key.split_once('.')?;
+    table.get(section)?.get(name)
+}
+
+/// Puts a value in its place after trying it alone, so that a fault names its own key.
+fn set(
+    merged: &mut Table,
+    key: &str,
+    value: Value,
+    origin: Origin,
+    origins: &mut BTreeMap<String, Origin>,
+) -> Result<(), ConfigError> {
+    let Some((section, name)) = key.split_once('.') else { return Ok(()) };
+    let value = match (get(merged, key), value) {
+        (Some(Value::Float(_)), Value::Integer(whole)) => Value::Float(whole as f64),
+        (_, value) => value,
+    };
+    let mut trial = merged.clone();
+    if let Some(Value::Table(inner)) = trial.get_mut(section) {
+        inner.insert(name.to_owned(), value.clone());
+    }
+    let fits: Result<Settings, toml::de::Error> = Value::Table(trial.clone()).try_into();
+    if let Err(e) = fits {
+        let why = e.message().lines().next().unwrap_or_default().to_owned();
+        return Err(ConfigError::Value { key: key.into(), value: value.to_string(), origin, why });
+    }
+    *merged = trial;
+    origins.insert(key.to_owned(), origin);
+    Ok(())
+}
+
+/// A string from the environment or a flag as the type that the setting has.
+fn typed(merged: &Table, key: &str, text: &str, origin: &Origin) -> Result<Value, ConfigError> {
+    let fail = |why: &str| ConfigError::Value {
+        key: key.into(),
+        value: text.into(),
+        origin: origin.clone(),
+        why: why.into(),
+    };
+    match get(merged, key) {
+        Some(Value::Float(_)) => text.parse().map(Value::Float).map_err(|_| fail("expected a number")),
+        Some(Value::Integer(_)) => {
+            text.parse().map(Value::Integer).map_err(|_| fail("expected a whole number"))
+        }
+        _ => Ok(text.parse().map_or_else(|_| Value::String(text.into()), Value::Integer)),
+    }
+}
+
+fn env_name(key: &str) -> String {
+    format!("HONE_{}", key.replace('.', "_").to_uppercase())
+}
+
+fn unknown(key: &str, known: &[String], file: &str) -> String {
+    let near = nearest(key, known.iter().map(String::as_str));
+    let advice = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+    format!("unknown setting `{key}` in `{file}`{advice}")
+}
+
+/// The known name most like the given one, if any is like it.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.to_owned())
+}
+
+fn models(rows: Option<Value>) -> Result<BTreeMap<String, ModelRow>, ConfigError> {
+    let Some(Value::Table(rows)) = rows else { return Ok(BTreeMap::new()) };
+    rows.into_iter()
+        .map(|(name, row)| {
+            let parsed = row.try_into::<ModelRow>();
+            let parsed =
+                parsed.map_err(|e| ConfigError::Row { name: name.clone(), why: e.message().into() })?;
+            Ok((name, parsed))
+        })
+        .collect()
+}
+
+fn check(settings: &Settings) -> Result<(), ConfigError> {
+    let value = |key: &str, value: String, why: &str| {
+        Err(ConfigError::Value { key: key.into(), value, origin: Origin::File, why: why.into() })
+    };
+    let Settings { agent, evolve, budget, test, .. } = settings;
+    if !agent.framework.eq_ignore_ascii_case("streamlit") {
+        return Err(ConfigError::Framework(agent.framework.clone()));
+    }
+    if !(0.0..=2.0).contains(&agent.temperature) {
+        return value("agent.temperature", agent.temperature.to_string(), "it lies between 0 and 2");
+    }
+    if !(0.0..=10.0).contains(&evolve.target_score) {
+        return value("evolve.target_score", evolve.target_score.to_string(), "scores lie between 0 and 10");
+    }
+    if !(1..=12).contains(&evolve.max_evaluations) {
+        return value(
+            "evolve.max_evaluations",
+            evolve.max_evaluations.to_string(),
+            "it lies between 1 and 12",
+        );
+    }
+    if evolve.drafts == 0 || evolve.drafts > evolve.max_evaluations {
+        return value("evolve.drafts", evolve.drafts.to_string(), "it lies between 1 and `max_evaluations`");
+    }
+    if budget.usd < 0.0 {
+        return value("budget.usd", budget.usd.to_string(), "it cannot be negative");
+    }
+    if test.samples == 0 {
+        return value("test.samples", "0".into(), "at least one reply is needed");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let flags: Vec<_> = flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        layer(text, "hone.toml", &env, &flags)
+    }
+
+    #[test]
+    fn later_layers_win_and_say_so() {
+        let text = "[evolve]\ntarget_score = 7\nmax_iterations = 2\n[finetune]\nn_epochs = 3\n";
+        let loaded = loaded(
+            text,
+            &[("HONE_EVOLVE_TARGET_SCORE", "6.5"), ("HONE_CACHE", "/x")],
+            &[("evolve.max_iterations", "1")],
+        )
+        .unwrap();
+        assert_eq!(loaded.settings.evolve.target_score, 6.5);
+        assert_eq!(loaded.settings.evolve.max_iterations, 1);
+        assert_eq!(loaded.settings.finetune.n_epochs, Auto::Fixed(3));
+        let origin = |key: &str| loaded.origins.iter().find(|o| o.0 == key).unwrap().2.clone();
+        assert_eq!(origin("evolve.target_score"), Origin::Env("HONE_EVOLVE_TARGET_SCORE".into()));
+        assert_eq!(origin("evolve.max_iterations"), Origin::Flag);
+        assert_eq!(origin("finetune.n_epochs"), Origin::File);
+        assert_eq!(origin("agent.model"), Origin::Default);
+    }
+
+    #[test]
+    fn an_unknown_key_warns_with_the_nearest() {
+        let loaded = loaded("[evolve]\ntarget_scor = 7.0\n", &[], &[]).unwrap();
+        assert_eq!(
+            loaded.warnings,
+            ["unknown setting `evolve.target_scor` in `hone.toml`; did you mean `evolve.target_score`?"]
+        );
+    }
+
+    #[test]
+    fn a_fault_names_its_key_and_origin() {
+        for (text, env, want) in [
+            ("[evolve]\ndrafts = \"many\"", None, "evolve.drafts"),
+            ("[evolve\n", None, "line 1"),
+            ("", Some(("HONE_BUDGET_USD", "lots")), "HONE_BUDGET_USD"),
+            ("[agent]\nframework = \"React\"", None, "React"),
+            ("[agent]\ntemperature = 9.0", None, "agent.temperature"),
+            ("[finetune]\nn_epochs = \"some\"", None, "finetune.n_epochs"),
+            ("[models.gpt]\nprovider = \"openai\"", None, "models.gpt"),
+        ] {
+            let error = loaded(text, env.as_slice(), &[]).unwrap_err();
+            assert!(error.to_string().contains(want), "{error}");
+            assert_eq!(error.kind(), Kind::Input);
+            assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn a_row_is_read_with_its_price() {
+        let text = "[models.gpt]\nprovider = \"openai\"\nmodel = \"gpt-4o\"\nprice = { input = 3.75, output = 15.0, as_of = \"2024-10-01\" }";
+        let row = &loaded(text, &[], &[]).unwrap().settings.models["gpt"];
+        assert_eq!(row.price.as_ref().unwrap().output, 15.0);
+    }
+}

@@ -1,0 +1,50 @@
+//! Why the critic could not look. What is wrong with a candidate is evidence, never an error.
+
+use std::path::PathBuf;
+
+use crate::{
+    error::{Explain, Kind},
+    store::StoreError,
+};
+
+/// The critic, not the candidate, is at fault or lacks something.
+#[derive(Debug, thiserror::Error)]
+pub enum CriticError {
+    /// Candidates cannot be run in isolation here.
+    #[error("no sandbox to run candidates in: {0}")]
+    NoSandbox(String),
+    /// The Python environment does not do what it should.
+    #[error("the Python environment at `{}` does not work: {why}", python.display())]
+    Runtime { python: PathBuf, why: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cancelled")]
+    Cancelled,
+    /// A thread of the critic is gone.
+    #[error("the critic failed: {0}")]
+    Internal(String),
+}
+
+impl Explain for CriticError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoSandbox(_) | Self::Runtime { .. } => Kind::Environment,
+            Self::Store(e) => e.kind(),
+            Self::Cancelled => Kind::Cancelled,
+            Self::Internal(_) => Kind::Internal,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoSandbox(_) => Some(
+                "install bubblewrap (`apt-get install bubblewrap`) on a machine that allows it, or accept scores \
+                 without execution with `--static-only`"
+                    .into(),
+            ),
+            Self::Runtime { .. } => Some("run `hone setup`, which repairs the Python environment".into()),
+            Self::Store(e) => e.hint(),
+            Self::Cancelled | Self::Internal(_) => None,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What a critique says in words: issues with places and guidelines, strengths, and what to do next.
+//!
+//! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
+
+use super::{
+    Action, Evidence, Fault, Issue, Level, RunStatus, Severity, SubScores,
+    score::{self, Content},
+};
+
+/// More than this many issues help nobody.
+const MOST: usize = 20;
+
+/// Builds issues in the order in which a reader should mend them.
+struct Issues(Vec<Issue>);
+
+impl Issues {
+    fn add(&mut self, severity: Severity, message: impl Into<String>) -> &mut Issue {
+        let issue = Issue { severity, message: message.into(), at: None, guideline: None };
+        let index = self.0.len();
+        self.0.push(issue);
+        &mut self.0[index]
+    }
+
+    fn add_faults(&mut self, severity: Severity, faults: &[Fault], guideline: Option<&str>) {
+        for fault in faults {
+            let issue = self.add(severity, &fault.message);
+            issue.at.clone_from(&fault.at);
+            issue.guideline = guideline.map(str::to_owned);
+        }
+    }
+}
+
+trait Cites {
+    fn cites(&mut self, guideline: &str) -> &mut Self;
+    fn at(&mut self, place: Option<&String>) -> &mut Self;
+}
+
+impl Cites for Issue {
+    fn cites(&mut self, guideline: &str) -> &mut Self {
+        self.guideline = Some(guideline.to_owned());
+        self
+    }
+
+    fn at(&mut self, place: Option<&String>) -> &mut Self {
+        self.at = place.cloned();
+        self
+    }
+}
+
+pub(super) fn issues(evidence: &Evidence, content: &Content) -> Vec<Issue> {
+    let mut issues = Issues(Vec::new());
+    about_reply(evidence, &mut issues);
+    about_run(evidence, content, &mut issues);
+    about_actions(evidence, &mut issues);
+    about_brief(evidence, content, &mut issues);
+    about_access(evidence, &mut issues);
+    about_code(evidence, &mut issues);
+    issues.0.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
+    issues.0.truncate(MOST);
+    issues.0
+}
+
+fn about_reply(evidence: &Evidence, issues: &mut Issues) {
+    let statics = &evidence.statics;
+    if statics.lines() == 0 {
+        issues.add(
+            Severity::Critical,
+            "the reply holds no code: answer with one Python file that builds the UI",
+        );
+        return;
+    }
+    issues.add_faults(Severity::Critical, &statics.errors, None);
+    issues.add_faults(Severity::Critical, &statics.tamper, None);
+    if !statics.files.iter().any(|file| file.ui) && statics.errors.is_empty() {
+        issues.add(
+            Severity::Critical,
+            "no file calls Streamlit: import streamlit as st and build the page with it",
+        );
+    }
+    let config = |f: &&super::FileFacts| !f.ui && f.config_lines * 2 > f.lines;
+    if let Some(first) = statics.files.first().filter(config) {
+        let message = format!("`{}` is configuration: put the Streamlit app first", first.path);
+        issues.add(Severity::Critical, message).at = Some(format!("{}:1:1", first.path));
+    }
+    let share = statics.config_share();
+    if share > 0.25 {
+        let message = format!(
+            "{:.0}% of the lines are configuration: keep it below 25% and write the UI instead",
+            100.0 * share
+        );
+        issues.add(Severity::Critical, message);
+    }
+}
+
+fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
+    let Some(run) = &evidence.run else { return };
+    let detail = run.detail.as_deref().unwrap_or("no more is known");
+    match run.status {
+        RunStatus::Died => {
+            let message = format!("the app ends its own process ({detail}): let the script run to its end");
+            issues.add(Severity::Critical, message);
+        }
+        RunStatus::TimedOut => {
+            let message = format!(
+                "the first run does not end ({detail}): remove endless loops and long waits; Streamlit reruns \
+                 the script by itself"
+            );
+            issues.add(Severity::Critical, message);
+        }
+        RunStatus::TooLarge => {
+            let message =
+                format!("the page is too large to show ({detail}): show a page or a summary of the data");
+            issues.add(Severity::Critical, message).cites("g034");
+        }
+        RunStatus::Ready | RunStatus::Error | RunStatus::Skipped => {}
+    }
+    if !evidence.statics.errors.is_empty() {
+        return;
+    }
+    for exception in &run.exceptions {
+        let message = format!("the first run raises {}", raised(&exception.kind, &exception.message));
+        issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites("g035");
+    }
+    if run.status == RunStatus::Ready && content.unique < 3.0 {
+        issues.add(
+            Severity::Critical,
+            "almost nothing is on the page: add the controls and the data that the brief asks for",
+        );
+    }
+    if run.hiding {
+        let message = "styles hide content: remove them and show what users need";
+        issues.add(Severity::Major, message).cites("g105");
+    }
+}
+
+/// An exception with what mends it, where that is known.
+fn raised(kind: &str, message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let advice = match kind {
+        "ModuleNotFoundError" | "ImportError" => "use what is installed: streamlit, pandas, numpy and altair",
+        "FileNotFoundError" => "build sample data in the script; there are no files beside it",
+        "StreamlitDuplicateElementId" | "StreamlitDuplicateElementKey" => {
+            "give each control a `key` of its own"
+        }
+        "NameError" => "define the name before it is used",
+        "KeyError" | "AttributeError" if line.contains("session_state") => {
+            "set the session state's value before it is read"
+        }
+        _ => "mend the line that it names",
+    };
+    format!("{kind}: {}; {advice}", clip(line, 160))
+}
+
+fn about_actions(evidence: &Evidence, issues: &mut Issues) {
+    for action in evidence.actions.iter().filter(|action| !action.ok) {
+        let error = action.error.as_deref().unwrap_or("an exception");
+        let message = format!("using {} ends in {}", name(action), clip(error, 160));
+        issues.add(Severity::Critical, message).at(action.at.as_ref()).cites("g035");
+    }
+    for action in evidence.actions.iter().filter(|action| action.ok && !action.effect) {
+        let message = format!("{} changes nothing: show a result of it, or remove it", name(action));
+        let severity = if is_trigger(&action.kind) { Severity::Major } else { Severity::Minor };
+        issues.add(severity, message).cites("g027");
+    }
+}
+
+fn name(action: &Action) -> String {
+    let kind = action.kind.replace('_', " ");
+    if action.label.is_empty() {
+        format!("the {kind}")
+    } else {
+        format!("the {kind} `{}`", clip(&action.label, 60))
+    }
+}
+
+fn is_trigger(kind: &str) -> bool {
+    kind.contains("button") || kind == "chat_input"
+}
+
+fn about_brief(evidence: &Evidence, content: &Content, issues: &mut Issues) {
+    let brief = &evidence.brief;
+    if evidence.run.as_ref().is_none_or(|run| run.visible() == 0) {
+        return;
+    }
+    if score::shown_of_brief(evidence).is_some_and(|part| part < 1.0) {
+        let missing: Vec<String> =
+            brief.wanted.iter().filter(|w| !brief.found.contains(w)).cloned().collect();
+        let list: Vec<&str> = missing.iter().take(8).map(String::as_str).collect();
+        let message = format!("the brief asks for what the page does not show: {}", list.join(", "));
+        issues.add(Severity::Major, message).cites("g007");
+    }
+    if brief.interactive && content.controls == 0 {
+        issues.add(Severity::Major, "the brief asks for something to operate: add the controls it names");
+    }
+}
+
+fn about_access(evidence: &Evidence, issues: &mut Issues) {
+    issues.add_faults(Severity::Major, &evidence.statics.empty_labels, Some("g010"));
+    let Some(run) = evidence.run.as_ref().filter(|run| run.visible() > 0) else { return };
+    let unlabelled = run.elements.iter().filter(|e| e.unlabelled).count();
+    if unlabelled > evidence.statics.empty_labels.len() {
+        let message = format!("{unlabelled} controls have no visible label: name each of them");
+        issues.add(Severity::Major, message).cites("g009");
+    }
+    match score::top_headings(evidence) {
+        0 => {
+            issues.add(Severity::Major, "the page has no title: start it with `st.title`").cites("g008");
+        }
+        1 => {}
+        n => {
+            let message = format!("the page has {n} headings of the first level: keep one `st.title`");
+            issues.add(Severity::Minor, message).cites("g006");
+        }
+    }
+    if score::skipped_levels(evidence) > 0 {
+        let message = "headings skip a level: use `st.title`, then `st.header`, then `st.subheader`";
+        issues.add(Severity::Minor, message).cites("g006");
+    }
+    if !evidence.statics.page_title {
+        let message = "the browser's tab has no name: call `st.set_page_config(page_title=...)` first";
+        issues.add(Severity::Minor, message).cites("g081");
+    }
+}
+
+fn about_code(evidence: &Evidence, issues: &mut Issues) {
+    let statics = &evidence.statics;
+    if !statics.errors.is_empty() {
+        return;
+    }
+    issues.add_faults(Severity::Major, &statics.removed, None);
+    issues.add_faults(Severity::Minor, &statics.dead, None);
+    for lint in &statics.lint {
+        let severity = if lint.code == "F821" { Severity::Critical } else { Severity::Minor };
+        issues.add(severity, format!("{} ({})", lint.message, lint.code)).at = Some(lint.at.clone());
+    }
+}
+
+pub(super) fn strengths(evidence: &Evidence, content: &Content) -> Vec<String> {
+    let mut strengths = Vec::new();
+    if evidence.runs() {
+        strengths.push("it runs without an exception".to_owned());
+    }
+    if evidence.ui_first() && evidence.level != Level::Static {
+        strengths.push("the first file is the user interface itself".to_owned());
+    }
+    if content.kinds >= 6.0 {
+        strengths.push(format!("{} kinds of elements are on the page", content.kinds));
+    }
+    let tried = evidence.actions.len();
+    if tried > 0 && evidence.actions.iter().all(|action| action.ok && action.effect) {
+        strengths.push(format!("each of the {tried} controls tried does something"));
+    }
+    if evidence.run.is_some() && score::shown_of_brief(evidence) == Some(1.0) {
+        strengths.push("it shows what the brief asks for".to_owned());
+    }
+    if evidence.run.is_some() && score::compiles(evidence) && evidence.statics.lint.is_empty() {
+        strengths.push("the linter finds nothing".to_owned());
+    }
+    strengths
+}
+
+/// What would raise each sub-score that has room, most room first.
+pub(super) fn improvements(evidence: &Evidence, content: &Content, scores: &SubScores) -> Vec<String> {
+    let advice = |part: Option<f64>, text: &str| part.filter(|p| *p < 8.0).map(|p| (p, text.to_owned()));
+    let behaviour = if content.unique < 10.0 {
+        "add more of what the task needs: inputs with sensible defaults, results, figures, a table or a chart"
+    } else {
+        "let every control change something that the user sees"
+    };
+    let mut list: Vec<(f64, String)> = [
+        advice(scores.executes, "make the script run to its end without an exception, after every click too"),
+        advice(scores.behaviour, behaviour),
+        advice(scores.accessibility, "give the page one title, headings in order, and every control a label"),
+        advice(scores.match_, "use the words of the brief in titles, labels and columns"),
+        advice(scores.code, "mend what the linter names and put long scripts into functions"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    list.sort_by(|a, b| a.0.total_cmp(&b.0));
+    if evidence.statics.config_share() > 0.0 && !evidence.ui_first() {
+        list.insert(0, (0.0, "answer with the app itself; leave configuration files out".to_owned()));
+    }
+    list.into_iter().map(|(_, text)| text).collect()
+}
+
+fn clip(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(most).collect();
+    format!("{start}...")
+}

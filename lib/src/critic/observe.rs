@@ -1,0 +1,338 @@
+//! Running one candidate: the first page, then each control, then the end of everything it started.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{
+    Action, Element, Exception, Run, RunStatus,
+    agent_api::{AgentApi, Answer, Silence},
+    interact::{self, Step},
+    page::{self, Page, Snapshot},
+};
+
+/// For everything about one candidate.
+pub(super) const WHOLE: Duration = Duration::from_secs(20);
+/// For the first page.
+const FIRST: Duration = Duration::from_secs(8);
+/// For each rerun after it.
+const EACH: Duration = Duration::from_secs(4);
+/// The server's own patience, below the first page's.
+pub(super) const WAIT_SECONDS: u64 = 6;
+/// Elements that evidence keeps; all of them are counted.
+const MOST_ELEMENTS: usize = 200;
+/// Buttons that are pressed again after the inputs are set.
+const AGAIN: usize = 2;
+
+/// What came of running a candidate.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    pub run: Run,
+    pub page: Page,
+    pub actions: Vec<Action>,
+    pub untried: u32,
+    pub first_ms: u64,
+}
+
+impl Observed {
+    /// Nothing came.
+    pub fn silent(silence: Silence) -> Self {
+        let (status, detail) = match silence {
+            Silence::Died(detail) => (RunStatus::Died, detail),
+            Silence::TimedOut(detail) => (RunStatus::TimedOut, detail),
+            Silence::TooLarge(detail) => (RunStatus::TooLarge, detail),
+            Silence::Refused(code) => (RunStatus::Died, format!("the server refused: {code}")),
+        };
+        Self { run: Run { status, detail: Some(detail), ..Run::default() }, ..Self::default() }
+    }
+}
+
+/// Reads the app behind a worker's server and uses it.
+pub(super) async fn observe(api: &AgentApi) -> Observed {
+    let start = Instant::now();
+    let end = start + WHOLE;
+    let answer = match api.open(FIRST).await {
+        Ok(answer) => answer,
+        Err(silence) => return Observed::silent(silence),
+    };
+    let page = answer.snapshot.page();
+    let mut observed = Observed {
+        run: run(&answer, &page),
+        first_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        page,
+        ..Observed::default()
+    };
+    let plan = interact::plan(&answer.snapshot);
+    observed.untried = plan.untried;
+    let mut user = User::new(api, end, answer.snapshot);
+    if !plan.steps.is_empty() {
+        user.learn_volatile().await;
+    }
+    let done = user.try_all(plan.steps).await;
+    observed.untried += done;
+    observed.actions = user.actions;
+    observed.actions.extend((0..plan.forms_without_submit).map(|_| unsendable()));
+    observed
+}
+
+fn run(answer: &Answer, page: &Page) -> Run {
+    let failed = answer.snapshot.status != "ready" || !page.exceptions.is_empty();
+    let elements: Vec<Element> =
+        page.shown.iter().take(MOST_ELEMENTS).map(|shown| shown.element.clone()).collect();
+    let mut exceptions: Vec<Exception> = page.exceptions.clone();
+    exceptions.truncate(5);
+    Run {
+        status: if failed { RunStatus::Error } else { RunStatus::Ready },
+        detail: None,
+        exceptions,
+        elements,
+        total: page.total,
+        tucked: page.tucked,
+        containers: page.containers.clone(),
+        headings: page.headings.clone(),
+        hiding: page.hiding,
+        bytes: answer.bytes,
+    }
+}
+
+/// A form that no button sends.
+fn unsendable() -> Action {
+    Action {
+        kind: "form".to_owned(),
+        error: Some("a form without a submit button: add `st.form_submit_button`".to_owned()),
+        ..Action::default()
+    }
+}
+
+/// Someone who uses the page, one control after the other, and notices what changes.
+struct User<'a> {
+    api: &'a AgentApi,
+    end: Instant,
+    first: Snapshot,
+    now: Snapshot,
+    volatile: BTreeSet<String>,
+    actions: Vec<Action>,
+    /// Indices of actions that set an input and changed nothing, with what was sent.
+    pending: Vec<(usize, Step)>,
+    /// Indices of buttons that changed nothing, because there was nothing to reset or clear yet.
+    quiet: Vec<(usize, Step)>,
+    /// Buttons with an effect: index, and what the page held after them.
+    pressed: Vec<(usize, Step, BTreeMap<String, u32>)>,
+    /// Keys of all inputs: their own values are no effect of a button.
+    inputs: BTreeSet<String>,
+    /// The page holds what a button showed for this one run.
+    unsettled: bool,
+}
+
+impl<'a> User<'a> {
+    fn new(api: &'a AgentApi, end: Instant, first: Snapshot) -> Self {
+        Self {
+            api,
+            end,
+            now: first.clone(),
+            first,
+            volatile: BTreeSet::new(),
+            actions: Vec::new(),
+            pending: Vec::new(),
+            quiet: Vec::new(),
+            pressed: Vec::new(),
+            inputs: BTreeSet::new(),
+            unsettled: false,
+        }
+    }
+
+    /// What changes by itself from run to run is no effect of anything.
+    async fn learn_volatile(&mut self) {
+        if let Ok(answer) = self.api.rerun(&self.now.session_id, self.left()).await {
+            self.volatile = page::volatile(&self.first, &answer.snapshot);
+            self.now = answer.snapshot;
+        }
+    }
+
+    fn left(&self) -> Duration {
+        EACH.min(self.end.saturating_duration_since(Instant::now()))
+    }
+
+    fn out_of_time(&self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    /// Tries every step; returns how many there was no time for or that were gone.
+    async fn try_all(&mut self, steps: Vec<Step>) -> u32 {
+        self.inputs = steps.iter().filter(|step| step.is_value()).flat_map(Step::keys).collect();
+        let mut untried = 0;
+        for step in steps {
+            if self.out_of_time() || !self.attempt(&step).await {
+                untried += 1;
+            }
+        }
+        self.press_again().await;
+        self.press_quiet().await;
+        untried
+    }
+
+    /// Tries one control; false when it is not there any more.
+    async fn attempt(&mut self, step: &Step) -> bool {
+        self.settle().await;
+        let mut answer = self.send(step).await;
+        if matches!(&answer, Err(Silence::Refused(code)) if code == "not_on_page" || code == "unknown_key") {
+            // An earlier action took it away: a fresh page has it.
+            self.start_over().await;
+            answer = self.send(step).await;
+        }
+        match answer {
+            Ok(answer) => self.note(step, answer.snapshot),
+            Err(Silence::Refused(code)) if code == "invalid_value" => {
+                self.actions.push(Action { ok: true, ..action(step) });
+            }
+            Err(Silence::Refused(_)) => return false,
+            Err(silence) => {
+                let error = Observed::silent(silence).run.detail;
+                self.actions.push(Action { error, ..action(step) });
+                self.start_over().await;
+                return true;
+            }
+        }
+        if self.actions.last().is_some_and(|action| !action.ok) {
+            self.start_over().await;
+        }
+        true
+    }
+
+    /// What a button showed for one run goes away with the next: that is no effect of the next control.
+    async fn settle(&mut self) {
+        if !std::mem::take(&mut self.unsettled) {
+            return;
+        }
+        if let Ok(answer) = self.api.rerun(&self.now.session_id, self.left()).await {
+            self.now = answer.snapshot;
+        }
+    }
+
+    async fn send(&self, step: &Step) -> Result<Answer, Silence> {
+        self.api.act(&self.now.session_id, &step.values, step.trigger.as_ref(), self.left()).await
+    }
+
+    async fn start_over(&mut self) {
+        self.unsettled = false;
+        if let Ok(answer) = self.api.open(self.left()).await {
+            self.now = answer.snapshot;
+        }
+    }
+
+    /// The exception that an action brought up: its text and place.
+    fn fault(&self, after: &Snapshot) -> Option<(String, Option<String>)> {
+        let known: Vec<Exception> = self.first.exceptions();
+        let raised = after.exceptions().into_iter().find(|exception| !known.contains(exception));
+        // A page that raises by itself cannot show that this control did.
+        let failed = after.status != "ready" && self.first.status == "ready";
+        if raised.is_none() && !failed {
+            return None;
+        }
+        let exception = raised.unwrap_or_default();
+        Some((format!("{}: {}", exception.kind, exception.message), exception.at))
+    }
+
+    /// Sends a step again and notes when it fails this time.
+    async fn send_again(&mut self, index: usize, step: &Step) -> Option<Snapshot> {
+        let after = self.send(step).await.ok()?.snapshot;
+        if let Some((error, at)) = self.fault(&after) {
+            let action = &mut self.actions[index];
+            (action.ok, action.effect, action.error, action.at) = (false, false, Some(error), at);
+            return None;
+        }
+        self.unsettled = true;
+        self.now = after.clone();
+        Some(after)
+    }
+
+    fn note(&mut self, step: &Step, after: Snapshot) {
+        if let Some((error, at)) = self.fault(&after) {
+            self.actions.push(Action { error: Some(error), at, ..action(step) });
+            return;
+        }
+        let keys = step.keys();
+        let before = page::contents(&self.now, &keys, &self.volatile);
+        let held = page::contents(&after, &keys, &self.volatile);
+        let effect = step.download || before != held;
+        let index = self.actions.len();
+        self.actions.push(Action { ok: true, effect, ..action(step) });
+        if !effect {
+            let list = if step.is_value() { &mut self.pending } else { &mut self.quiet };
+            list.push((index, step.clone()));
+        }
+        if effect && !step.is_value() {
+            self.unsettled = true;
+            self.credit_shown(&before, &held);
+            if step.kind == "button" {
+                let masked = page::contents(&after, &self.inputs, &self.volatile);
+                self.pressed.push((index, step.clone(), masked));
+            }
+        }
+        self.now = after;
+    }
+
+    /// Inputs whose value a later button or form brings to the page had their effect.
+    fn credit_shown(&mut self, before: &BTreeMap<String, u32>, after: &BTreeMap<String, u32>) {
+        let new: Vec<&String> = after.keys().filter(|content| !before.contains_key(*content)).collect();
+        let actions = &mut self.actions;
+        self.pending.retain(|(index, step)| {
+            let shown =
+                says(&step.sent()).is_some_and(|text| new.iter().any(|content| content.contains(&text)));
+            actions[*index].effect |= shown;
+            !shown
+        });
+    }
+
+    /// Inputs that a button reads: it gives something else than it gave with the page's defaults, and the same when it
+    /// is pressed once more, so that it is the inputs and not the pressing.
+    async fn press_again(&mut self) {
+        for (index, step, with_defaults) in std::mem::take(&mut self.pressed).into_iter().take(AGAIN) {
+            if self.pending.is_empty() || self.out_of_time() {
+                return;
+            }
+            let of = |user: &Self, page: &Snapshot| page::contents(page, &user.inputs, &user.volatile);
+            let before = of(self, &self.now);
+            let Some(once) = self.send_again(index, &step).await else { return };
+            let Some(twice) = self.send_again(index, &step).await else { return };
+            let (once, twice) = (of(self, &once), of(self, &twice));
+            self.credit_shown(&before, &once);
+            if once == twice && once != with_defaults {
+                let read = std::mem::take(&mut self.pending);
+                read.iter().for_each(|(index, _)| self.actions[*index].effect = true);
+            }
+        }
+    }
+
+    /// Buttons that changed nothing at first may do so now that the page was used: reset, clear, undo.
+    async fn press_quiet(&mut self) {
+        for (index, step) in std::mem::take(&mut self.quiet).into_iter().take(AGAIN) {
+            if self.out_of_time() {
+                return;
+            }
+            self.settle().await;
+            let keys = step.keys();
+            let before = page::contents(&self.now, &keys, &self.volatile);
+            let Some(after) = self.send_again(index, &step).await else { return };
+            self.actions[index].effect = before != page::contents(&after, &keys, &self.volatile);
+        }
+    }
+}
+
+fn action(step: &Step) -> Action {
+    Action { kind: step.kind.clone(), label: step.label.clone(), value: step.sent(), ..Action::default() }
+}
+
+/// A sent value as a page would say it, when it is long enough to be recognised.
+fn says(sent: &Value) -> Option<String> {
+    let text = match sent {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (text.len() >= 2).then_some(text)
+}

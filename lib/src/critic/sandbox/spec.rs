@@ -1,0 +1,200 @@
+//! What a sandbox is made of, and bubblewrap's arguments for it.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use tokio::process::Command;
+
+use crate::critic::error::CriticError;
+
+/// The program that runs inside; see its own text.
+const WORKER: &str = include_str!("worker.py");
+/// Size of each folder that a candidate may write to (all of them in memory).
+const TMPFS: &str = "67108864";
+/// First uid of workers that are started by root; each has its own.
+const FIRST_UID: u32 = 64321;
+
+/// What the processes and folders of this process's sandboxes are called, for whoever looks for them.
+pub(super) fn name() -> String {
+    format!("hone-sandbox-{}-", std::process::id())
+}
+
+/// How candidates are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Hone runs as root: each worker has a uid of its own, so limits on processes bind.
+    OwnUid,
+    /// Hone runs as a user: a user namespace.
+    UserNamespace,
+}
+
+impl Isolation {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OwnUid => "own-uid",
+            Self::UserNamespace => "user-namespace",
+        }
+    }
+}
+
+/// Everything needed to start a worker.
+#[derive(Clone, Debug)]
+pub struct SandboxSpec {
+    /// The virtual environment's Python.
+    pub python: PathBuf,
+    pub bwrap: PathBuf,
+    pub isolation: Isolation,
+    /// Folders that Python needs beside `/usr`: the virtual environment and its base interpreter.
+    folders: Vec<PathBuf>,
+}
+
+impl SandboxSpec {
+    /// Asks Python where it lives and decides how to isolate.
+    pub async fn find(python: &Path, bwrap: &Path) -> Result<Self, CriticError> {
+        let folders = python_folders(python).await?;
+        let root = rustix::process::geteuid().is_root();
+        let isolation = if root { Isolation::OwnUid } else { Isolation::UserNamespace };
+        Ok(Self { python: python.to_owned(), bwrap: bwrap.to_owned(), isolation, folders })
+    }
+
+    /// From root to a uid that only this worker has, before Python starts; limits on processes do not bind root.
+    /// Processes of Hone that run at once rarely share one.
+    fn drop_root(&self, slot: u32) -> Vec<String> {
+        if self.isolation == Isolation::UserNamespace {
+            return Vec::new();
+        }
+        let uid = (FIRST_UID + (std::process::id() % 16) * 64 + slot % 64).to_string();
+        let words =
+            ["/usr/bin/setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", "--inh-caps=-all"];
+        words.into_iter().chain(["--no-new-privs", "--"]).map(str::to_owned).collect()
+    }
+
+    /// Bubblewrap with the worker inside. The environment is empty outside too: `/proc/1/environ` shows it inside.
+    pub(super) fn command(&self, slot: u32, wait_seconds: u64) -> Command {
+        let mut command = Command::new(&self.bwrap);
+        command.env_clear().args(self.arguments());
+        command.arg("--").args(self.drop_root(slot)).arg(&self.python);
+        command.args(["-s", "-P", "-B", "-c", WORKER]).arg(wait_seconds.to_string()).arg(name());
+        command.current_dir("/").kill_on_drop(true);
+        super::process::isolate(&mut command);
+        command
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut list: Vec<OsString> = Vec::new();
+        let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
+        add(&["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]);
+        add(&["--die-with-parent", "--hostname", "sandbox", "--cap-drop", "ALL"]);
+        match self.isolation {
+            Isolation::OwnUid => add(&["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]),
+            Isolation::UserNamespace => add(&["--unshare-user", "--uid", "65534", "--gid", "65534"]),
+        }
+        add(&["--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/tmp"]);
+        add(&["--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "TZ", "UTC"]);
+        // One thread each: threads count as processes, and workers share few cores.
+        for library in ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ARROW_IO_THREADS"] {
+            add(&["--setenv", library, "1"]);
+        }
+        add(&["--ro-bind", "/usr", "/usr"]);
+        list.extend(system_folders());
+        let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
+        add(&["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]);
+        for folder in ["/tmp", "/app"] {
+            add(&["--perms", "1777", "--size", TMPFS, "--tmpfs", folder]);
+        }
+        // After the tmpfs, which would hide an environment below /tmp.
+        for folder in &self.folders {
+            // Bubblewrap makes missing parents private to root.
+            for parent in parents(folder) {
+                list.extend(["--dir".into(), parent.into()]);
+            }
+            list.extend(["--ro-bind".into(), folder.into(), folder.into()]);
+        }
+        list.extend(["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/app"].map(OsString::from));
+        list
+    }
+}
+
+/// `/bin`, `/lib` and the like, as links where the host has links.
+fn system_folders() -> Vec<OsString> {
+    let mut list = Vec::new();
+    for folder in ["/bin", "/lib", "/lib64", "/lib32", "/sbin"] {
+        let path = Path::new(folder);
+        match std::fs::read_link(path) {
+            Ok(target) => list.extend(["--symlink".into(), target.into(), folder.into()]),
+            Err(_) if path.is_dir() => list.extend(["--ro-bind".into(), folder.into(), folder.into()]),
+            Err(_) => {}
+        }
+    }
+    list
+}
+
+/// Folders above one, outermost first, without the root and what is there already.
+fn parents(folder: &Path) -> Vec<&Path> {
+    let above =
+        folder.ancestors().skip(1).filter(|parent| *parent != Path::new("/") && *parent != Path::new("/tmp"));
+    let mut parents: Vec<&Path> = above.collect();
+    parents.reverse();
+    parents
+}
+
+/// The folders outside `/usr` that an interpreter needs, outermost first.
+async fn python_folders(python: &Path) -> Result<Vec<PathBuf>, CriticError> {
+    let broken = |why: String| CriticError::Runtime { python: python.to_owned(), why };
+    let code = "import sys; print(sys.prefix); print(sys.base_prefix); print(sys.exec_prefix)";
+    let output = Command::new(python)
+        .env_clear()
+        .args(["-I", "-c", code])
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|e| broken(format!("it cannot be started: {e}")))?;
+    if !output.status.success() {
+        return Err(broken(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    let mut folders: Vec<PathBuf> =
+        String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect();
+    // The path may go through links: what they lead to has to be there as well.
+    folders.extend(folders.clone().iter().filter_map(|folder| folder.canonicalize().ok()));
+    folders.retain(|folder| folder.is_absolute() && !folder.starts_with("/usr") && folder != Path::new("/"));
+    folders.sort();
+    folders.dedup();
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(isolation: Isolation) -> String {
+        let folders = vec![PathBuf::from("/opt/venv")];
+        let spec =
+            SandboxSpec { python: "/opt/venv/bin/python".into(), bwrap: "bwrap".into(), isolation, folders };
+        spec.arguments().iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn no_path_of_the_host_is_bound_for_writing() {
+        for isolation in [Isolation::OwnUid, Isolation::UserNamespace] {
+            let arguments = arguments(isolation);
+            assert!(
+                !arguments.split(' ').any(|word| word == "--bind" || word == "--dev-bind"),
+                "{arguments}"
+            );
+            for flag in
+                ["--unshare-net", "--unshare-pid", "--die-with-parent", "--clearenv", "--remount-ro /"]
+            {
+                assert!(arguments.contains(flag), "{flag} in {arguments}");
+            }
+        }
+    }
+
+    #[test]
+    fn root_keeps_only_what_dropping_its_uid_takes() {
+        assert_eq!(arguments(Isolation::OwnUid).matches("--cap-add").count(), 2);
+        assert!(!arguments(Isolation::OwnUid).contains("--unshare-user"));
+        assert_eq!(arguments(Isolation::UserNamespace).matches("--cap-add").count(), 0);
+    }
+}

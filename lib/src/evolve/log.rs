@@ -1,0 +1,87 @@
+//! The evolution log: one JSON file for one brief. Field names are those that existing logs have.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::SourceFile,
+    critic::{Critique, Evidence},
+    model::wire::Usage,
+};
+
+/// `format` of the log.
+pub const FORMAT: &str = "hone.evolution";
+/// Newest version that this code reads and the one that it writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// One finished evolution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvolutionLog {
+    pub format: String,
+    pub version: u32,
+    /// The brief's id.
+    pub id: String,
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub family: String,
+    pub description: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requirements: Vec<String>,
+    pub framework: String,
+    pub target_score: f64,
+    pub max_iterations: u32,
+    pub seed: u64,
+    /// The critic's version.
+    pub critic: String,
+    /// The agent and the teacher as they resolved, for the question whether a log is still good.
+    pub agent: String,
+    pub teacher: String,
+    pub round: u32,
+    /// One entry per candidate.
+    pub evolution_history: Vec<LogEntry>,
+    /// Score of the first draft.
+    pub initial_score: f64,
+    /// Score of the best entry, on a fresh evaluation when it met the target.
+    pub final_score: f64,
+    /// `iteration` of the best entry.
+    pub best_iteration: u32,
+    pub improvement: f64,
+    pub target_reached: bool,
+    pub total_iterations: u32,
+}
+
+/// One candidate of an evolution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Ordinal of the candidate, from 1.
+    pub iteration: u32,
+    /// `draft`, `revise`, `repair`, `restyle`, `merge` or `restart`.
+    pub operator: String,
+    /// Iterations that it came from.
+    pub parents: Vec<u32>,
+    /// The model that wrote it, or `composer`.
+    pub model: String,
+    pub files: Vec<SourceFile>,
+    /// The main file.
+    pub ui_code: String,
+    pub critique: Critique,
+    pub evidence: Evidence,
+    pub usage: LogUsage,
+    pub took_ms: u64,
+}
+
+/// What a candidate cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogUsage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    /// Null when the price is unknown.
+    pub usd: Option<f64>,
+}
+
+impl LogUsage {
+    /// Tokens of a call whose price is not known.
+    pub fn of(usage: Usage) -> Self {
+        Self { input_tokens: usage.prompt_tokens, output_tokens: usage.completion_tokens, usd: None }
+    }
+}

@@ -1,0 +1,208 @@
+//! Many briefs at once: skips what is finished, writes each log before it counts.
+
+use std::time::Instant;
+
+use futures::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    log::{EvolutionLog, FORMAT, FORMAT_VERSION},
+    search::{Options, Search, Teacher},
+};
+use crate::{
+    agent::Agent,
+    brief::Brief,
+    cancel::Cancel,
+    critic::{self, Critic, CriticError},
+    error::{Explain, Kind},
+    event::{Event, Events, Phase},
+    model::client::ModelError,
+    store::{self, StoreError, Workspace},
+};
+
+/// Why evolving stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EvolveError {
+    #[error("there is no brief to evolve")]
+    NoBriefs,
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Critic(#[from] CriticError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("stopped; finished evolutions are kept")]
+    Cancelled,
+}
+
+impl Explain for EvolveError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoBriefs => Kind::Input,
+            Self::Model(e) => e.kind(),
+            Self::Critic(e) => e.kind(),
+            Self::Store(e) => e.kind(),
+            Self::Cancelled => Kind::Cancelled,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoBriefs => {
+                Some("`hone init` writes the shipped ones; or give a description or `--briefs FILE`".into())
+            }
+            Self::Model(e) => e.hint(),
+            Self::Critic(e) => e.hint(),
+            Self::Store(e) => e.hint(),
+            Self::Cancelled => Some("run the same command again to go on".into()),
+        }
+    }
+}
+
+/// Result of `hone evolve`, over finished and newly made logs alike.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub evolutions: usize,
+    /// How many of them were there already.
+    pub reused: usize,
+    pub target_reached: usize,
+    pub mean_initial: f64,
+    pub mean_final: f64,
+    /// Model calls of the new evolutions.
+    pub calls: u64,
+    /// Null when a price is unknown.
+    pub usd: Option<f64>,
+    pub took_ms: u64,
+}
+
+/// Everything that evolving needs, handed in.
+pub struct Evolver<'a> {
+    pub workspace: &'a Workspace,
+    pub agent: &'a Agent,
+    pub teacher: &'a Teacher,
+    pub critic: &'a Critic,
+    pub options: Options,
+    /// Briefs worked on at once.
+    pub concurrency: usize,
+    pub events: &'a Events,
+    pub cancel: &'a Cancel,
+}
+
+impl Evolver<'_> {
+    /// Evolves every brief that has no finished log of the same text, agent, teacher, seed and critic.
+    pub async fn run(&self, briefs: &[Brief]) -> Result<Summary, EvolveError> {
+        if briefs.is_empty() {
+            return Err(EvolveError::NoBriefs);
+        }
+        let started = Instant::now();
+        let total = Some(briefs.len() as u64);
+        self.events.emit(Event::Begin { phase: Phase::Evolve, total });
+        let mut summary = Summary { usd: Some(0.0), ..Summary::default() };
+        let mut results =
+            stream::iter(briefs).map(|brief| self.one(brief)).buffer_unordered(self.concurrency.max(1));
+        while let Some(result) = results.next().await {
+            let (log, new) = result?;
+            summary.add(&log, new);
+            let note = format!("{}  {:.1} -> {:.1}", log.id, log.initial_score, log.final_score);
+            self.events.emit(Event::Evolved {
+                id: log.id,
+                initial_score: log.initial_score,
+                final_score: log.final_score,
+                iterations: log.total_iterations,
+                target_reached: log.target_reached,
+                reused: !new,
+            });
+            let done = summary.evolutions as u64;
+            self.events.emit(Event::Progress { phase: Phase::Evolve, done, total, note });
+        }
+        summary.took_ms = started.elapsed().as_millis() as u64;
+        self.events.emit(Event::End { phase: Phase::Evolve, summary: summary.sentence() });
+        Ok(summary)
+    }
+
+    /// The log of one brief, and whether it was made now.
+    async fn one(&self, brief: &Brief) -> Result<(EvolutionLog, bool), EvolveError> {
+        if self.cancel.is_cancelled() {
+            return Err(EvolveError::Cancelled);
+        }
+        let path = self.workspace.log(brief.id.as_str(), self.options.round);
+        if let Some(log) = self.finished(brief, &path) {
+            return Ok((log, false));
+        }
+        let search = Search::new(brief, self.agent, self.teacher, self.critic, &self.options);
+        let found = tokio::select! {
+            found = search.run() => found?,
+            () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
+        };
+        let log = self.log(brief, found);
+        store::write_json(&path, &log)?;
+        Ok((log, true))
+    }
+
+    fn log(&self, brief: &Brief, found: super::search::Found) -> EvolutionLog {
+        let initial_score = found.history.first().map_or(0.0, |entry| entry.critique.overall_score);
+        EvolutionLog {
+            format: FORMAT.into(),
+            version: FORMAT_VERSION,
+            id: brief.id.to_string(),
+            kind: brief.kind.clone(),
+            family: brief.family.clone(),
+            description: brief.description.clone(),
+            requirements: brief.requirements.clone(),
+            framework: brief.framework.clone().unwrap_or_else(|| "Streamlit".into()),
+            target_score: self.options.target_score,
+            max_iterations: self.options.max_iterations,
+            seed: self.options.seed,
+            critic: critic::VERSION.into(),
+            agent: self.agent.model.clone(),
+            teacher: self.teacher.name().into(),
+            round: self.options.round,
+            total_iterations: found.history.len() as u32,
+            evolution_history: found.history,
+            initial_score,
+            final_score: found.score,
+            best_iteration: found.best,
+            improvement: found.score - initial_score,
+            target_reached: found.target_reached,
+        }
+    }
+
+    /// A log that is there and still answers the same question.
+    fn finished(&self, brief: &Brief, path: &std::path::Path) -> Option<EvolutionLog> {
+        let log: EvolutionLog = serde_json::from_str(&store::read_text(path).ok()?).ok()?;
+        let same = log.version == FORMAT_VERSION
+            && log.description == brief.description
+            && log.requirements == brief.requirements
+            && log.agent == self.agent.model
+            && log.teacher == self.teacher.name()
+            && log.seed == self.options.seed
+            && log.critic == critic::VERSION
+            && log.evolution_history.first().is_some_and(|entry| entry.evidence.level == self.critic.level());
+        same.then_some(log)
+    }
+}
+
+impl Summary {
+    fn add(&mut self, log: &EvolutionLog, new: bool) {
+        let n = self.evolutions as f64;
+        self.mean_initial = (self.mean_initial * n + log.initial_score) / (n + 1.0);
+        self.mean_final = (self.mean_final * n + log.final_score) / (n + 1.0);
+        self.evolutions += 1;
+        self.target_reached += usize::from(log.target_reached);
+        if !new {
+            self.reused += 1;
+            return;
+        }
+        for entry in log.evolution_history.iter().filter(|entry| entry.usage.output_tokens > 0) {
+            self.calls += 1;
+            self.usd = self.usd.zip(entry.usage.usd).map(|(sum, usd)| sum + usd);
+        }
+    }
+
+    fn sentence(&self) -> String {
+        format!(
+            "{} evolutions, mean score {:.1} -> {:.1}, target reached by {}",
+            self.evolutions, self.mean_initial, self.mean_final, self.target_reached
+        )
+    }
+}

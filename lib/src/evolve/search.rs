@@ -1,0 +1,264 @@
+//! The search for one brief: drafts by the agent, improvements by the teacher, the best of the archive as result.
+
+use std::time::Instant;
+
+use super::{
+    composer::{Composer, Operator, Parent},
+    log::{LogEntry, LogUsage},
+    run::EvolveError,
+    teach,
+};
+use crate::{
+    agent::{self, Agent, Candidate},
+    brief::Brief,
+    critic::{Critic, Critique, Evidence},
+};
+
+/// What the log calls the agent's own replies.
+const DRAFT: &str = "draft";
+/// Two gains in a row below this end a search: repeated evaluations of one app differ by less.
+const REPEAT_NOISE: f64 = 0.1;
+/// Candidates that the teacher proposes in one round, each by an operator of its own.
+const PROPOSALS: usize = 2;
+
+/// What improves candidates.
+pub enum Teacher {
+    /// The embedded expert system.
+    Composer(Composer),
+    /// A chat model that is given the critique.
+    Model(Box<Agent>),
+}
+
+impl Teacher {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Composer(_) => "composer",
+            Self::Model(agent) => &agent.model,
+        }
+    }
+}
+
+/// How a search is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Score (0-10) at which a search stops, when a fresh evaluation confirms it.
+    pub target_score: f64,
+    /// Improvement rounds after the drafts.
+    pub max_iterations: u32,
+    /// Candidates scored.
+    pub max_evaluations: u32,
+    pub drafts: u32,
+    pub seed: u64,
+    pub round: u32,
+}
+
+/// What a search found.
+pub struct Found {
+    pub history: Vec<LogEntry>,
+    /// `iteration` of the best.
+    pub best: u32,
+    /// Its score, on a fresh evaluation when the first one met the target.
+    pub score: f64,
+    pub target_reached: bool,
+}
+
+/// One search under way.
+pub struct Search<'a> {
+    brief: &'a Brief,
+    agent: &'a Agent,
+    teacher: &'a Teacher,
+    critic: &'a Critic,
+    options: &'a Options,
+    history: Vec<LogEntry>,
+}
+
+impl<'a> Search<'a> {
+    pub fn new(
+        brief: &'a Brief,
+        agent: &'a Agent,
+        teacher: &'a Teacher,
+        critic: &'a Critic,
+        options: &'a Options,
+    ) -> Self {
+        Self { brief, agent, teacher, critic, options, history: Vec::new() }
+    }
+
+    /// Drafts, then rounds of proposals until the target holds on a fresh evaluation, gains dry up, or the limits are
+    /// reached.
+    pub async fn run(mut self) -> Result<Found, EvolveError> {
+        for draft in 0..self.options.drafts {
+            self.draft(draft).await?;
+        }
+        let mut small_gains = 0;
+        let mut confirmed = None;
+        for round in 0..self.options.max_iterations {
+            let before = self.best_score();
+            for operator in self.operators(round) {
+                if self.history.len() as u32 >= self.options.max_evaluations {
+                    break;
+                }
+                self.propose(operator).await?;
+            }
+            if let Some(score) = self.confirm().await? {
+                confirmed = Some(score);
+                break;
+            }
+            small_gains = if self.best_score() - before < REPEAT_NOISE { small_gains + 1 } else { 0 };
+            if small_gains == 2 || self.history.len() as u32 >= self.options.max_evaluations {
+                break;
+            }
+        }
+        let best = self.ranked().first().map_or(0, |entry| entry.iteration);
+        let score = confirmed.unwrap_or_else(|| self.best_score());
+        Ok(Found { history: self.history, best, score, target_reached: confirmed.is_some() })
+    }
+
+    /// One honest reply of the agent, scored.
+    async fn draft(&mut self, draft: u32) -> Result<(), EvolveError> {
+        let started = Instant::now();
+        let seed = draft_seed(self.options.seed, self.brief.id.as_str(), draft);
+        let reply = self.agent.reply(&agent::messages(self.brief), seed).await?;
+        let usage = LogUsage::of(reply.usage);
+        let candidate = agent::parse_reply(&reply.text);
+        let (model, operator) = (self.agent.model.clone(), DRAFT);
+        self.judge(Made { candidate, operator, parents: vec![], model, usage, started }).await
+    }
+
+    /// Operators of a round. The first round writes two different apps from the brief, after mending a draft that is
+    /// worth mending; later rounds work on what the archive has.
+    fn operators(&self, round: u32) -> Vec<Operator> {
+        if round > 0 {
+            let pairs = [[Operator::Revise, Operator::Merge], [Operator::Restart, Operator::Restyle]];
+            return pairs[(round as usize - 1) % pairs.len()].into();
+        }
+        let worth_mending =
+            self.ranked().first().is_some_and(|entry| entry.evidence.ui_first() && !entry.evidence.runs());
+        let repair = worth_mending.then_some(Operator::Repair);
+        let fresh = [Operator::Restart, Operator::Restyle];
+        debug_assert_eq!(fresh.len(), PROPOSALS);
+        repair.into_iter().chain(fresh).collect()
+    }
+
+    async fn propose(&mut self, operator: Operator) -> Result<(), EvolveError> {
+        let started = Instant::now();
+        let ranked = self.ranked();
+        let parents: Vec<&LogEntry> = match operator {
+            Operator::Restart => vec![],
+            Operator::Merge => ranked.into_iter().take(2).collect(),
+            Operator::Repair | Operator::Revise | Operator::Restyle => ranked.into_iter().take(1).collect(),
+        };
+        let numbers = parents.iter().map(|entry| entry.iteration).collect();
+        let candidates: Vec<Candidate> =
+            parents.iter().map(|entry| Candidate { files: entry.files.clone() }).collect();
+        let (candidate, usage) = match self.teacher {
+            Teacher::Composer(composer) => {
+                let parents: Vec<Parent<'_>> = parents
+                    .iter()
+                    .zip(&candidates)
+                    .map(|(entry, candidate)| Parent {
+                        candidate,
+                        critique: &entry.critique,
+                        evidence: &entry.evidence,
+                    })
+                    .collect();
+                (composer.propose(self.brief, operator, self.attempt(), &parents), LogUsage::default())
+            }
+            Teacher::Model(model) => {
+                let messages = teach::messages(self.brief, operator, &parents);
+                let seed =
+                    draft_seed(self.options.seed, self.brief.id.as_str(), 1000 + self.history.len() as u32);
+                let reply = model.reply(&messages, seed).await?;
+                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage))
+            }
+        };
+        if self.history.iter().any(|entry| entry.files == candidate.files) {
+            return Ok(());
+        }
+        let model = self.teacher.name().to_owned();
+        self.judge(Made { candidate, operator: operator.as_str(), parents: numbers, model, usage, started })
+            .await
+    }
+
+    /// Proposals of the teacher so far: each asks the composer for another plan.
+    fn attempt(&self) -> u32 {
+        self.history.iter().filter(|entry| entry.operator != DRAFT).count() as u32
+    }
+
+    async fn judge(&mut self, made: Made) -> Result<(), EvolveError> {
+        let (evidence, critique) = self.critic.critique(self.brief, &made.candidate).await?;
+        let ui_code = made.candidate.main().map(|file| file.content.clone()).unwrap_or_default();
+        self.history.push(LogEntry {
+            iteration: self.history.len() as u32 + 1,
+            operator: made.operator.into(),
+            parents: made.parents,
+            model: made.model,
+            files: made.candidate.files,
+            ui_code,
+            critique,
+            evidence,
+            usage: made.usage,
+            took_ms: made.started.elapsed().as_millis() as u64,
+        });
+        Ok(())
+    }
+
+    /// The score of the best on a fresh evaluation, when both the first one and this one meet the target. A best of many
+    /// is biased upwards; the fresh one is not.
+    async fn confirm(&self) -> Result<Option<f64>, EvolveError> {
+        let target = self.options.target_score;
+        let Some(best) =
+            self.ranked().into_iter().next().filter(|entry| entry.critique.overall_score >= target)
+        else {
+            return Ok(None);
+        };
+        let candidate = Candidate { files: best.files.clone() };
+        let (_, fresh): (Evidence, Critique) = self.critic.critique(self.brief, &candidate).await?;
+        Ok((fresh.overall_score >= target).then_some(fresh.overall_score))
+    }
+
+    /// The archive, best first; of equals the earlier.
+    fn ranked(&self) -> Vec<&LogEntry> {
+        let mut ranked: Vec<&LogEntry> = self.history.iter().collect();
+        ranked.sort_by(|a, b| {
+            b.critique.overall_score.total_cmp(&a.critique.overall_score).then(a.iteration.cmp(&b.iteration))
+        });
+        ranked
+    }
+
+    fn best_score(&self) -> f64 {
+        self.ranked().first().map_or(0.0, |entry| entry.critique.overall_score)
+    }
+}
+
+/// A candidate on its way to the critic.
+struct Made {
+    candidate: Candidate,
+    operator: &'static str,
+    parents: Vec<u32>,
+    model: String,
+    usage: LogUsage,
+    started: Instant,
+}
+
+/// A seed of its own for every call, the same in every run. Kept below 2^31: protocols promise no more.
+pub fn draft_seed(seed: u64, brief: &str, draft: u32) -> u64 {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(format!("{seed}\n{brief}\n{draft}"));
+    digest.iter().take(4).fold(0, |sum, byte| (sum << 8) | u64::from(*byte)) >> 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_differ_by_brief_and_draft_and_stay() {
+        let seeds =
+            [draft_seed(1, "a", 0), draft_seed(1, "a", 1), draft_seed(1, "b", 0), draft_seed(2, "a", 0)];
+        for (i, seed) in seeds.iter().enumerate() {
+            assert!(*seed < 1 << 31);
+            assert!(!seeds[..i].contains(seed));
+        }
+        assert_eq!(draft_seed(1, "a", 0), seeds[0]);
+    }
+}

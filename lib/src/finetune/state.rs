@@ -1,0 +1,144 @@
+//! What was done for which data, so that a killed run is picked up.
+
+use std::{fs::File, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{FinetuneError, Options, succeeded};
+use crate::{
+    model::{client::Client, wire::Job},
+    store::{StoreError, read_text, write_json},
+};
+
+const FORMAT: &str = "hone.finetune";
+const VERSION: u32 = 1;
+
+/// How far the last start came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    format: String,
+    version: u32,
+    /// What it was started for.
+    pub key: String,
+    /// On disk before the job is created, so that asking again finds the same job.
+    pub idempotency_key: String,
+    #[serde(default)]
+    pub file: Option<String>,
+    #[serde(default)]
+    pub validation_file: Option<String>,
+    #[serde(default)]
+    pub job: Option<String>,
+}
+
+impl State {
+    pub fn new(key: String) -> Self {
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            key,
+            idempotency_key: format!("hone-{:032x}", rand::random::<u128>()),
+            file: None,
+            validation_file: None,
+            job: None,
+        }
+    }
+
+    /// The same uploads for another job.
+    pub fn without_job(self) -> Self {
+        Self { file: self.file, validation_file: self.validation_file, ..Self::new(self.key) }
+    }
+
+    /// The state on disk; one that cannot be read is as good as none.
+    pub fn read(path: &Path) -> Option<Self> {
+        let state: Self = serde_json::from_str(&read_text(path).ok()?).ok()?;
+        (state.format == FORMAT && state.version == VERSION).then_some(state)
+    }
+
+    pub fn write(&self, path: &Path) -> Result<(), StoreError> {
+        write_json(path, self)
+    }
+
+    /// The job that was created, unless it came to nothing.
+    pub async fn usable_job(&self, client: &Client) -> Result<Option<Job>, FinetuneError> {
+        let Some(id) = &self.job else { return Ok(None) };
+        let job = match client.job(id).await {
+            Ok(job) => job,
+            Err(e) if e.status() == Some(404) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        if !job.status.is_terminal() {
+            return Ok(Some(job));
+        }
+        match &job.fine_tuned_model {
+            Some(model) if succeeded(&job) => match client.model(model).await {
+                Err(e) if e.status() == Some(404) => Ok(None),
+                Err(e) => Err(e.into()),
+                Ok(_) => Ok(Some(job)),
+            },
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Identifies what a job is for: provider, data, options.
+pub fn key(endpoint: &str, dataset: &Path, options: &Options) -> Result<String, FinetuneError> {
+    let mut hash = Sha256::new();
+    let mut add_file = |path: &Path| {
+        let copied =
+            File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut HashWriter(&mut hash)));
+        copied.map(drop).map_err(|e| StoreError::new("read", path, e))
+    };
+    add_file(dataset)?;
+    if let Some(validation) = &options.validation {
+        add_file(validation)?;
+    }
+    // Where the validation file lies makes no difference.
+    let options = Options { validation: None, ..options.clone() };
+    let rest = serde_json::json!([endpoint, options]);
+    hash.update(rest.to_string());
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_depends_on_data_options_and_provider() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("a.jsonl");
+        std::fs::write(&data, "1").unwrap();
+        let options = Options { model: "m".into(), ..Options::default() };
+        let base = key("local", &data, &options).unwrap();
+        assert_eq!(base, key("local", &data, &options).unwrap());
+        assert_ne!(base, key("openai", &data, &options).unwrap());
+        assert_ne!(base, key("local", &data, &Options { seed: Some(1), ..options.clone() }).unwrap());
+        std::fs::write(&data, "2").unwrap();
+        assert_ne!(base, key("local", &data, &options).unwrap());
+    }
+
+    #[test]
+    fn a_spoilt_state_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("finetune.json");
+        let state = State::new("k".into());
+        state.write(&path).unwrap();
+        assert_eq!(State::read(&path), Some(state));
+        std::fs::write(&path, "{\"format\":\"hone.fine").unwrap();
+        assert_eq!(State::read(&path), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! What a call to a chat or fine-tuning provider can end in.
+
+use std::time::Duration;
+
+use crate::{
+    error::{Explain, Kind},
+    store::StoreError,
+};
+
+/// A call that gave no usable answer. `provider` is the endpoint's name.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The provider said no, in its own words.
+    #[error("{provider} refused: {message} (HTTP {status}{})", with_code(code))]
+    Refused {
+        provider: String,
+        status: u16,
+        code: Option<String>,
+        message: String,
+        /// The provider's name for this exchange, for its support.
+        request_id: Option<String>,
+    },
+    /// No answer: nobody listens, or the connection broke.
+    #[error("cannot reach {provider} at `{url}`: {why}")]
+    Unreachable { provider: String, url: String, why: String, local: bool },
+    /// An answer that is not what the protocol promises.
+    #[error("{provider} gave an answer that cannot be used: {why}")]
+    Garbled { provider: String, why: String },
+    /// The provider asked for a longer wait than two minutes.
+    #[error("{provider} asks to wait {} s before the next try", wait.as_secs())]
+    WaitTooLong { provider: String, wait: Duration },
+    /// The endpoint's settings are unusable.
+    #[error("{0}")]
+    Endpoint(String),
+    #[error("cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn with_code(code: &Option<String>) -> String {
+    code.as_ref().map(|code| format!(", {code}")).unwrap_or_default()
+}
+
+impl ModelError {
+    /// The provider's error code, if it gave one.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => code.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// True when the provider does not know the model (yet).
+    pub fn is_unknown_model(&self) -> bool {
+        self.status() == Some(404) && matches!(self.code(), Some("model_not_found") | None)
+    }
+}
+
+impl Explain for ModelError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Refused { .. }
+            | Self::Unreachable { .. }
+            | Self::Garbled { .. }
+            | Self::WaitTooLong { .. } => Kind::Provider,
+            Self::Endpoint(_) => Kind::Input,
+            Self::Cancelled => Kind::Cancelled,
+            Self::Store(e) => e.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Refused { status, code, .. } => {
+                return refusal_hint(*status, code.as_deref()).map(Into::into);
+            }
+            Self::Unreachable { local: true, .. } => {
+                "start the server with `hone serve`, or leave `base_url` out to use the embedded engine"
+            }
+            Self::Unreachable { .. } => {
+                "check the network and the row's `base_url`, then run the same command again"
+            }
+            Self::Garbled { .. } => {
+                "check that `base_url` is the API's address (it usually ends in `/v1`) and not a web page or a proxy"
+            }
+            Self::WaitTooLong { .. } => "run the same command again later; finished calls are kept",
+            Self::Endpoint(_) => "correct the row under `[models]` in `hone.toml`",
+            Self::Cancelled => return None,
+            Self::Store(e) => return e.hint(),
+        };
+        Some(hint.into())
+    }
+}
+
+fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
+    Some(match (status, code) {
+        (_, Some("training_not_available")) => {
+            "this provider no longer trains for this account (OpenAI closes self-serve fine-tuning: new organisations \
+             since 2026-05-07, everyone on 2027-01-06); train with the local engine instead: `[finetune] model = \"local\"`"
+        }
+        (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) => {
+            "the account is out of credit: check its billing page, or use the local engine"
+        }
+        (_, Some("model_not_found")) => "see `hone models` for the models that can be used",
+        (_, Some("context_length_exceeded")) => "shorten the brief, or choose a model with a longer context",
+        (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",
+        (403, _) => "the key lacks permission for this: check its scope and the account's region",
+        (404, _) => "check `base_url` and the name of the model",
+        (413, _) => "the upload is too large: 512 MB is the limit",
+        (429, _) => "the provider limits the rate: run again with less concurrency; finished calls are kept",
+        (500.., _) => "the provider is in trouble: run the same command again; finished calls are kept",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: Option<&str>) -> ModelError {
+        ModelError::Refused {
+            provider: "openai".into(),
+            status,
+            code: code.map(Into::into),
+            message: "no".into(),
+            request_id: None,
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_provider_status_and_code() {
+        assert_eq!(
+            refused(401, Some("invalid_api_key")).to_string(),
+            "openai refused: no (HTTP 401, invalid_api_key)"
+        );
+        assert_eq!(refused(500, None).to_string(), "openai refused: no (HTTP 500)");
+    }
+
+    #[test]
+    fn hints_say_who_can_mend_it() {
+        let hint = |status, code| refused(status, code).hint().unwrap_or_default();
+        assert!(hint(401, Some("invalid_api_key")).contains("API key"));
+        assert!(hint(429, Some("insufficient_quota")).contains("billing"));
+        let closed = hint(403, Some("training_not_available"));
+        assert!(closed.contains("2027-01-06") && closed.contains("local"), "{closed}");
+        assert_eq!(hint(400, None), "");
+    }
+}

@@ -1,0 +1,309 @@
+//! Which model the agent uses, and why: an append-only file.
+//!
+//! Every deployment and every way back is one line with its trial, verdict and reason; the champion is what is left after
+//! folding over them. Nothing is ever rewritten, so the file is also the history.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Explain, Kind},
+    store::{self, StoreError, append_line, parse_lines},
+    trial::{Summary, Verdict},
+};
+
+const FORMAT: &str = "hone.registry";
+const VERSION: u32 = 1;
+
+/// Why a line was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Deployed on a trial's verdict.
+    Promote,
+    /// Deployed without one, or against it.
+    Force,
+    /// Back to the champion before.
+    Rollback,
+}
+
+/// One line of `data/registry.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub format: String,
+    pub version: u32,
+    /// RFC 3339, UTC.
+    pub at: String,
+    pub action: Action,
+    /// The champion from now on; null is the base model.
+    pub model: Option<String>,
+    /// The champion until now; null is the base model.
+    pub previous: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    pub reason: String,
+}
+
+/// What a trial said of the model that is to be deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialResult {
+    pub id: String,
+    /// The tuned model of the trial.
+    pub model: String,
+    /// The champion it was compared with; none for the base.
+    pub champion: Option<String>,
+    pub verdict: Verdict,
+    /// Why it is no promotion.
+    pub cause: Option<String>,
+}
+
+impl From<&Summary> for TrialResult {
+    fn from(summary: &Summary) -> Self {
+        Self {
+            id: summary.trial.clone(),
+            model: summary.arms.tuned.model.clone(),
+            champion: summary.champion.as_ref().map(|arm| arm.model.clone()),
+            verdict: summary.verdict,
+            cause: summary.cause.clone(),
+        }
+    }
+}
+
+/// What is to be deployed, and on what grounds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deployment {
+    pub model: String,
+    pub trial: Option<TrialResult>,
+    /// The dataset and the job that the model came from, when they are known.
+    pub dataset_sha256: Option<String>,
+    pub job: Option<String>,
+    /// Deploy whatever the verdict; recorded as `force`.
+    pub force: bool,
+    /// In the user's words; empty for the verdict's.
+    pub reason: String,
+}
+
+/// The file and what it says.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    path: PathBuf,
+    entries: Vec<Entry>,
+    /// Champions in the order of their deployment, without those taken back; the last is in office.
+    stack: Vec<String>,
+    unreadable: Vec<String>,
+}
+
+impl Registry {
+    /// Reads the registry; a missing file is an empty one.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and lines of a format or version that this program does not know: leaving one out
+    /// could name the wrong champion. A line that a killed process left half-written is only reported
+    /// ([`Registry::unreadable`]): what it meant to say never took effect.
+    pub fn open(path: &Path) -> Result<Self, RegistryError> {
+        let text = if path.exists() { store::read_text(path)? } else { String::new() };
+        let (lines, errors) = parse_lines::<serde_json::Value>(&text);
+        let unreadable = errors.iter().map(ToString::to_string).collect();
+        let mut registry = Self { path: path.to_owned(), entries: Vec::new(), stack: Vec::new(), unreadable };
+        for line in lines {
+            let entry = entry_of(line.value).map_err(|why| RegistryError::Format {
+                path: path.to_owned(),
+                line: line.number,
+                why,
+            })?;
+            registry.apply(entry);
+        }
+        Ok(registry)
+    }
+
+    /// The model that the agent uses; none for the base.
+    pub fn champion(&self) -> Option<&str> {
+        self.stack.last().map(String::as_str)
+    }
+
+    /// Every line, oldest first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Lines that a killed process left half-written.
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+
+    /// Makes a model the champion.
+    ///
+    /// # Errors
+    /// Without `force`: no trial, a trial of another model or against another champion than today's, a verdict that is
+    /// not "promote". Always: a model that is the champion already, and a file that cannot be written.
+    pub fn deploy(&mut self, deployment: Deployment, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
+        let model = deployment.model.clone();
+        if self.champion() == Some(&model) {
+            return Err(RegistryError::AlreadyChampion { model });
+        }
+        let objection = self.objection(&deployment).err();
+        let action = match (objection, deployment.force) {
+            (None, _) => Action::Promote,
+            (Some(_), true) => Action::Force,
+            (Some(objection), false) => return Err(objection),
+        };
+        let Deployment { trial, dataset_sha256, job, reason, .. } = deployment;
+        let reason = if reason.is_empty() { default_reason(action, trial.as_ref()) } else { reason };
+        let entry = Entry {
+            trial: trial.as_ref().map(|t| t.id.clone()),
+            verdict: trial.as_ref().map(|t| t.verdict),
+            dataset_sha256,
+            job,
+            ..self.entry(action, Some(model), reason, at)
+        };
+        self.append(entry)
+    }
+
+    /// Takes the champion back: the one before it, or the base, is in office again.
+    ///
+    /// # Errors
+    /// Nothing is deployed; the file cannot be written.
+    pub fn rollback(&mut self, reason: &str, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
+        let Some(champion) = self.champion() else { return Err(RegistryError::NothingDeployed) };
+        let reason =
+            if reason.is_empty() { format!("`{champion}` was taken back") } else { reason.to_owned() };
+        let before = self.stack.iter().rev().nth(1).cloned();
+        let entry = self.entry(Action::Rollback, before, reason, at);
+        self.append(entry)
+    }
+
+    /// What speaks against a deployment.
+    fn objection(&self, deployment: &Deployment) -> Result<(), RegistryError> {
+        let model = &deployment.model;
+        let Some(trial) = &deployment.trial else {
+            return Err(RegistryError::Untested { model: model.clone() });
+        };
+        if trial.model != *model {
+            return Err(RegistryError::Untested { model: model.clone() });
+        }
+        if trial.verdict != Verdict::Promote {
+            return Err(RegistryError::Unsupported { model: model.clone(), trial: Box::new(trial.clone()) });
+        }
+        if trial.champion.as_deref() != self.champion() {
+            let champion = self.champion().unwrap_or("the base model").to_owned();
+            return Err(RegistryError::OtherChampion { trial: trial.id.clone(), champion });
+        }
+        Ok(())
+    }
+
+    fn entry(&self, action: Action, model: Option<String>, reason: String, at: jiff::Timestamp) -> Entry {
+        Entry {
+            format: FORMAT.into(),
+            version: VERSION,
+            at: at.to_string(),
+            action,
+            model,
+            previous: self.champion().map(str::to_owned),
+            trial: None,
+            verdict: None,
+            dataset_sha256: None,
+            job: None,
+            reason,
+        }
+    }
+
+    /// On disk first, then it counts.
+    fn append(&mut self, entry: Entry) -> Result<Entry, RegistryError> {
+        append_line(&self.path, &entry)?;
+        self.apply(entry.clone());
+        Ok(entry)
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        match (entry.action, &entry.model) {
+            (Action::Promote | Action::Force, Some(model)) => self.stack.push(model.clone()),
+            // Forcing the base: nothing is deployed any more.
+            (Action::Promote | Action::Force, None) => self.stack.clear(),
+            (Action::Rollback, _) => drop(self.stack.pop()),
+        }
+        self.entries.push(entry);
+    }
+}
+
+fn entry_of(value: serde_json::Value) -> Result<Entry, String> {
+    let entry: Entry = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    if entry.format == FORMAT && entry.version == VERSION {
+        return Ok(entry);
+    }
+    Err(format!("`{} {}` is not `{FORMAT} {VERSION}`", entry.format, entry.version))
+}
+
+fn default_reason(action: Action, trial: Option<&TrialResult>) -> String {
+    match (action, trial) {
+        (Action::Force, Some(trial)) => format!("forced, the verdict was `{}`", trial.verdict.as_str()),
+        (Action::Force, None) => "forced without a trial".into(),
+        (_, Some(trial)) => format!("trial `{}` says promote", trial.id),
+        (_, None) => String::new(),
+    }
+}
+
+/// Why the champion did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("`{}` line {line} is not an entry that this version reads: {why}", path.display())]
+    Format { path: PathBuf, line: usize, why: String },
+    #[error("no trial of `{model}` supports its deployment")]
+    Untested { model: String },
+    #[error("the verdict of trial `{}` on `{model}` is `{}`, not `promote`", trial.id, trial.verdict.as_str())]
+    Unsupported { model: String, trial: Box<TrialResult> },
+    #[error("trial `{trial}` did not compare with today's champion, {champion}")]
+    OtherChampion { trial: String, champion: String },
+    #[error("`{model}` is the champion already")]
+    AlreadyChampion { model: String },
+    #[error("there is nothing to roll back: the agent uses the base model")]
+    NothingDeployed,
+}
+
+impl RegistryError {
+    /// Whether the verdict is what speaks against the deployment.
+    pub fn is_verdict(&self) -> bool {
+        matches!(self, Self::Untested { .. } | Self::Unsupported { .. } | Self::OtherChampion { .. })
+    }
+}
+
+impl Explain for RegistryError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Store(e) => e.kind(),
+            _ => Kind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(e) => e.hint(),
+            Self::Format { .. } => Some(
+                "use the version of hone that wrote it, or move the file away to start with the base".into(),
+            ),
+            Self::Untested { .. } => Some(
+                "run `hone test` first, or deploy it all the same with `--force` (which is recorded)".into(),
+            ),
+            Self::Unsupported { trial, .. } => {
+                let cause = trial.cause.as_ref().map(|cause| format!("{cause}; ")).unwrap_or_default();
+                Some(format!("{cause}deploy it all the same with `--force` (which is recorded)"))
+            }
+            Self::OtherChampion { .. } => {
+                Some("run `hone test` again to compare with it, or use `--force`".into())
+            }
+            Self::AlreadyChampion { .. } => None,
+            Self::NothingDeployed => Some("`hone models` shows which models there are".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(second: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+fn tested(model: &str, champion: Option<&str>, verdict: Verdict) -> Deployment {
+    let trial = TrialResult {
+        id: "t-1".into(),
+        model: model.into(),
+        champion: champion.map(str::to_owned),
+        verdict,
+        cause: (verdict != Verdict::Promote).then(|| "no gain over the base".into()),
+    };
+    Deployment { model: model.into(), trial: Some(trial), ..Deployment::default() }
+}
+
+fn promoted(model: &str, champion: Option<&str>) -> Deployment {
+    tested(model, champion, Verdict::Promote)
+}
+
+fn open() -> (tempfile::TempDir, Registry) {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::open(&folder.path().join("data/registry.jsonl")).unwrap();
+    (folder, registry)
+}
+
+#[test]
+fn a_promotion_is_one_line_and_survives_reopening() {
+    let (_folder, mut registry) = open();
+    assert_eq!(registry.champion(), None);
+    let deployment = Deployment {
+        job: Some("ftjob-1".into()),
+        dataset_sha256: Some("ab".into()),
+        ..promoted("ft:a", None)
+    };
+    registry.deploy(deployment, at(0)).unwrap();
+    let text = std::fs::read_to_string(&registry.path).unwrap();
+    expect_test::expect![[r#"
+        {"format":"hone.registry","version":1,"at":"2023-11-14T22:13:20Z","action":"promote","model":"ft:a","previous":null,"trial":"t-1","verdict":"promote","dataset_sha256":"ab","job":"ftjob-1","reason":"trial `t-1` says promote"}
+    "#]]
+    .assert_eq(&text);
+    let again = Registry::open(&registry.path).unwrap();
+    assert_eq!((again.champion(), again.entries()), (Some("ft:a"), registry.entries()));
+}
+
+#[test]
+fn only_a_promote_verdict_on_this_model_against_this_champion_deploys() {
+    let (_folder, mut registry) = open();
+    let refused = |registry: &mut Registry, deployment: Deployment| {
+        let error = registry.deploy(deployment, at(0)).unwrap_err();
+        assert!(error.is_verdict() && error.hint().is_some());
+        error.to_string()
+    };
+    let untested = Deployment { model: "ft:a".into(), ..Deployment::default() };
+    assert_eq!(refused(&mut registry, untested), "no trial of `ft:a` supports its deployment");
+    let other = Deployment { model: "ft:b".into(), ..promoted("ft:a", None) };
+    assert_eq!(refused(&mut registry, other), "no trial of `ft:b` supports its deployment");
+    for verdict in [Verdict::Hold, Verdict::RollBack] {
+        let text = refused(&mut registry, tested("ft:a", None, verdict));
+        assert!(text.ends_with(&format!("is `{}`, not `promote`", verdict.as_str())), "{text}");
+    }
+    registry.deploy(promoted("ft:a", None), at(1)).unwrap();
+    let text = refused(&mut registry, promoted("ft:b", None));
+    assert_eq!(text, "trial `t-1` did not compare with today's champion, ft:a");
+    registry.deploy(promoted("ft:b", Some("ft:a")), at(2)).unwrap();
+    assert_eq!(registry.entries().len(), 2, "what was refused left no line");
+}
+
+#[test]
+fn force_deploys_and_is_recorded() {
+    let (_folder, mut registry) = open();
+    let forced = Deployment { force: true, ..tested("ft:a", None, Verdict::Hold) };
+    let entry = registry.deploy(forced, at(0)).unwrap();
+    assert_eq!((entry.action, entry.verdict), (Action::Force, Some(Verdict::Hold)));
+    assert_eq!(entry.reason, "forced, the verdict was `hold`");
+    // A verdict that supports it needs no force, and the record does not claim any.
+    let unneeded = Deployment { force: true, ..promoted("ft:b", Some("ft:a")) };
+    assert_eq!(registry.deploy(unneeded, at(1)).unwrap().action, Action::Promote);
+}
+
+#[test]
+fn rollback_goes_back_one_champion_at_a_time() {
+    let (_folder, mut registry) = open();
+    assert!(matches!(registry.rollback("", at(0)), Err(RegistryError::NothingDeployed)));
+    registry.deploy(promoted("ft:a", None), at(1)).unwrap();
+    registry.deploy(promoted("ft:b", Some("ft:a")), at(2)).unwrap();
+    let entry = registry.rollback("", at(3)).unwrap();
+    assert_eq!((entry.model.as_deref(), entry.previous.as_deref()), (Some("ft:a"), Some("ft:b")));
+    assert_eq!(entry.reason, "`ft:b` was taken back");
+    registry.rollback("too slow", at(4)).unwrap();
+    assert_eq!(registry.champion(), None);
+    assert!(matches!(registry.rollback("", at(5)), Err(RegistryError::NothingDeployed)));
+    // What was taken back may return.
+    registry.deploy(promoted("ft:b", None), at(6)).unwrap();
+    assert_eq!(registry.champion(), Some("ft:b"));
+}
+
+#[test]
+fn the_champion_is_not_deployed_twice() {
+    let (_folder, mut registry) = open();
+    registry.deploy(promoted("ft:a", None), at(0)).unwrap();
+    let error = registry.deploy(Deployment { force: true, ..promoted("ft:a", None) }, at(1)).unwrap_err();
+    assert!(matches!(error, RegistryError::AlreadyChampion { .. }));
+}
+
+#[test]
+fn a_half_written_line_is_reported_and_never_took_effect() {
+    let (_folder, mut registry) = open();
+    registry.deploy(promoted("ft:a", None), at(0)).unwrap();
+    let path = registry.path.clone();
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{whole}{}", &whole[..whole.len() / 2])).unwrap();
+    let mut registry = Registry::open(&path).unwrap();
+    assert_eq!((registry.champion(), registry.unreadable().len()), (Some("ft:a"), 1));
+    registry.rollback("", at(1)).unwrap();
+    let registry = Registry::open(&path).unwrap();
+    assert_eq!((registry.champion(), registry.entries().len()), (None, 2));
+}
+
+#[test]
+fn lines_of_another_version_are_not_guessed_at() {
+    let (folder, _) = open();
+    let path = folder.path().join("registry.jsonl");
+    for line in
+        [r#"{"format":"hone.registry","version":2}"#, "[]", r#"{"format":"x","version":1,"action":"canary"}"#]
+    {
+        std::fs::write(&path, format!("{line}\n")).unwrap();
+        let error = Registry::open(&path).unwrap_err();
+        assert!(matches!(error, RegistryError::Format { line: 1, .. }), "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Any sequence of deployments and rollbacks: the champion is that of a plain stack, and reopening agrees.
+    #[test]
+    fn the_champion_is_the_top_of_the_stack(steps in proptest::collection::vec(proptest::option::of(0u8..4), 0..12)) {
+        let (_folder, mut registry) = open();
+        let mut stack: Vec<String> = Vec::new();
+        for (second, step) in steps.into_iter().enumerate() {
+            let now = at(second as i64);
+            match step {
+                None => prop_assert_eq!(registry.rollback("", now).is_ok(), stack.pop().is_some()),
+                Some(n) => {
+                    let model = format!("ft:{n}");
+                    let new = stack.last() != Some(&model);
+                    let deployment = promoted(&model, registry.champion());
+                    prop_assert_eq!(registry.deploy(deployment, now).is_ok(), new);
+                    if new {
+                        stack.push(model);
+                    }
+                }
+            }
+            prop_assert_eq!(registry.champion(), stack.last().map(String::as_str));
+        }
+        let again = Registry::open(&registry.path).unwrap();
+        prop_assert_eq!(again.champion(), registry.champion());
+        prop_assert_eq!(again.entries(), registry.entries());
+        for pair in again.entries().windows(2) {
+            prop_assert_eq!(&pair[0].model, &pair[1].previous, "each line takes over from the one before");
+        }
+    }
+
+    #[test]
+    fn no_file_makes_the_reader_panic(text in "(\\PC|\n){0,120}") {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.jsonl");
+        std::fs::write(&path, text).unwrap();
+        let _ = Registry::open(&path);
+    }
+}

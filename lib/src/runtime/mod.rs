@@ -1,0 +1,76 @@
+//! What a run needs from the machine: Python with Streamlit, the base weights, a sandbox.
+//!
+//! Everything that `hone setup` makes lives once per user in a cache folder, in subfolders named by what is in them, so
+//! that another version never meets half of an older one. Each part is finished by a marker that is written last: with
+//! the marker there, a part is used as it is and nothing is asked of the network.
+
+mod doctor;
+mod python;
+mod setup;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+pub use doctor::{Check, Doctor, Report, doctor};
+pub use setup::{SetupError, setup};
+pub use weights::{BASE_MODEL, WeightsSource};
+
+/// The machine as the command line found it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Folders in which programs are looked for, in order.
+    pub path: Vec<PathBuf>,
+    /// The user's cache folder for Hone.
+    pub cache: PathBuf,
+    /// Weights that the user has already, instead of those from the package.
+    pub weights: Option<PathBuf>,
+}
+
+impl Machine {
+    /// The first program of that name.
+    pub fn find(&self, program: &str) -> Option<PathBuf> {
+        self.path.iter().map(|folder| folder.join(program)).find(|path| is_executable(path))
+    }
+
+    pub fn bubblewrap(&self) -> Option<PathBuf> {
+        self.find("bwrap")
+    }
+
+    pub fn chromium(&self) -> Option<PathBuf> {
+        ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| self.find(name))
+    }
+
+    /// What `hone setup` has made so far.
+    pub fn runtime(&self) -> Runtime {
+        Runtime { venv: python::venv_folder(&self.cache), gguf: weights::gguf(self) }
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// Where the parts of the runtime are, whether or not they are there yet.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// The Python environment in which candidates run.
+    pub venv: PathBuf,
+    /// The base model's weights.
+    pub gguf: PathBuf,
+}
+
+impl Runtime {
+    pub fn python(&self) -> PathBuf {
+        self.venv.join("bin/python")
+    }
+
+    pub fn ruff(&self) -> PathBuf {
+        self.venv.join("bin/ruff")
+    }
+
+    /// Whether everything that `hone setup` makes is there.
+    pub fn is_ready(&self) -> bool {
+        python::is_ready(&self.venv) && self.gguf.is_file()
+    }
+}

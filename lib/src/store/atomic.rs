@@ -1,0 +1,97 @@
+//! Writing so that a reader, or the next run after a kill, sees the old file or the new one.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::Path,
+};
+
+use serde::Serialize;
+
+use super::StoreError;
+
+/// Writes `bytes` to `path` through a temporary file beside it; makes the folder when it is missing.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let fail = |e| StoreError::new("write", path, e);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(fail)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    file.as_file().sync_all().map_err(fail)?;
+    make_readable(file.as_file()).map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    Ok(())
+}
+
+/// Temporary files are private; what a workspace holds is as readable as any other file.
+fn make_readable(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+/// Writes a value as indented JSON with a final newline.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|e| StoreError::new("write", path, std::io::Error::other(e)))?;
+    bytes.push(b'\n');
+    write_atomic(path, &bytes)
+}
+
+/// Appends one value as a JSON line and flushes it to disk.
+///
+/// A line that a killed process left unfinished is closed first, so that it spoils itself alone.
+pub fn append_line<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    let fail = |e| StoreError::new("append to", path, e);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(fail)?;
+    }
+    let mut line = serde_json::to_vec(value).map_err(|e| fail(std::io::Error::other(e)))?;
+    line.push(b'\n');
+    if ends_unfinished(path).map_err(fail)? {
+        line.insert(0, b'\n');
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(fail)?;
+    file.write_all(&line).map_err(fail)?;
+    file.sync_data().map_err(fail)
+}
+
+fn ends_unfinished(path: &Path) -> std::io::Result<bool> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last[0] != b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cut_short_spoils_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/log.jsonl");
+        append_line(&path, &1).unwrap();
+        fs::write(&path, "1\n{\"half").unwrap();
+        append_line(&path, &2).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n{\"half\n2\n");
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomic(&path, b"old").unwrap();
+        let error = write_atomic(&path.join("below-a-file"), b"new").unwrap_err();
+        assert!(error.to_string().starts_with("cannot write"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+}

@@ -1,0 +1,92 @@
+//! Where things lie in a workspace. Nobody else spells these names.
+
+use std::path::{Path, PathBuf};
+
+/// A workspace by its root folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    root: PathBuf,
+}
+
+impl Workspace {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn settings(&self) -> PathBuf {
+        self.root.join("hone.toml")
+    }
+
+    pub fn train_briefs(&self) -> PathBuf {
+        self.root.join("briefs/train.jsonl")
+    }
+
+    pub fn heldout_briefs(&self) -> PathBuf {
+        self.root.join("briefs/heldout.jsonl")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("data/evolutionary_logs")
+    }
+
+    /// The log of one brief: `<id>.json` in round 1, `<id>.r<N>.json` later.
+    pub fn log(&self, brief: &str, round: u32) -> PathBuf {
+        let name = if round <= 1 { format!("{brief}.json") } else { format!("{brief}.r{round}.json") };
+        self.logs().join(name)
+    }
+
+    pub fn dataset(&self) -> PathBuf {
+        self.root.join("data/ui_agent_openai_finetuning.jsonl")
+    }
+
+    pub fn validation(&self) -> PathBuf {
+        self.root.join("data/ui_agent_openai_finetuning.validation.jsonl")
+    }
+
+    pub fn preferences(&self) -> PathBuf {
+        self.root.join("data/ui_agent_openai_finetuning.dpo.jsonl")
+    }
+
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("data/ui_agent_openai_finetuning.manifest.json")
+    }
+
+    pub fn tuned_model_id(&self) -> PathBuf {
+        self.root.join("data/finetuned_model_id.txt")
+    }
+
+    /// The job that was started last and for what, so that it is picked up and not started again.
+    pub fn finetune(&self) -> PathBuf {
+        self.state().join("finetune.json")
+    }
+
+    pub fn trials(&self) -> PathBuf {
+        self.root.join("data/trials")
+    }
+
+    pub fn registry(&self) -> PathBuf {
+        self.root.join("data/registry.jsonl")
+    }
+
+    /// Private state: journal, jobs, tuned models, locks.
+    pub fn state(&self) -> PathBuf {
+        self.root.join(".hone")
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.state().join("journal")
+    }
+
+    /// The local server's files, jobs and tuned models.
+    pub fn server(&self) -> PathBuf {
+        self.state().join("server")
+    }
+
+    pub fn lock(&self, name: &str) -> PathBuf {
+        self.state().join(format!("{name}.lock"))
+    }
+}

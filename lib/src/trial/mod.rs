@@ -1,0 +1,28 @@
+//! Trials: paired comparison of models on held-out briefs.
+//!
+//! A [`TrialSpec`] says what is compared; [`Trial`] is its folder on disk; [`run`] generates and judges what is missing,
+//! each result on disk before it counts; [`summarise`] turns the rows into a verdict; [`report`] and [`table`] show it.
+//! Base and tuned get the same brief, decoding and sampling seed, interleaved, so that the difference between two rows is
+//! the model's.
+
+mod chart;
+mod find;
+#[cfg(test)]
+mod fixtures;
+mod gates;
+pub mod report;
+mod row;
+mod run;
+mod spec;
+pub mod stats;
+pub mod table;
+pub mod verdict;
+
+pub use find::last_summary;
+pub use gates::{Gate, Status};
+pub use report::{Extras, LossPoint, write_report};
+pub use row::{Generation, Judgement, Row};
+pub use run::{Limits, run};
+pub use spec::{Arm, Opened, Trial, TrialError, TrialSpec};
+pub use table::{side_by_side, table};
+pub use verdict::{Summary, Verdict, summarise};

@@ -1,0 +1,103 @@
+use super::*;
+use crate::trial::{
+    fixtures::{GOOD, POOR, Quality, rows, spec, wobble},
+    summarise,
+};
+
+/// A trial with something of everything: three arms, two groups, failures, cut-off and hostile answers.
+fn sample() -> (TrialSpec, Vec<Row>, Summary, Extras) {
+    let mut spec = spec(
+        24,
+        1,
+        &[
+            ("base", "smollm2-135m-instruct"),
+            ("tuned", "ft:smollm2:local:ui:ab12"),
+            ("prompted", "smollm2-135m-instruct"),
+        ],
+    );
+    spec.samples = 2;
+    let quality = |brief: &crate::brief::Brief, arm: &str| match arm {
+        "tuned" if wobble(brief.id.as_str(), "luck", 0) > 0.6 => Quality { score: 3.0, runs: false, ..GOOD },
+        "tuned" => Quality { score: 7.0 + 1.5 * wobble(brief.id.as_str(), "more", 0), ..GOOD },
+        "prompted" => Quality { score: 2.2, ..POOR },
+        _ => POOR,
+    };
+    let mut rows = rows(&spec, quality);
+    rows[0].reply = "</pre><script>alert(1)</script> & \"quotes\"".into();
+    rows[1].finish_reason = Some("length".into());
+    rows[2].reply = String::new();
+    rows[1].caps = vec![crate::critic::Cap { value: 3.0, why: "it does not run".into() }];
+    let summary = summarise(&spec, &rows);
+    let loss = |step: u64| LossPoint {
+        step,
+        train: 0.35 + 1.5 * (-(step as f64) / 25.0).exp() + 0.04 * wobble("loss", "", step as u32),
+        valid: step.is_multiple_of(30).then(|| 0.42 + 1.4 * (-(step as f64) / 26.0).exp()),
+    };
+    let extras = Extras {
+        loss: (1..=90).map(loss).collect(),
+        facts: vec![("Dataset SHA-256".into(), "c0ffee".repeat(10))],
+        made_at: "2026-11-22 21:00 UTC".into(),
+    };
+    (spec, rows, summary, extras)
+}
+
+#[test]
+fn the_report_stands_alone_and_escapes_what_models_wrote() {
+    let (spec, rows, summary, extras) = sample();
+    let html = html(&spec, &rows, &summary, &extras).unwrap();
+    let links = html.replace("http://www.w3.org/2000/svg", "");
+    for outside in ["http:", "https:", "<script", "<link", "<img", "@import", "url("] {
+        assert!(!links.contains(outside), "{outside}");
+    }
+    assert!(html.contains("&lt;&#x2f;pre&gt;&lt;script&gt;alert(1)"));
+    assert!(html.contains("A form with &lt;b&gt;0&lt;&#x2f;b&gt; sections &amp; filters"));
+    assert_eq!(html.matches("<details>").count(), 24);
+    assert_eq!(html.matches("role=\"img\" aria-label=").count(), 2);
+    assert_eq!(html.matches("<pre ").count(), 24 * 3 * 2);
+    for needle in [
+        "(empty answer)",
+        "cut off",
+        "at most 3.0: it does not run",
+        &spec.sha256(),
+        "c0ffee",
+        "Dataset SHA-256",
+    ] {
+        assert!(html.contains(needle), "{needle}");
+    }
+}
+
+#[test]
+fn a_trial_without_answers_has_a_report_too() {
+    let spec = spec(3, 1, &crate::trial::fixtures::BASE_TUNED);
+    let html = html(&spec, &[], &summarise(&spec, &[]), &Extras::default()).unwrap();
+    assert!(html.contains("No loss curve is known") && html.contains("No brief of this group took part"));
+    assert!(!html.contains("NaN") && !html.contains("none</"));
+}
+
+#[test]
+fn the_report_and_the_summary_are_written_into_the_trial() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spec, rows, mut summary, extras) = sample();
+    let trial = Trial::open(folder.path(), &spec).unwrap().trial;
+    write_report(&trial, &rows, &mut summary, &extras).unwrap();
+    let path = trial.report().display().to_string();
+    assert_eq!(summary.report.as_deref(), Some(path.as_str()));
+    let text = std::fs::read_to_string(trial.summary()).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+}
+
+#[test]
+fn charts_survive_odd_figures() {
+    let point = |step, train| LossPoint { step, train, valid: None };
+    assert_eq!(chart::loss(&[]).unwrap(), "");
+    assert!(chart::loss(&[point(5, 1.0)]).unwrap().starts_with("<svg role"));
+    assert!(chart::loss(&[point(1, f64::NAN), point(2, 0.0)]).unwrap().starts_with("<svg role"));
+    let pair = chart::Pair {
+        brief: "<b>a brief with a very long name</b>".into(),
+        seen: false,
+        base: 0.0,
+        tuned: 10.0,
+    };
+    let svg = chart::pairs(&[pair]).unwrap();
+    assert!(svg.contains("&lt;b&gt;a brief with") && svg.contains("\u{2026} *"), "{svg}");
+}

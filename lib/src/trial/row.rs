@@ -1,0 +1,151 @@
+//! One result of a trial: what one arm answered to one brief, and what the critic saw.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Arm, TrialSpec};
+use crate::{
+    agent::{Candidate, SourceFile},
+    brief::Brief,
+    critic::{Cap, Critique, Evidence, Issue, Level, SubScores},
+    model::wire::Usage,
+};
+
+pub(super) const FORMAT: &str = "hone.trial";
+pub(super) const VERSION: u32 = 1;
+
+/// A row keeps this many issues, the gravest first.
+const ISSUES_KEPT: usize = 5;
+
+/// What a chat model answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    pub reply: String,
+    /// As the provider counts.
+    pub usage: Usage,
+    pub took_ms: u64,
+    /// `stop`, `length`...; none when the provider says nothing.
+    pub finish_reason: Option<String>,
+}
+
+/// What the critic found, with the evidence as it is written to disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    pub ui_first: bool,
+    pub runs: bool,
+    pub critique: Critique,
+    /// Kept whole, as a value: a later critic's evidence has other fields, and rows outlive critics.
+    pub evidence: serde_json::Value,
+}
+
+impl From<(Evidence, Critique)> for Judgement {
+    fn from((evidence, critique): (Evidence, Critique)) -> Self {
+        Self {
+            ui_first: evidence.ui_first(),
+            runs: evidence.runs(),
+            critique,
+            // Evidence is plain data; if it ever fails to serialise, the scores still count.
+            evidence: serde_json::to_value(&evidence).unwrap_or_default(),
+        }
+    }
+}
+
+/// One line of `results.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub format: String,
+    pub version: u32,
+    pub brief: String,
+    pub kind: String,
+    pub family: String,
+    /// Whether training saw this kind of UI.
+    pub seen: bool,
+    pub arm: String,
+    pub model: String,
+    /// 0-based.
+    pub sample: u32,
+    /// Sampling seed of the call, the same for every arm.
+    pub seed: u64,
+    pub reply: String,
+    pub files: Vec<SourceFile>,
+    pub ui_first: bool,
+    pub runs: bool,
+    /// 0-10.
+    pub score: f64,
+    pub sub_scores: SubScores,
+    pub caps: Vec<Cap>,
+    /// The gravest few.
+    pub issues: Vec<Issue>,
+    /// Of the reply, by o200k_base: comparable between models whose own tokenisers differ.
+    pub tokens: u64,
+    /// As the provider counted.
+    pub usage: Usage,
+    pub took_ms: u64,
+    #[serde(default)]
+    pub finish_reason: Option<String>,
+    pub critic: String,
+    pub level: Level,
+    #[serde(default)]
+    pub evidence: serde_json::Value,
+}
+
+impl Row {
+    /// Whether the reply ended because it reached `max_tokens`.
+    pub fn truncated(&self) -> bool {
+        self.finish_reason.as_deref() == Some("length")
+    }
+
+    pub(super) fn key(&self) -> Key {
+        (self.brief.clone(), self.sample, self.arm.clone())
+    }
+
+    pub(super) fn new(
+        spec: &TrialSpec,
+        unit: (&Brief, &Arm, u32),
+        generation: Generation,
+        candidate: Candidate,
+        judgement: Judgement,
+    ) -> Self {
+        let (brief, arm, sample) = unit;
+        let Judgement { ui_first, runs, critique, evidence } = judgement;
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            brief: brief.id.to_string(),
+            kind: brief.kind.clone(),
+            family: brief.family.clone(),
+            seen: spec.seen_kinds.contains(&brief.kind),
+            arm: arm.name.clone(),
+            model: arm.model.clone(),
+            sample,
+            seed: spec.sampling_seed(brief, sample),
+            tokens: o200k_tokens(&generation.reply),
+            reply: generation.reply,
+            files: candidate.files,
+            ui_first,
+            runs,
+            score: critique.overall_score,
+            sub_scores: critique.scores,
+            caps: critique.caps,
+            issues: gravest(critique.issues),
+            usage: generation.usage,
+            took_ms: generation.took_ms,
+            finish_reason: generation.finish_reason,
+            critic: critique.critic,
+            level: critique.level,
+            evidence,
+        }
+    }
+}
+
+/// What makes a row unique within a trial: brief, sample, arm.
+pub(super) type Key = (String, u32, String);
+
+fn gravest(mut issues: Vec<Issue>) -> Vec<Issue> {
+    issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
+    issues.truncate(ISSUES_KEPT);
+    issues
+}
+
+fn o200k_tokens(text: &str) -> u64 {
+    tiktoken_rs::o200k_base_singleton().encode_ordinary(text).len() as u64
+}

@@ -1,0 +1,273 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::trial::{
+    fixtures::{BASE_TUNED, GOOD, POOR, Quality, THREE_ARMS, rows, spec, uniform},
+    gates::Status,
+};
+
+fn status(summary: &Summary, gate: &str) -> Status {
+    summary.gates.iter().find(|g| g.name == gate).unwrap_or_else(|| panic!("no gate `{gate}`")).status
+}
+
+/// Verdict, cause and next step.
+fn check(summary: &Summary, expected: Expect) {
+    let text = format!(
+        "{}\n{}\n{}\n",
+        summary.verdict.as_str(),
+        summary.cause.as_deref().unwrap_or("-"),
+        summary.next.as_deref().unwrap_or("-")
+    );
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn an_arm_that_improves_is_promoted() {
+    let spec = spec(20, 2, &BASE_TUNED);
+    let summary = summarise(&spec, &uniform(&spec, POOR, GOOD));
+    assert_eq!((summary.n, summary.families, summary.compared_with.as_str()), (40, 20, "base"));
+    assert_eq!((summary.arms.base.ui_first, summary.arms.tuned.ui_first), (Some(0.0), Some(1.0)));
+    assert!(summary.delta.score.low > Some(5.0), "{:?}", summary.delta.score);
+    assert_eq!((summary.groups.seen_kinds.n, summary.groups.unseen_kinds.n), (24, 16));
+    assert_eq!(status(&summary, "length"), Status::NotApplied);
+    check(
+        &summary,
+        expect![[r#"
+        promote
+        -
+        -
+    "#]],
+    );
+}
+
+#[test]
+fn an_equal_arm_is_held() {
+    let spec = spec(20, 1, &BASE_TUNED);
+    let summary = summarise(&spec, &uniform(&spec, GOOD, GOOD));
+    assert_eq!(status(&summary, "runs"), Status::Unclear);
+    check(
+        &summary,
+        expect![[r#"
+        hold
+        no gain over the base; most often (20 answers): nothing <rendered>
+        run `hone loop --rounds 2`, which evolves from the better model and trains again
+    "#]],
+    );
+}
+
+#[test]
+fn a_worse_arm_is_held_when_it_is_not_deployed() {
+    let spec = spec(20, 1, &BASE_TUNED);
+    let summary = summarise(&spec, &uniform(&spec, GOOD, POOR));
+    assert_eq!(
+        (status(&summary, "score"), status(&summary, "runs"), status(&summary, "ui-first")),
+        (Status::Fail, Status::Fail, Status::Fail)
+    );
+    check(
+        &summary,
+        expect![[r#"
+        hold
+        the habit was not learnt: more examples or epochs are needed
+        run `hone loop --rounds 2`, which evolves from the better model and trains again
+    "#]],
+    );
+}
+
+#[test]
+fn a_worse_arm_that_is_deployed_is_rolled_back() {
+    let mut spec = spec(20, 1, &BASE_TUNED);
+    spec.deployed = Some("ft:tuned-1".into());
+    let summary = summarise(&spec, &uniform(&spec, GOOD, POOR));
+    assert_eq!(summary.verdict, Verdict::RollBack);
+    assert_eq!(summary.next.as_deref(), Some("run `hone rollback` to take the champion back"));
+}
+
+#[test]
+fn a_champion_below_the_base_is_rolled_back_unless_the_tuned_model_is_promoted() {
+    let spec = spec(60, 1, &THREE_ARMS);
+    let of = |tuned: Quality| {
+        summarise(
+            &spec,
+            &rows(&spec, |_, arm| match arm {
+                "base" => Quality { score: 5.0, ..GOOD },
+                "tuned" => tuned,
+                _ => Quality { score: 2.0, ..GOOD },
+            }),
+        )
+    };
+    let worse = of(Quality { score: 2.0, ..GOOD });
+    assert_eq!((worse.verdict, worse.compared_with.as_str()), (Verdict::RollBack, "champion"));
+    // Better than the champion, still below the base.
+    let between = of(Quality { score: 3.5, ..GOOD });
+    assert_eq!((between.verdict, status(&between, "base")), (Verdict::RollBack, Status::Fail));
+    let better = of(Quality { score: 7.0, ..GOOD });
+    assert_eq!(better.verdict, Verdict::Promote, "{:#?}", better.reasons);
+    assert!(better.delta_champion.unwrap().score.mean > better.delta.score.mean);
+}
+
+#[test]
+fn a_small_gain_on_few_briefs_is_inconclusive_and_says_how_many_are_needed() {
+    let spec = spec(12, 1, &BASE_TUNED);
+    let summary = summarise(&spec, &uniform(&spec, GOOD, Quality { score: 7.6, ..GOOD }));
+    assert_eq!(status(&summary, "runs"), Status::Unclear);
+    check(
+        &summary,
+        expect![[r#"
+        hold
+        inconclusive: 12 held-out briefs are too few to tell
+        add held-out briefs and run `hone test --limit 143` (about 143 are needed)
+    "#]],
+    );
+}
+
+#[test]
+fn two_briefs_prove_nothing_however_large_the_gain() {
+    let spec = spec(2, 1, &BASE_TUNED);
+    let summary = summarise(&spec, &uniform(&spec, POOR, GOOD));
+    assert_eq!((summary.verdict, status(&summary, "size")), (Verdict::Hold, Status::Unclear));
+}
+
+#[test]
+fn a_missing_answer_is_no_zero_and_holds_the_verdict() {
+    let spec = spec(20, 1, &BASE_TUNED);
+    let mut rows = uniform(&spec, POOR, GOOD);
+    rows.remove(0);
+    let summary = summarise(&spec, &rows);
+    assert_eq!((summary.n, status(&summary, "size")), (19, Status::Unclear));
+    assert_eq!(summary.verdict, Verdict::Hold);
+}
+
+#[test]
+fn cut_off_answers_are_named_as_the_cause() {
+    let spec = spec(20, 1, &BASE_TUNED);
+    let mut rows = uniform(&spec, GOOD, POOR);
+    rows.iter_mut().filter(|r| r.arm == "tuned").for_each(|r| r.finish_reason = Some("length".into()));
+    let summary = summarise(&spec, &rows);
+    assert_eq!(summary.arms.tuned.truncated, Some(1.0));
+    check(
+        &summary,
+        expect![[r#"
+        hold
+        100% of the tuned answers were cut off at 512 tokens
+        run `hone test --max-tokens 1024`
+    "#]],
+    );
+}
+
+#[test]
+fn a_gain_on_seen_kinds_alone_is_named() {
+    let spec = spec(40, 1, &BASE_TUNED);
+    let rows = rows(&spec, |brief, arm| match (arm, spec.seen_kinds.contains(&brief.kind)) {
+        ("base", _) => Quality { score: 4.0, ..GOOD },
+        (_, true) => Quality { score: 5.2, ..GOOD },
+        (_, false) => Quality { score: 2.4, ..GOOD },
+    });
+    let summary = summarise(&spec, &rows);
+    assert_eq!(
+        summary.cause.as_deref(),
+        Some("better on kinds that training saw, not on others: train on briefs of more kinds")
+    );
+}
+
+#[test]
+fn a_kind_that_gets_much_worse_blocks_the_promotion() {
+    let spec = spec(100, 1, &BASE_TUNED);
+    let rows = rows(&spec, |brief, arm| match (arm, brief.kind.as_str()) {
+        ("base", _) => Quality { score: 4.0, ..GOOD },
+        (_, "quiz") => Quality { score: 1.0, ..GOOD },
+        _ => GOOD,
+    });
+    let summary = summarise(&spec, &rows);
+    assert_eq!((status(&summary, "score"), status(&summary, "kinds")), (Status::Pass, Status::Fail));
+    assert!(
+        summary.reasons.iter().any(|r| r.starts_with("fail: kinds: worse on `quiz` -")),
+        "{:?}",
+        summary.reasons
+    );
+    assert_eq!(summary.verdict, Verdict::Hold);
+}
+
+#[test]
+fn length_and_diversity_are_compared_with_the_champion() {
+    let spec = spec(60, 1, &THREE_ARMS);
+    let mut rows = uniform(&spec, POOR, GOOD);
+    for row in rows.iter_mut().filter(|r| r.arm == "tuned") {
+        row.tokens *= 2;
+        row.files[0].content = "import streamlit as st\nst.title(\"always the same\")\n".into();
+    }
+    let summary = summarise(&spec, &rows);
+    assert_eq!(
+        (status(&summary, "length"), status(&summary, "diversity"), status(&summary, "latency")),
+        (Status::Fail, Status::Fail, Status::Pass)
+    );
+    assert_eq!(summary.verdict, Verdict::Hold);
+}
+
+#[test]
+fn samples_of_a_brief_are_averaged_first() {
+    let mut spec = spec(20, 1, &BASE_TUNED);
+    spec.samples = 2;
+    let mut rows = uniform(&spec, POOR, GOOD);
+    rows.iter_mut().filter(|r| r.arm == "tuned" && r.sample == 1).for_each(|r| r.runs = false);
+    let summary = summarise(&spec, &rows);
+    assert_eq!((summary.n, summary.arms.tuned.answers, summary.arms.tuned.runs), (20, 40, Some(0.5)));
+    assert_eq!(summary.delta.runs.n, 20);
+}
+
+#[test]
+fn the_order_of_rows_does_not_show() {
+    let spec = spec(11, 2, &BASE_TUNED);
+    let mut rows = uniform(&spec, POOR, GOOD);
+    let summary = summarise(&spec, &rows);
+    rows.reverse();
+    rows.swap(3, 17);
+    assert_eq!(summarise(&spec, &rows), summary);
+}
+
+#[test]
+fn no_rows_make_a_summary_without_figures() {
+    let spec = spec(3, 1, &BASE_TUNED);
+    let summary = summarise(&spec, &[]);
+    assert_eq!((summary.verdict, summary.n), (Verdict::Hold, 0));
+    assert_eq!(summary.cause.as_deref(), Some("no brief has an answer of both arms"));
+    let text = serde_json::to_string(&summary).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+}
+
+#[test]
+fn json_has_the_keys_that_tools_rely_on() {
+    let spec = spec(10, 1, &[("base", "b"), ("tuned", "t"), ("prompted", "b"), ("champion", "c")]);
+    let summary = summarise(&spec, &uniform(&spec, POOR, GOOD));
+    let json = serde_json::to_value(&summary).unwrap();
+    let keys = |path: &str| -> String {
+        let object =
+            json.pointer(path).and_then(|v| v.as_object()).unwrap_or_else(|| panic!("no object {path}"));
+        object.keys().map(String::as_str).collect::<Vec<_>>().join(" ")
+    };
+    let text = [
+        "",
+        "/arms",
+        "/arms/base",
+        "/prompted",
+        "/champion",
+        "/delta",
+        "/delta/score",
+        "/mde",
+        "/groups",
+        "/groups/unseen_kinds",
+    ]
+    .map(|path| format!("{path}: {}\n", keys(path)))
+    .concat();
+    expect![[r#"
+        : trial n families samples arms prompted champion delta delta_prompted delta_champion mde verdict compared_with reasons gates groups critic level seed report
+        /arms: base tuned
+        /arms/base: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms truncated
+        /prompted: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms truncated
+        /champion: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms truncated
+        /delta: score ui_first runs
+        /delta/score: mean low high p p_holm lower upper n clusters
+        /mde: score ui_first runs
+        /groups: seen_kinds unseen_kinds
+        /groups/unseen_kinds: n families arms prompted champion delta
+    "#]].assert_eq(&text);
+}

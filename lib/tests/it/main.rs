@@ -1,0 +1,11 @@
+//! Integration tests of the library, in one binary.
+
+// The attribute tells the linter that helpers may unwrap too.
+#[cfg(test)]
+mod arrows;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod critic;
+#[cfg(test)]
+mod finetune;

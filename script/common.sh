@@ -1,0 +1,68 @@
+# Shared by the scripts: what a machine must have, and how to get it. Sourced, not run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $1"; [ $# -lt 2 ] || say "hint: $2"; exit 7; }
+
+# Debian packages that are missing, by what shows that they are there.
+missing_packages() {
+  command -v cc >/dev/null || echo build-essential
+  command -v bwrap >/dev/null || echo bubblewrap
+  command -v setpriv >/dev/null || echo util-linux
+  new_enough_python || echo python3
+  [ -n "$(find_python)" ] || echo python3-venv
+}
+
+new_enough_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return 0
+  done
+  return 1
+}
+
+# The first Python that is new enough and can make environments.
+find_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return
+    fi
+  done
+}
+
+install_missing() {
+  local packages
+  packages=$(missing_packages | sort -u | tr '\n' ' ')
+  if [ -n "${packages// /}" ]; then
+    say "missing: $packages"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+      say "installing with apt-get: $packages"
+      apt-get update -qq >&2 || say "warning: apt-get update failed; trying with the lists that are there"
+      # shellcheck disable=SC2086
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+    else
+      say "run this, then run the script again:"
+      say "    sudo apt-get update && sudo apt-get install -y $packages"
+      exit 7
+    fi
+  fi
+  [ -n "$(find_python)" ] ||
+    fail "Python 3.11 or newer with the venv module is needed" \
+      "use Debian 12, Ubuntu 24.04 or newer, or install python3.11 and python3.11-venv"
+  need_cargo
+}
+
+need_cargo() {
+  local have
+  if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+    PATH="$HOME/.cargo/bin:$PATH"
+  fi
+  command -v cargo >/dev/null ||
+    fail "cargo is needed, version 1.95 or newer" "install Rust with rustup, then open a new shell"
+  have=$(cargo --version | cut -d' ' -f2)
+  [ "$(printf '%s\n' 1.95.0 "$have" | sort -V | head -n1)" = 1.95.0 ] ||
+    fail "cargo $have is too old: 1.95 or newer is needed" "run: rustup update stable"
+}

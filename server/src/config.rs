@@ -1,0 +1,65 @@
+//! What a server is started with.
+
+use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc};
+
+use hone::model::client::Secret;
+use serde::{Deserialize, Serialize};
+
+/// A model file that can be served and trained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseModel {
+    /// Its name in the API, without colons or slashes: `smollm2-135m-instruct`.
+    pub id: String,
+    /// A GGUF file.
+    pub path: PathBuf,
+}
+
+/// Says which model the alias `ui-agent` means now; none: the first base model.
+pub type Champion = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// What a server is started with.
+#[derive(Clone)]
+pub struct ServerConfig {
+    /// The workspace's server folder.
+    pub root: PathBuf,
+    /// Base models; the first one is what the alias means until a model is deployed.
+    pub models: Vec<BaseModel>,
+    /// When set, every request has to carry it.
+    pub api_key: Option<Secret>,
+    pub champion: Champion,
+    /// Program and arguments that train the job whose folder is appended: it ends in
+    /// [`crate::run_training_child`].
+    pub trainer: Vec<OsString>,
+    /// Answers in the making or waiting; more are refused with 429.
+    pub max_queue: usize,
+    /// Answers written at the same time.
+    pub max_batch: usize,
+    /// Tuned models kept in memory beside the base model: each is as large as it.
+    pub tuned_in_memory: usize,
+}
+
+impl ServerConfig {
+    pub fn new(root: impl Into<PathBuf>, models: Vec<BaseModel>, trainer: Vec<OsString>) -> Self {
+        Self {
+            root: root.into(),
+            models,
+            api_key: None,
+            champion: Arc::new(|| None),
+            trainer,
+            max_queue: 256,
+            max_batch: 16,
+            tuned_in_memory: 2,
+        }
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("root", &self.root)
+            .field("models", &self.models)
+            .field("api_key", &self.api_key)
+            .field("trainer", &self.trainer)
+            .finish_non_exhaustive()
+    }
+}

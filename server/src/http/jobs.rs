@@ -1,0 +1,266 @@
+//! `/fine_tuning/jobs`: checks what can be checked of a request; its data is looked at when the job runs.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::HeaderMap,
+};
+use hone::model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobRequest, Page, Setting};
+use rand::RngExt;
+use serde_json::Value;
+
+use super::{
+    extract::{Body, Pairs},
+    files::idempotency_key,
+    page,
+};
+use crate::{
+    app::App,
+    disk::{JobFolder, JobRecord},
+    error::ApiError,
+    ids,
+};
+
+/// How long a cancel waits for the step in progress.
+const CANCEL_WAIT: Duration = Duration::from_secs(10);
+
+pub async fn create(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    Body(request): Body<JobRequest>,
+) -> Result<Json<Job>, ApiError> {
+    // One creation at a time, so that a repeated key finds what the first request made.
+    let _creating = app.creating.lock().await;
+    let key = idempotency_key(&headers);
+    if let Some(key) = &key
+        && let Some(made) = app.jobs.list()?.into_iter().find(|r| r.idempotency_key.as_ref() == Some(key))
+    {
+        return Ok(Json(made.job));
+    }
+    check(&request)?;
+    check_file(&app, "training_file", &request.training_file)?;
+    if let Some(id) = &request.validation_file {
+        check_file(&app, "validation_file", id)?;
+    }
+    let (base, parent) = app.trainable(&request.model)?;
+    let seed = request.seed.unwrap_or_else(|| rand::rng().random_range(0..=i64::from(i32::MAX)));
+    let job = Job::new(ids::random("ftjob-"), &request, ids::now(), seed);
+    app.jobs.create(&JobRecord::new(job.clone(), base, parent, key))?;
+    app.supervisor.look();
+    Ok(Json(job))
+}
+
+fn check(request: &JobRequest) -> Result<(), ApiError> {
+    if let Some(method) = &request.method
+        && method.r#type != "supervised"
+    {
+        let message =
+            format!("method `{}` is not supported by this server: only `supervised` is", method.r#type);
+        return Err(ApiError::bad_param("method", message));
+    }
+    let in_method = request.method.as_ref().and_then(|method| method.supervised.as_ref());
+    for hyperparameters in in_method.map(|s| &s.hyperparameters).into_iter().chain(&request.hyperparameters) {
+        check_hyperparameters(hyperparameters)?;
+    }
+    if let Some(suffix) = &request.suffix {
+        check_suffix(suffix)?;
+    }
+    if request.seed.is_some_and(|seed| !(0..=i64::from(i32::MAX)).contains(&seed)) {
+        return Err(ApiError::bad_param("seed", "`seed` must be from 0 to 2147483647"));
+    }
+    check_metadata(request)?;
+    match request.extra.get("integrations") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(none)) if none.is_empty() => {}
+        Some(_) => return Err(ApiError::bad_param("integrations", "this server has no integrations")),
+    }
+    for name in request.extra.keys().filter(|name| *name != "integrations") {
+        tracing::info!(name, "ignoring an unknown parameter of a fine-tuning job");
+    }
+    Ok(())
+}
+
+fn check_hyperparameters(values: &Hyperparameters) -> Result<(), ApiError> {
+    let outside =
+        |value: Setting<u32>, most: u32| matches!(value, Setting::Is(value) if value == 0 || value > most);
+    let refuse = |name: &str, range: &str| {
+        Err(ApiError::bad_param("hyperparameters", format!("`{name}` must be {range}")))
+    };
+    if outside(values.n_epochs, 50) {
+        return refuse("n_epochs", "from 1 to 50");
+    }
+    if outside(values.batch_size, 256) {
+        return refuse("batch_size", "from 1 to 256");
+    }
+    match values.learning_rate_multiplier {
+        Setting::Is(rate) if !(rate.is_finite() && rate > 0.0) => {
+            refuse("learning_rate_multiplier", "above 0")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A suffix becomes part of a model id, which has colons for separators.
+fn check_suffix(suffix: &str) -> Result<(), ApiError> {
+    let plain = suffix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    match suffix.len() {
+        1..=64 if plain => Ok(()),
+        1..=64 => Err(ApiError::bad_param("suffix", "`suffix` may hold letters, digits, `-`, `_` and `.`")),
+        _ => Err(ApiError::bad_param("suffix", "`suffix` must have 1 to 64 characters")),
+    }
+}
+
+fn check_metadata(request: &JobRequest) -> Result<(), ApiError> {
+    let metadata = request.metadata.as_ref();
+    let too_long = |(key, value): (&String, &String)| key.chars().count() > 64 || value.chars().count() > 512;
+    match metadata {
+        Some(pairs) if pairs.len() > 16 => {
+            Err(ApiError::bad_param("metadata", "`metadata` may hold 16 pairs"))
+        }
+        Some(pairs) if pairs.iter().any(too_long) => {
+            Err(ApiError::bad_param("metadata", "keys of `metadata` may have 64 characters, values 512"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_file(app: &App, param: &str, id: &str) -> Result<(), ApiError> {
+    match app.files.get(id)? {
+        None => Err(ApiError::bad_param(param, format!("there is no file `{id}`"))),
+        Some(file) if file.purpose != "fine-tune" => {
+            let message = format!("file `{id}` has the purpose `{}`, not `fine-tune`", file.purpose);
+            Err(ApiError::bad_param(param, message))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+pub async fn list(State(app): State<Arc<App>>, query: Pairs) -> Result<Json<Page<Job>>, ApiError> {
+    let jobs = app.jobs.list()?.into_iter().map(|record| record.job);
+    let jobs = jobs.filter(|job| has_metadata(job, &query)).collect();
+    page::cut(jobs, &query, 20, 100).map(Json)
+}
+
+/// `metadata[key]=value` filters add up; `metadata=null` asks for jobs without any.
+fn has_metadata(job: &Job, query: &Pairs) -> bool {
+    query.0.iter().all(|(name, value)| {
+        if name == "metadata" {
+            return value != "null" || job.metadata.as_ref().is_none_or(|pairs| pairs.is_empty());
+        }
+        match name.strip_prefix("metadata[").and_then(|rest| rest.strip_suffix(']')) {
+            None => true,
+            Some(key) => job.metadata.as_ref().and_then(|pairs| pairs.get(key)) == Some(value),
+        }
+    })
+}
+
+fn find(app: &App, id: &str) -> Result<JobFolder, ApiError> {
+    let unknown =
+        || ApiError::not_found(format!("there is no fine-tuning job `{id}`")).code("fine_tune_not_found");
+    app.jobs.get(id).ok_or_else(unknown)
+}
+
+pub async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
+    Ok(Json(find(&app, &id)?.read()?.job))
+}
+
+pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
+    let folder = find(&app, &id)?;
+    let job = folder.read()?.job;
+    if job.status.is_terminal() {
+        return Err(ApiError::bad(format!("job `{id}` is over: it {}", past(&job))).param("id"));
+    }
+    // The child saves what it has and stops at the next step; most clients ask only once.
+    app.supervisor.cancel(&folder, CANCEL_WAIT).await?;
+    Ok(Json(folder.read()?.job))
+}
+
+fn past(job: &Job) -> String {
+    match job.status.to_string().as_str() {
+        "cancelled" => "was cancelled".into(),
+        other => other.into(),
+    }
+}
+
+pub async fn pause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
+    find(&app, &id)?;
+    Err(ApiError::bad(
+        "this server cannot pause and resume jobs yet; a job that is cut short resumes by itself",
+    ))
+}
+
+pub async fn events(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    query: Pairs,
+) -> Result<Json<Page<JobEvent>>, ApiError> {
+    let mut events = find(&app, &id)?.events()?;
+    events.reverse();
+    page::cut(events, &query, 20, 1000).map(Json)
+}
+
+pub async fn checkpoints(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    query: Pairs,
+) -> Result<Json<Page<Checkpoint>>, ApiError> {
+    let mut checkpoints = find(&app, &id)?.checkpoints()?;
+    checkpoints.reverse();
+    page::cut(checkpoints, &query, 10, 100).map(Json)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check_request(change: Value, expected: Option<&str>) {
+        let mut request = json!({"model": "m", "training_file": "file-1"});
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let request: JobRequest = serde_json::from_value(request).unwrap();
+        let param = check(&request).err().map(|error| error.envelope().error.param.unwrap_or_default());
+        assert_eq!(param.as_deref(), expected, "{change}");
+    }
+
+    #[test]
+    fn requests_are_checked_before_a_job_exists() {
+        check_request(json!({}), None);
+        check_request(json!({"suffix": "ui-agent-v1", "seed": 0, "integrations": null}), None);
+        check_request(json!({"hyperparameters": {"n_epochs": 50, "batch_size": 256}}), None);
+        check_request(json!({"hyperparameters": {"n_epochs": 0}}), Some("hyperparameters"));
+        check_request(json!({"hyperparameters": {"n_epochs": 51}}), Some("hyperparameters"));
+        let method =
+            json!({"type": "supervised", "supervised": {"hyperparameters": {"learning_rate_multiplier": 0}}});
+        check_request(json!({ "method": method }), Some("hyperparameters"));
+        check_request(json!({"method": {"type": "dpo"}}), Some("method"));
+        check_request(json!({"method": {"type": "reinforcement"}}), Some("method"));
+        check_request(json!({"suffix": "x".repeat(65)}), Some("suffix"));
+        check_request(json!({"suffix": "a:b"}), Some("suffix"));
+        check_request(json!({"seed": -1}), Some("seed"));
+        check_request(json!({"seed": 2_147_483_648_i64}), Some("seed"));
+        let many: Value = (0..17).map(|i| (i.to_string(), json!("x"))).collect();
+        check_request(json!({ "metadata": many }), Some("metadata"));
+        check_request(json!({"metadata": {"k": "x".repeat(513)}}), Some("metadata"));
+        check_request(json!({"integrations": [{"type": "wandb"}]}), Some("integrations"));
+    }
+
+    #[test]
+    fn metadata_filters_add_up() {
+        let request =
+            JobRequest { metadata: Some([("a".into(), "1".into())].into()), ..JobRequest::default() };
+        let job = Job::new("j", &request, 1, 1);
+        let matches = |pairs: &[(&str, &str)]| {
+            has_metadata(
+                &job,
+                &Pairs(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+            )
+        };
+        assert!(matches(&[]) && matches(&[("metadata[a]", "1"), ("limit", "3")]));
+        assert!(!matches(&[("metadata[a]", "2")]));
+        assert!(!matches(&[("metadata[a]", "1"), ("metadata[b]", "")]));
+        assert!(!matches(&[("metadata", "null")]));
+    }
+}

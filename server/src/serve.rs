@@ -1,0 +1,149 @@
+//! Starting and stopping.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use hone::{
+    cancel::Cancel,
+    store::{Lock, LockError, read_text, write_atomic},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{
+    app::App, config::ServerConfig, disk::Files, engine::Engine, error::ServeError, http,
+    training::Supervisor,
+};
+
+/// How long a shutdown waits for requests that came before it.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+fn lock_path(root: &Path) -> PathBuf {
+    root.join("server.lock")
+}
+
+fn address_path(root: &Path) -> PathBuf {
+    root.join("address")
+}
+
+/// The base URL of the server that runs on a folder, if one does.
+pub fn running(root: &Path) -> Option<String> {
+    match take_lock(root) {
+        Err(LockError::Busy { .. }) => read_text(&address_path(root)).ok().map(|url| url.trim().to_owned()),
+        _ => None,
+    }
+}
+
+/// Serves until `shutdown`. Children in training go on; the next server takes them over.
+///
+/// # Errors
+/// When another server runs on the folder, or the folder cannot be written.
+pub async fn serve(config: ServerConfig, listener: TcpListener, shutdown: Cancel) -> Result<(), ServeError> {
+    Owned::take(config, listener)?.serve(shutdown).await
+}
+
+/// A folder that is ours, and where its server listens.
+struct Owned {
+    _lock: Lock,
+    config: ServerConfig,
+    listener: TcpListener,
+    url: String,
+}
+
+impl Owned {
+    fn take(config: ServerConfig, listener: TcpListener) -> Result<Self, ServeError> {
+        let lock = own(&config.root)?;
+        if config.models.is_empty() {
+            return Err(ServeError::NoModels);
+        }
+        let url = format!("http://{}/v1", listener.local_addr()?);
+        write_atomic(&address_path(&config.root), url.as_bytes())?;
+        Ok(Self { _lock: lock, config, listener, url })
+    }
+
+    async fn serve(self, shutdown: Cancel) -> Result<(), ServeError> {
+        tracing::info!(url = self.url, "serving");
+        let engine = Engine::start(&self.config, shutdown.clone())?;
+        let supervisor = Supervisor::new(&self.config);
+        Files::new(&self.config.root).clean();
+        let app = Arc::new(App::new(self.config, engine, supervisor.clone()));
+        let stop = shutdown.clone();
+        let server = axum::serve(self.listener, http::router(app))
+            .with_graceful_shutdown(async move { stop.cancelled().await });
+        let mut server = std::pin::pin!(server.into_future());
+        tokio::select! {
+            served = &mut server => return Ok(served?),
+            () = supervisor.run(&shutdown) => {}
+        }
+        // The engine cuts off the answers it was writing, so only a slow upload can still be there.
+        match tokio::time::timeout(LAST_REQUESTS, server).await {
+            Ok(served) => Ok(served?),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The lock, or who has it for longer than a moment: a process that is being started from this one shares our locks until
+/// it runs its own program, and others may be looking.
+fn take_lock(root: &Path) -> Result<Lock, LockError> {
+    let mut looks = 0;
+    loop {
+        match Lock::take(&lock_path(root)) {
+            Err(LockError::Busy { .. }) if looks < 10 => {
+                looks += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn own(root: &Path) -> Result<Lock, ServeError> {
+    take_lock(root).map_err(|error| match error {
+        LockError::Busy { .. } => ServeError::Running {
+            address: read_text(&address_path(root)).ok().map(|url| url.trim().to_owned()),
+        },
+        other => ServeError::Lock(other),
+    })
+}
+
+/// A server in this process, on a port of its own on loopback. Dropping it stops it.
+#[derive(Debug)]
+pub struct LocalServer {
+    /// For clients: `http://127.0.0.1:PORT/v1`.
+    pub base_url: String,
+    stop: Cancel,
+    handle: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+impl LocalServer {
+    /// Stops it and waits until it is gone.
+    pub async fn stop(mut self) -> Result<(), ServeError> {
+        self.stop.cancel();
+        match self.handle.take() {
+            Some(handle) => handle.await.map_err(|e| ServeError::Io(std::io::Error::other(e)))?,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for LocalServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Starts a server in this process.
+///
+/// # Errors
+/// When another server runs on the folder (its address is in the error), or no port can be had.
+pub async fn spawn_local(config: ServerConfig) -> Result<LocalServer, ServeError> {
+    let address = "127.0.0.1:0";
+    let listen = |source| ServeError::Listen { address: address.into(), source };
+    let owned = Owned::take(config, TcpListener::bind(address).await.map_err(listen)?)?;
+    let (base_url, stop) = (owned.url.clone(), Cancel::new());
+    let handle = tokio::spawn(owned.serve(stop.clone()));
+    Ok(LocalServer { base_url, stop, handle: Some(handle) })
+}

@@ -1,0 +1,367 @@
+//! The training child: a process of its own that knows nothing but a job's folder.
+//!
+//! It may be killed at any time. Whatever it does on its way is either repeated with the same result (steps, names of
+//! models, the result file) or looked up before it is done again (events), so the next child goes on as if nothing had
+//! happened.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hone::{
+    model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobStatus, Level},
+    store::{Lock, LockError, StoreError},
+};
+use hone_engine::{
+    model::Model,
+    train::{self, Control, Example, Outcome, Step, TrainError, Trained},
+    weights::Weights,
+};
+
+use super::{data, plan, report};
+use crate::{
+    disk::{Files, JobFolder, JobRecord, Tuned, TunedModel},
+    engine::merge_chain,
+    ids,
+};
+
+/// Checkpoints that stay usable.
+const KEPT: usize = 3;
+/// How long to wait for whoever looks at the lock.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// Why a child gives up.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// The job's own fault: it has failed.
+    #[error("{message}")]
+    Job { code: &'static str, message: String, param: Option<&'static str> },
+    /// The machine's: another child may have more luck.
+    #[error("{0}")]
+    Machine(String),
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Machine(error.to_string())
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error.to_string())
+    }
+}
+
+/// Trains the job in `folder`, or goes on training it. Returns the process's exit code: 0 when the job has come to an
+/// end, whichever; 1 when it may be tried again, with the reason on stderr.
+///
+/// Call it at the start of a process made for it: the process becomes a session of its own, so that closing the terminal
+/// leaves it running, and gives way to interactive work.
+pub fn run_training_child(folder: &Path) -> u8 {
+    // A process group leader cannot start a session, and needs none.
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::nice(5);
+    let folder = JobFolder::at(folder);
+    match run(&folder) {
+        Ok(()) => 0,
+        Err(Fault::Machine(why)) => {
+            // Nobody may read stderr; the exit code says enough.
+            let _ = writeln!(io::stderr(), "{why}");
+            1
+        }
+        Err(Fault::Job { code, message, param }) => match folder.fail(code, &message, param) {
+            Ok(()) => 0,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "{error}");
+                1
+            }
+        },
+    }
+}
+
+fn run(folder: &JobFolder) -> Result<(), Fault> {
+    let _lock = lock(folder)?;
+    let record = folder.read()?;
+    if record.job.status.is_terminal() {
+        return Ok(());
+    }
+    let record = folder.update(|record| record.job.status = JobStatus::Running)?;
+    let run = Run::new(folder, record)?;
+    // One job trains at a time, so what is half written is nobody's any more.
+    run.tuned.clean();
+    run.start()
+}
+
+/// Takes the lock; a server that only looks whether it is free has it for an instant.
+fn lock(folder: &JobFolder) -> Result<Lock, Fault> {
+    let started = Instant::now();
+    loop {
+        match folder.lock() {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Busy { .. }) if started.elapsed() < LOCK_WAIT => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(Fault::Machine(error.to_string())),
+        }
+    }
+}
+
+/// A job being trained.
+struct Run<'a> {
+    folder: &'a JobFolder,
+    record: JobRecord,
+    files: Files,
+    tuned: Tuned,
+    /// The last step that the history has.
+    reported: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(folder: &'a JobFolder, record: JobRecord) -> Result<Self, Fault> {
+        let root = folder.path().parent().and_then(Path::parent);
+        let root =
+            root.ok_or_else(|| Fault::Machine("the job's folder is not in a server's folder".into()))?;
+        let reported = folder.events()?.iter().filter_map(report::step_of).max().unwrap_or(0);
+        Ok(Self { folder, record, files: Files::new(root), tuned: Tuned::new(root), reported })
+    }
+
+    fn job(&self) -> &Job {
+        &self.record.job
+    }
+
+    fn start(mut self) -> Result<(), Fault> {
+        if !self.folder.events()?.iter().any(|event| event.message == STARTED) {
+            let event = JobEvent::new(ids::random("ftevent-"), ids::now(), Level::Info, STARTED);
+            self.folder.append(&JobEvent { data: None, ..event })?;
+        }
+        let model = load(&self.record.base.path)?;
+        let weights = self.parents_merged(&model)?;
+        let train = self.examples(&model, &self.job().training_file, "training_file")?;
+        let valid = match &self.job().validation_file {
+            Some(file) => self.examples(&model, file, "validation_file")?,
+            None => Vec::new(),
+        };
+        drop(model);
+        match self.train(&weights, &train, &valid)? {
+            Outcome::Stopped { .. } => Ok(self.folder.cancelled()?),
+            Outcome::Finished(trained) => self.finish(&trained),
+        }
+    }
+
+    /// The weights to start from: the base model's, or those of the tuned model that is trained further.
+    fn parents_merged(&self, model: &Model) -> Result<Arc<Weights>, Fault> {
+        let Some(parent) = &self.record.parent else { return Ok(model.weights.clone()) };
+        let gone = || Fault::Job {
+            code: "model_not_available",
+            message: format!("model `{parent}`, which this job goes on from, is gone"),
+            param: Some("model"),
+        };
+        let chain = self.tuned.chain(parent)?.ok_or_else(gone)?;
+        let adapters: Vec<PathBuf> = chain.iter().map(|model| self.tuned.folder(&model.id)).collect();
+        merge_chain(model.weights.clone(), &adapters).map_err(Fault::Machine)
+    }
+
+    fn examples(&self, model: &Model, file: &str, param: &'static str) -> Result<Vec<Example>, Fault> {
+        let path = self.files.content(file);
+        let code = super::supervisor::data_code(param);
+        let gone = |e: io::Error| Fault::Job {
+            code,
+            message: format!("file `{file}` cannot be read: {e}"),
+            param: Some(param),
+        };
+        let mut examples = Vec::new();
+        data::read(&path, |line, messages| {
+            let rendered = model.render_training(&messages);
+            let (ids, trained) = rendered.map_err(|e| io::Error::other(format!("line {line}: {e}")))?;
+            examples.push(Example { ids, trained });
+            Ok(())
+        })
+        .map_err(gone)?;
+        Ok(examples)
+    }
+
+    fn train(&mut self, weights: &Weights, train: &[Example], valid: &[Example]) -> Result<Outcome, Fault> {
+        let settled = self.record.job.hyperparameters;
+        let seed = self.record.job.seed.unwrap_or_default().unsigned_abs();
+        let options = plan::options(&settled, seed, &self.record.base.id);
+        let run_path = self.folder.run_path();
+        let (mut clock, mut fault) = (Clock::start(), None);
+        let mut on_step = |step: Step| match self.step(&step, &mut clock) {
+            Ok(control) => control,
+            Err(error) => {
+                fault = Some(error);
+                Control::Stop
+            }
+        };
+        let outcome = train::run(weights, train, valid, &options, &run_path, &mut on_step);
+        match fault {
+            Some(fault) => Err(fault),
+            None => outcome.map_err(|error| self.training_fault(error)),
+        }
+    }
+
+    fn training_fault(&self, error: TrainError) -> Fault {
+        let message = error.to_string();
+        match error {
+            TrainError::NothingToLearn { .. } => {
+                Fault::Job { code: "invalid_training_file", message, param: Some("training_file") }
+            }
+            TrainError::Diverged { .. } => {
+                let message = format!("{message}: lower `learning_rate_multiplier`");
+                Fault::Job { code: "training_diverged", message, param: Some("hyperparameters") }
+            }
+            TrainError::OtherRun { .. } | TrainError::State { .. } => {
+                // Damaged, or of another version of the trainer: the next child starts over.
+                let _ = std::fs::remove_dir_all(self.folder.run_path());
+                Fault::Machine(message)
+            }
+            _ => Fault::Machine(message),
+        }
+    }
+
+    fn step(&mut self, step: &Step, clock: &mut Clock) -> Result<Control, Fault> {
+        if step.step as u64 > self.reported {
+            self.folder.append(&report::event(step))?;
+            self.reported = step.step as u64;
+        }
+        let is_last = step.step == step.total_steps;
+        if let Some(adapter) = step.checkpoint.as_ref().filter(|_| !is_last) {
+            self.keep_checkpoint(step, adapter)?;
+        }
+        let finish = clock.estimate(step);
+        self.folder.update(|record| record.job.estimated_finish = finish)?;
+        let stop = self.folder.is_cancel_asked() && !is_last;
+        if is_last {
+            self.keep_final(step)?;
+        }
+        Ok(if stop { Control::Stop } else { Control::Continue })
+    }
+
+    /// Makes the model after an epoch usable; the oldest of too many goes.
+    fn keep_checkpoint(&self, step: &Step, adapter: &Path) -> Result<(), Fault> {
+        let id = format!("{}:ckpt-step-{}", self.model_id(&step.step.to_string()), step.step);
+        self.tuned.add(&self.tuned_model(&id), adapter)?;
+        self.list_checkpoint(step, &id)?;
+        Ok(self
+            .folder
+            .event_once(Level::Info, &format!("Checkpoint created at step {} with model: {id}", step.step))?)
+    }
+
+    /// The last checkpoint is the tuned model itself.
+    fn keep_final(&self, step: &Step) -> Result<(), Fault> {
+        self.list_checkpoint(step, &self.final_id())
+    }
+
+    fn list_checkpoint(&self, step: &Step, id: &str) -> Result<(), Fault> {
+        let mut checkpoints = self.folder.checkpoints()?;
+        checkpoints.retain(|known| known.fine_tuned_model_checkpoint != id);
+        let name = format!("ftckpt_{}", ids::derived(&[&self.job().id, id], 24));
+        checkpoints.push(Checkpoint::new(name, ids::now(), id, &self.job().id, report::metrics(step)));
+        while checkpoints.len() > KEPT {
+            let oldest = checkpoints.remove(0);
+            self.tuned.delete(&oldest.fine_tuned_model_checkpoint)?;
+        }
+        Ok(self.folder.write_checkpoints(&checkpoints)?)
+    }
+
+    fn finish(&self, trained: &Trained) -> Result<(), Fault> {
+        let id = self.final_id();
+        self.tuned.add(&self.tuned_model(&id), &trained.checkpoint)?;
+        let result = self.write_results()?;
+        if trained.truncated > 0 {
+            let message = format!(
+                "{} examples were longer than the model's limit and lost their end",
+                trained.truncated
+            );
+            self.folder.event_once(Level::Warn, &message)?;
+        }
+        if trained.skipped > 0 {
+            let message = format!(
+                "{} examples were left out: cut to the limit, nothing to learn was left",
+                trained.skipped
+            );
+            self.folder.event_once(Level::Warn, &message)?;
+        }
+        self.folder.event_once(Level::Info, &format!("New fine-tuned model created: {id}"))?;
+        self.folder.event_once(Level::Info, "The job has successfully completed")?;
+        self.folder.end(JobStatus::Succeeded, |job| {
+            job.fine_tuned_model = Some(id);
+            job.trained_tokens = Some(trained.tokens_trained);
+            job.result_files = vec![result];
+        })?;
+        // The model is safe in its own folder; the trainer's is large.
+        let _ = std::fs::remove_dir_all(self.folder.run_path());
+        Ok(())
+    }
+
+    fn write_results(&self) -> Result<String, Fault> {
+        let content = report::result_file(&self.folder.events()?);
+        let id = format!("file-{}", ids::derived(&[&self.job().id, "results"], 24));
+        let size = content.len() as u64;
+        let file =
+            hone::model::wire::File::new(&id, "step_metrics.csv", "fine-tune-results", size, ids::now());
+        self.files.write(&file, content.as_bytes())?;
+        Ok(id)
+    }
+
+    fn final_id(&self) -> String {
+        self.model_id("final")
+    }
+
+    /// Names depend on the job and the step alone. Every checkpoint has a last part of its own.
+    fn model_id(&self, what: &str) -> String {
+        let suffix = self.job().user_provided_suffix.as_deref().unwrap_or_default().to_lowercase();
+        format!("ft:{}:local:{suffix}:{}", self.record.base.id, ids::derived(&[&self.job().id, what], 8))
+    }
+
+    fn tuned_model(&self, id: &str) -> TunedModel {
+        TunedModel {
+            id: id.into(),
+            base: self.record.base.id.clone(),
+            parent: self.record.parent.clone(),
+            job: self.job().id.clone(),
+            created: ids::now(),
+        }
+    }
+}
+
+const STARTED: &str = "Fine-tuning job started";
+
+fn load(path: &Path) -> Result<Model, Fault> {
+    Model::load(path).map_err(|e| Fault::Machine(format!("the base model cannot be loaded: {e}")))
+}
+
+/// Says when a run will be over, from the speed of this process.
+struct Clock {
+    started: Instant,
+    first: Option<usize>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { started: Instant::now(), first: None }
+    }
+
+    /// Unix seconds of the expected end; none until a second step was seen.
+    fn estimate(&mut self, step: &Step) -> Option<i64> {
+        let Some(first) = self.first else {
+            self.first = Some(step.step);
+            self.started = Instant::now();
+            return None;
+        };
+        let per_step = self.started.elapsed().as_secs_f64() / (step.step - first).max(1) as f64;
+        let left = per_step * (step.total_steps - step.step) as f64;
+        Some(ids::now().saturating_add(left.ceil() as i64))
+    }
+}
+
+/// Hyperparameters of a job whose data has `examples` rows, in all the places that show them.
+pub fn settle(job: &mut Job, examples: usize) {
+    let settled: Hyperparameters = plan::settle(job.hyperparameters, examples);
+    job.hyperparameters = settled;
+    job.method = Some(hone::model::wire::Method::supervised(settled));
+}

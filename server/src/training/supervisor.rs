@@ -1,0 +1,405 @@
+//! Runs jobs: checks their files, then trains one after the other, each in a child process.
+//!
+//! The child holds a lock in the job's folder. A server that finds it held by a child that another server started waits
+//! for it as for its own; a child that dies without having ended its job is started again, twice at most.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use hone::{
+    cancel::Cancel,
+    model::wire::{JobStatus, Level},
+    store::{LockError, StoreError},
+};
+use tokio::{
+    process::Command,
+    sync::{Mutex, Notify, oneshot, watch},
+};
+
+use super::{child, data};
+use crate::{
+    config::ServerConfig,
+    disk::{Files, JobFolder, JobRecord, Jobs},
+};
+
+/// Children that may die under our eyes before the job fails.
+const DEATHS: u32 = 2;
+/// Lines of a dead child's stderr that the job's error quotes.
+const LAST_WORDS: usize = 5;
+/// Looks at a lock before it counts as held, and the time between two.
+const LOCK_LOOKS: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Before looking again at a disk that failed.
+const TROUBLE_WAIT: Duration = Duration::from_secs(5);
+
+/// Watches over jobs. Cheap to clone.
+#[derive(Clone)]
+pub struct Supervisor {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    jobs: Jobs,
+    files: Files,
+    trainer: Vec<OsString>,
+    /// The job that has a child. Held while anyone but a child writes a `job.json`.
+    active: Mutex<Option<String>>,
+    /// Something may be there to check.
+    check: Notify,
+    /// Something may be there to train.
+    train: Notify,
+    /// Counts ends of jobs, for those who wait for one.
+    ended: watch::Sender<u64>,
+}
+
+/// How a child was left.
+enum Left {
+    /// It has exited; how, when that is known.
+    Gone(Option<std::process::ExitStatus>),
+    /// We are told to go; it goes on.
+    Running,
+}
+
+/// The job error's code for a file of the request.
+pub fn data_code(param: &str) -> &'static str {
+    if param == "validation_file" { "invalid_validation_file" } else { "invalid_training_file" }
+}
+
+impl Supervisor {
+    pub fn new(config: &ServerConfig) -> Self {
+        let inner = Inner {
+            jobs: Jobs::new(&config.root),
+            files: Files::new(&config.root),
+            trainer: config.trainer.clone(),
+            active: Mutex::default(),
+            check: Notify::new(),
+            train: Notify::new(),
+            ended: watch::Sender::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Works until `stop`; children go on without us.
+    pub async fn run(&self, stop: &Cancel) {
+        tokio::join!(self.check_jobs(stop), self.train_jobs(stop));
+    }
+
+    /// Tells that there is a new job.
+    pub fn look(&self) {
+        self.inner.check.notify_one();
+        self.inner.train.notify_one();
+    }
+
+    /// Stops a job: at once when no child has it, at its next step otherwise; waits for that for a while.
+    pub async fn cancel(&self, folder: &JobFolder, patience: Duration) -> Result<(), StoreError> {
+        let mut ended = self.inner.ended.subscribe();
+        folder.ask_to_cancel()?;
+        if self.end_if_idle(folder).await? {
+            return Ok(());
+        }
+        let over = || folder.read().is_ok_and(|record| record.job.status.is_terminal());
+        let wait = async { while !over() && ended.changed().await.is_ok() {} };
+        // Whoever asked sees in the answer whether it was in time.
+        let _ = tokio::time::timeout(patience, wait).await;
+        Ok(())
+    }
+
+    /// Cancels a job that no child has; says whether that was so.
+    async fn end_if_idle(&self, folder: &JobFolder) -> Result<bool, StoreError> {
+        let active = self.inner.active.lock().await;
+        let record = folder.read()?;
+        if active.as_ref() == Some(&record.job.id) || is_held(folder).await {
+            return Ok(false);
+        }
+        if !record.job.status.is_terminal() {
+            folder.cancelled()?;
+        }
+        Ok(true)
+    }
+
+    async fn check_jobs(&self, stop: &Cancel) {
+        loop {
+            match self.next(|status| *status == JobStatus::ValidatingFiles) {
+                Some(record) => {
+                    if let Err(error) = self.check(&record).await {
+                        tracing::error!(%error, job = record.job.id, "a job's files cannot be checked");
+                        pause(TROUBLE_WAIT, stop).await;
+                    }
+                    self.inner.train.notify_one();
+                }
+                None => until(&self.inner.check, stop).await,
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    async fn train_jobs(&self, stop: &Cancel) {
+        loop {
+            match self.next(|status| !status.is_terminal() && *status != JobStatus::ValidatingFiles) {
+                Some(record) => {
+                    if let Err(error) = self.train(&record.job.id, stop).await {
+                        tracing::error!(%error, job = record.job.id, "a job cannot be trained");
+                        pause(TROUBLE_WAIT, stop).await;
+                    }
+                }
+                None => until(&self.inner.train, stop).await,
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// The oldest job in such a state.
+    fn next(&self, wanted: impl Fn(&JobStatus) -> bool) -> Option<JobRecord> {
+        let jobs = self.inner.jobs.list().unwrap_or_else(|error| {
+            tracing::error!(%error, "jobs cannot be listed");
+            Vec::new()
+        });
+        jobs.into_iter().rev().find(|record| wanted(&record.job.status))
+    }
+
+    /// Looks at a new job's files: it is queued, or it has failed.
+    async fn check(&self, record: &JobRecord) -> Result<(), StoreError> {
+        let Some(folder) = self.inner.jobs.get(&record.job.id) else { return Ok(()) };
+        let job = &record.job;
+        let with =
+            job.validation_file.as_ref().map(|id| format!(" and validation file: {id}")).unwrap_or_default();
+        folder.event_once(Level::Info, &format!("Validating training file: {}{with}", job.training_file))?;
+        let training = self.check_file(job.training_file.clone()).await;
+        let validation = match &job.validation_file {
+            Some(id) => Some(self.check_file(id.clone()).await),
+            None => None,
+        };
+        let _active = self.inner.active.lock().await;
+        if folder.read()?.job.status.is_terminal() {
+            return Ok(());
+        }
+        let examples = match verdict(&folder, training, validation) {
+            Ok(examples) => examples,
+            Err(Failure { code, message, param }) => {
+                folder.fail(code, &message, Some(param))?;
+                self.tell_of_an_end();
+                return Ok(());
+            }
+        };
+        folder.event_once(Level::Info, "Files validated, moving job to queued state")?;
+        folder.update(|record| {
+            child::settle(&mut record.job, examples);
+            record.job.status = JobStatus::Queued;
+        })?;
+        Ok(())
+    }
+
+    async fn check_file(&self, id: String) -> std::io::Result<data::Report> {
+        let path = self.inner.files.content(&id);
+        tokio::task::spawn_blocking(move || data::check(&path)).await.map_err(std::io::Error::other)?
+    }
+
+    /// Sees a job through to its end, or leaves its child running when told to go.
+    async fn train(&self, id: &str, stop: &Cancel) -> Result<(), StoreError> {
+        let Some(folder) = self.inner.jobs.get(id) else { return Ok(()) };
+        {
+            let mut active = self.inner.active.lock().await;
+            if folder.read()?.job.status.is_terminal() {
+                return Ok(());
+            }
+            if folder.is_cancel_asked() && !is_held(&folder).await {
+                folder.cancelled()?;
+                self.tell_of_an_end();
+                return Ok(());
+            }
+            *active = Some(id.to_owned());
+        }
+        let result = self.watch(&folder, stop).await;
+        *self.inner.active.lock().await = None;
+        self.tell_of_an_end();
+        result
+    }
+
+    fn tell_of_an_end(&self) {
+        self.inner.ended.send_modify(|count| *count += 1);
+    }
+
+    async fn watch(&self, folder: &JobFolder, stop: &Cancel) -> Result<(), StoreError> {
+        loop {
+            let left = if is_held(folder).await {
+                adopt(folder, stop).await
+            } else {
+                self.spawn(folder, stop).await
+            };
+            let status = match left {
+                Left::Running => return Ok(()),
+                Left::Gone(status) => status,
+            };
+            let record = folder.read()?;
+            if record.job.status.is_terminal() {
+                return Ok(());
+            }
+            if folder.is_cancel_asked() {
+                return folder.cancelled();
+            }
+            let why = death(folder, status);
+            if record.deaths >= DEATHS {
+                let message =
+                    format!("training stopped {} times without an end, the last time {why}", DEATHS + 1);
+                return folder.fail("server_error", &message, None);
+            }
+            folder.update(|record| record.deaths += 1)?;
+            folder.event(Level::Warn, format!("Training stopped unexpectedly ({why}), resuming"))?;
+        }
+    }
+
+    /// Starts a child and waits for it.
+    async fn spawn(&self, folder: &JobFolder, stop: &Cancel) -> Left {
+        let mut child = match start(&self.inner.trainer, folder) {
+            Ok(child) => child,
+            Err(error) => {
+                tracing::error!(%error, "the trainer cannot be started");
+                // The log is where the reason of a death is looked for.
+                let _ =
+                    std::fs::write(folder.log_path(), format!("the trainer cannot be started: {error}\n"));
+                return Left::Gone(None);
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => Left::Running,
+            status = child.wait() => Left::Gone(status.ok()),
+        }
+    }
+}
+
+/// A job that its data has failed.
+struct Failure {
+    code: &'static str,
+    message: String,
+    param: &'static str,
+}
+
+/// The number of training examples, or what is wrong with the files.
+fn verdict(
+    folder: &JobFolder,
+    training: std::io::Result<data::Report>,
+    validation: Option<std::io::Result<data::Report>>,
+) -> Result<usize, Failure> {
+    let examples = file_verdict(folder, training, "training_file")?;
+    if examples < data::LEAST_EXAMPLES {
+        let message = format!(
+            "the training file has {examples} examples, at least {} are needed",
+            data::LEAST_EXAMPLES
+        );
+        return Err(Failure { code: "invalid_n_examples", message, param: "training_file" });
+    }
+    if let Some(report) = validation {
+        file_verdict(folder, report, "validation_file")?;
+    }
+    Ok(examples)
+}
+
+fn file_verdict(
+    folder: &JobFolder,
+    report: std::io::Result<data::Report>,
+    param: &'static str,
+) -> Result<usize, Failure> {
+    let failure = |message: String| Failure { code: data_code(param), message, param };
+    let report = report.map_err(|e| failure(format!("the file cannot be read: {e}")))?;
+    if !report.faults.is_empty() {
+        return Err(failure(format!("invalid file format: {}", report.describe())));
+    }
+    if let Some(first) = report.blank.first() {
+        let message = format!("{} blank lines are left out, the first is line {first}", report.blank.len());
+        // A warning that cannot be written is no reason to fail a job.
+        let _ = folder.event_once(Level::Warn, &message);
+    }
+    Ok(report.examples)
+}
+
+fn start(trainer: &[OsString], folder: &JobFolder) -> std::io::Result<tokio::process::Child> {
+    let (program, arguments) =
+        trainer.split_first().ok_or_else(|| std::io::Error::other("no trainer is configured"))?;
+    Command::new(program)
+        .args(arguments)
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(folder.log_path())?)
+        .spawn()
+}
+
+/// Waits for a child that another server started. Its parent being someone else, the lock is what tells.
+async fn adopt(folder: &JobFolder, stop: &Cancel) -> Left {
+    let (sender, released) = oneshot::channel();
+    let path = folder.lock_path();
+    let wait = move || {
+        if let Ok(file) = File::open(path) {
+            // The kernel wakes us when the child is gone; an error is looked into by the next look at the job.
+            let _ = file.lock();
+        }
+        let _ = sender.send(());
+    };
+    if std::thread::Builder::new().name("adopted job".into()).spawn(wait).is_err() {
+        pause(TROUBLE_WAIT, stop).await;
+        return Left::Gone(None);
+    }
+    tokio::select! {
+        () = stop.cancelled() => Left::Running,
+        _ = released => Left::Gone(None),
+    }
+}
+
+/// True while a child trains.
+///
+/// A process that is being started from this one shares our locks until it runs its own program, so a lock counts as
+/// held only when it stays so.
+async fn is_held(folder: &JobFolder) -> bool {
+    for _ in 0..LOCK_LOOKS {
+        if !matches!(folder.lock(), Err(LockError::Busy { .. })) {
+            return false;
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    true
+}
+
+/// How a child died, with its last words.
+fn death(folder: &JobFolder, status: Option<std::process::ExitStatus>) -> String {
+    let how = status.map_or_else(|| "it vanished".to_owned(), |status| status.to_string());
+    let words = last_lines(&folder.log_path());
+    if words.is_empty() { how } else { format!("{how}: {words}") }
+}
+
+fn last_lines(path: &Path) -> String {
+    let Ok(file) = File::open(path) else { return String::new() };
+    let mut last = VecDeque::new();
+    for line in BufReader::new(file).lines().map_while(Result::ok).filter(|line| !line.trim().is_empty()) {
+        if last.len() == LAST_WORDS {
+            last.pop_front();
+        }
+        last.push_back(line.trim().chars().take(300).collect::<String>());
+    }
+    Vec::from(last).join("; ")
+}
+
+async fn until(notify: &Notify, stop: &Cancel) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = notify.notified() => {}
+    }
+}
+
+async fn pause(wait: Duration, stop: &Cancel) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+}

@@ -1,0 +1,172 @@
+//! A server in a scratch folder, its client, and the training child: this test binary again.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::exit,
+    sync::LazyLock,
+    time::Duration,
+};
+
+use hone::model::{
+    client::{Client, Endpoint, Retry},
+    wire::{ChatRequest, Hyperparameters, Job, JobRequest, Message, Setting},
+};
+use hone_engine::model::Model;
+use hone_server::{BaseModel, LocalServer, ServerConfig, run_training_child, spawn_local};
+use tempfile::TempDir;
+
+pub const BASE: &str = "tiny";
+
+/// The model file that all tests share; written once.
+static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // Another run of these tests may be reading it.
+    let own = folder.join(format!("tiny-{}.gguf", std::process::id()));
+    Model::random_tiny(7).save(&own).unwrap();
+    let path = folder.join("tiny.gguf");
+    std::fs::rename(own, &path).unwrap();
+    path
+});
+
+/// Runs as the training child when the server starts this binary; does nothing in a normal test run.
+#[test]
+#[ignore = "is the training child, started by the server under test"]
+fn train_child() {
+    let folder = std::env::args().next_back().unwrap();
+    if Path::new(&folder).join("job.json").exists() {
+        exit(i32::from(run_training_child(Path::new(&folder))));
+    }
+}
+
+/// This binary, told to run nothing but the child.
+pub fn trainer() -> Vec<OsString> {
+    let me = std::env::current_exe().unwrap().into_os_string();
+    let arguments = ["--ignored", "--exact", "harness::train_child", "--nocapture"];
+    std::iter::once(me).chain(arguments.map(OsString::from)).collect()
+}
+
+pub struct World {
+    pub folder: TempDir,
+    pub server: LocalServer,
+    pub client: Client,
+}
+
+pub fn config(root: &Path) -> ServerConfig {
+    let base = BaseModel { id: BASE.into(), path: MODEL.clone() };
+    ServerConfig::new(root.join("server"), vec![base], trainer())
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|config| config).await
+    }
+
+    pub async fn with(change: impl FnOnce(ServerConfig) -> ServerConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = spawn_local(change(config(folder.path()))).await.unwrap();
+        let client = client(&server);
+        Self { folder, server, client }
+    }
+
+    /// The same folder with a new server.
+    pub async fn restart(self) -> Self {
+        self.server.stop().await.unwrap();
+        let server = spawn_local(config(self.folder.path())).await.unwrap();
+        let client = client(&server);
+        Self { folder: self.folder, server, client }
+    }
+
+    pub fn job_folder(&self, id: &str) -> PathBuf {
+        self.folder.path().join("server/jobs").join(id)
+    }
+
+    pub async fn upload(&self, content: &str) -> String {
+        let path = self.folder.path().join("train.jsonl");
+        std::fs::write(&path, content).unwrap();
+        self.client.upload_file(&path, "fine-tune").await.unwrap().id
+    }
+
+    /// A job on `rows` good rows for `epochs` epochs.
+    pub async fn job(&self, rows: usize, epochs: u32) -> Job {
+        let file = self.upload(&data(rows)).await;
+        self.client.create_job(&request(&file, epochs), &format!("key-{file}")).await.unwrap()
+    }
+
+    /// Waits until a job is over.
+    pub async fn end(&self, id: &str) -> Job {
+        self.until(id, |job| job.status.is_terminal()).await
+    }
+
+    pub async fn until(&self, id: &str, done: impl Fn(&Job) -> bool) -> Job {
+        let look = async {
+            loop {
+                let job = self.client.job(id).await.unwrap();
+                if done(&job) {
+                    return job;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), look)
+            .await
+            .expect("the job comes to what was waited for")
+    }
+
+    /// Waits until a job has trained some steps.
+    pub async fn steps(&self, id: &str, steps: usize) {
+        let look = async {
+            while self.metrics(id).await.len() < steps {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), look).await.expect("the job gets that far");
+    }
+
+    /// Steps of the job's metrics events, oldest first.
+    pub async fn metrics(&self, id: &str) -> Vec<u64> {
+        let events = self.client.events(id, None).await.unwrap();
+        events.iter().filter_map(|event| event.number("step")).map(|step| step as u64).collect()
+    }
+
+    /// A greedy answer.
+    pub async fn ask(&self, model: &str) -> String {
+        let request = ChatRequest { temperature: Some(0.0), max_tokens: Some(24), ..question(model) };
+        self.client.chat(&request).await.unwrap().text().to_owned()
+    }
+}
+
+pub fn client(server: &LocalServer) -> Client {
+    let retry = Retry { retries: 0, ..Retry::default() };
+    Client::new(Endpoint { retry, ..Endpoint::local(&server.base_url) }).unwrap()
+}
+
+pub fn question(model: &str) -> ChatRequest {
+    ChatRequest::new(model, vec![Message::user("Make a form with a name and an email.")])
+}
+
+pub fn row(answer: &str) -> String {
+    let messages = [Message::user("Make a form with a name and an email."), Message::assistant(answer)];
+    serde_json::json!({ "messages": messages }).to_string()
+}
+
+/// Good rows that all teach the same.
+pub fn data(rows: usize) -> String {
+    (0..rows).map(|_| row("import streamlit") + "\n").collect()
+}
+
+pub fn request(file: &str, epochs: u32) -> JobRequest {
+    let hyperparameters = Hyperparameters {
+        n_epochs: Setting::Is(epochs),
+        batch_size: Setting::Is(2),
+        learning_rate_multiplier: Setting::Is(10.0),
+    };
+    JobRequest {
+        model: BASE.into(),
+        training_file: file.into(),
+        suffix: Some("UI-agent-v1".into()),
+        seed: Some(42),
+        hyperparameters: Some(hyperparameters),
+        ..JobRequest::default()
+    }
+}

@@ -1,0 +1,13 @@
+//! OpenAI's own SDK as the judge, when a Python that has it is named: see `tests/sdk/README.md`.
+
+use crate::harness::{BASE, World};
+
+#[tokio::test]
+async fn the_official_sdk_finds_nothing_wrong() {
+    let Some(python) = std::env::var_os("HONE_SDK_PYTHON") else { return };
+    let world = World::new().await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/conformance.py");
+    let mut command = tokio::process::Command::new(python);
+    let status = command.arg(script).arg(&world.server.base_url).arg(BASE).status().await.unwrap();
+    assert!(status.success());
+}
