@@ -12,7 +12,7 @@ pub enum Exit {
     Internal = 1,
     Usage = 2,
     Input = 3,
-    /// The verdict is not "promote", or a critique is below the threshold.
+    /// The verdict is not "promote", a deployment has none, or a critique is below the threshold.
     Verdict = 4,
     Budget = 5,
     Provider = 6,
@@ -26,6 +26,7 @@ impl From<Kind> for Exit {
             Kind::Internal => Self::Internal,
             Kind::Usage => Self::Usage,
             Kind::Input => Self::Input,
+            Kind::Verdict => Self::Verdict,
             Kind::Budget => Self::Budget,
             Kind::Provider => Self::Provider,
             Kind::Environment => Self::Environment,

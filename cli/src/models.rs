@@ -21,6 +21,9 @@ use crate::{
     error::{CommandError, Result},
 };
 
+/// In the id of every model that the local server tuned.
+const LOCAL_MARK: &str = ":local:";
+
 /// The alias that always means the champion.
 pub const ALIAS: &str = "ui-agent";
 
@@ -46,7 +49,7 @@ impl<'a> Models<'a> {
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
         let (client, model) = match self.settings.models.get(name) {
             Some(row) => (self.row(name, row)?, row.model.clone()),
-            None => (self.local().await?, self.local_model(name)?),
+            None => self.model(name).await?,
         };
         Ok(Agent {
             client,
@@ -74,7 +77,9 @@ impl<'a> Models<'a> {
             return Ok(local.client.clone());
         }
         let (base_url, server) = serve::find_or_start(self.context).await?;
-        let client = Client::new(Endpoint::local(base_url))?.cancelled_by(self.context.cancel.clone());
+        let key = self.context.secret(serve::API_KEY).map(Secret::new);
+        let endpoint = Endpoint::local(base_url).with_key(key);
+        let client = Client::new(endpoint)?.cancelled_by(self.context.cancel.clone());
         self.local = Some(Local { client: client.clone(), server });
         Ok(client)
     }
@@ -90,16 +95,56 @@ impl<'a> Models<'a> {
     /// The champion, or the base model until one is deployed.
     pub fn champion(&self) -> Result<String> {
         let registry = Registry::open(&self.context.workspace.registry())?;
-        Ok(registry.champion().map_or_else(|| BASE_MODEL.to_owned(), str::to_owned))
+        Ok(registry.champion().map_or_else(|| self.base(), str::to_owned))
     }
 
-    fn local_model(&self, name: &str) -> Result<String> {
+    /// The model that training starts from.
+    pub fn base(&self) -> String {
+        match self.settings.models.get(&self.settings.finetune.model) {
+            Some(row) => row.model.clone(),
+            None => self.settings.finetune.base_model.clone(),
+        }
+    }
+
+    /// A name that is no row: the alias, the local base, or the id of a tuned model, which lives where it was trained.
+    async fn model(&mut self, name: &str) -> Result<(Client, String)> {
         match name {
-            ALIAS => self.champion(),
-            "local" => Ok(self.settings.finetune.base_model.clone()),
-            name if name == BASE_MODEL || name.starts_with("ft:") => Ok(name.to_owned()),
+            ALIAS => {
+                let champion = self.champion()?;
+                Ok((self.home(&champion).await?, champion))
+            }
+            "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
+            name if name == BASE_MODEL || name.starts_with("ft:") => {
+                Ok((self.home(name).await?, name.to_owned()))
+            }
             name => Err(self.unknown(name).into()),
         }
+    }
+
+    /// Checks that a model that is to be deployed answers to its name.
+    ///
+    /// # Errors
+    /// With the nearest name when nobody knows it.
+    pub async fn known(&mut self, model: &str) -> Result<()> {
+        let client = self.home(model).await?;
+        match client.model(model).await {
+            Err(e) if e.status() == Some(404) => {}
+            Err(e) => return Err(e.into()),
+            Ok(_) => return Ok(()),
+        }
+        let models = client.models().await?;
+        let nearest = config::nearest(model, models.iter().map(|model| model.id.as_str()));
+        let near = nearest.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
+        Err(CommandError::new(Kind::Input, format!("there is no model `{model}`"))
+            .hint(format!("{near}`hone models` lists them")))
+    }
+
+    /// Where a model answers: the local server for its own, the trainer for the rest.
+    async fn home(&mut self, model: &str) -> Result<Client> {
+        if model == BASE_MODEL || model.contains(LOCAL_MARK) {
+            return self.local().await;
+        }
+        Ok(self.trainer().await?.0)
     }
 
     fn unknown(&self, name: &str) -> ConfigError {

@@ -88,13 +88,29 @@ pub fn load(path: &Path) -> Result<Model, LoadError> {
     Ok(Model { sha256, ..model? })
 }
 
+/// Whether [`load`] can be expected to succeed: reads the header alone, in a few milliseconds.
+///
+/// # Errors
+/// As [`load`], but for faults in the weights themselves.
+pub fn check(path: &Path) -> Result<(), LoadError> {
+    let file = File::open(path)?;
+    // SAFETY: as in `load`.
+    let bytes = unsafe { Mmap::map(&file)? };
+    header(&bytes).map(drop)
+}
+
+/// The container of a model that we can run.
+fn header(bytes: &[u8]) -> Result<Container<'_>, LoadError> {
+    let container = Container::parse(bytes)?;
+    match container.text("general.architecture")? {
+        "llama" => Ok(container),
+        other => Err(LoadError::Architecture(other.to_owned())),
+    }
+}
+
 /// [`load`] on bytes in memory, without the checksum.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Model, LoadError> {
-    let container = Container::parse(bytes)?;
-    let architecture = container.text("general.architecture")?;
-    if architecture != "llama" {
-        return Err(LoadError::Architecture(architecture.to_owned()));
-    }
+    let container = header(bytes)?;
     let tokenizer = tokenizer(&container)?;
     let weights = decoder::weights(&container, tokenizer.len())?;
     let template = match container.text("tokenizer.chat_template") {

@@ -34,6 +34,14 @@ impl Model {
     ///
     /// # Errors
     /// When the folder cannot be written.
+    /// Whether a file can be expected to load, by its header; takes a few milliseconds.
+    ///
+    /// # Errors
+    /// As [`Model::load`], but for faults in the weights themselves.
+    pub fn check(path: &Path) -> Result<(), LoadError> {
+        gguf::check(path)
+    }
+
     pub fn save(&self, path: &Path) -> io::Result<()> {
         gguf::save(self, path)
     }

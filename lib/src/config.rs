@@ -314,6 +314,12 @@ fn layer(
         .map_err(|e: toml::de::Error| ConfigError::Syntax { file: file.into(), why: e.message().into() })?;
     settings.models = models(rows)?;
     check(&settings)?;
+    if settings.judge.model != "none" {
+        warnings.push(format!(
+            "`judge.model = \"{}\"` has no effect yet: scores come from evidence alone",
+            settings.judge.model
+        ));
+    }
     Ok(Loaded { settings, origins: listed, warnings })
 }
 

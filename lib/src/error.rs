@@ -9,6 +9,8 @@ pub enum Kind {
     Usage,
     /// The user's input is wrong, a job that failed for its data included.
     Input,
+    /// A trial's verdict speaks against it.
+    Verdict,
     /// The budget is spent.
     Budget,
     /// A provider refused or is out of reach.

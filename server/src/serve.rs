@@ -36,24 +36,20 @@ pub fn running(root: &Path) -> Option<String> {
     }
 }
 
-/// Serves until `shutdown`. Children in training go on; the next server takes them over.
-///
-/// # Errors
-/// When another server runs on the folder, or the folder cannot be written.
-pub async fn serve(config: ServerConfig, listener: TcpListener, shutdown: Cancel) -> Result<(), ServeError> {
-    Owned::take(config, listener)?.serve(shutdown).await
-}
-
-/// A folder that is ours, and where its server listens.
-struct Owned {
+/// A server that has its folder to itself and a port to listen on.
+pub struct Server {
     _lock: Lock,
     config: ServerConfig,
     listener: TcpListener,
     url: String,
 }
 
-impl Owned {
-    fn take(config: ServerConfig, listener: TcpListener) -> Result<Self, ServeError> {
+impl Server {
+    /// Takes the folder.
+    ///
+    /// # Errors
+    /// When another server runs on it, or it cannot be written.
+    pub fn open(config: ServerConfig, listener: TcpListener) -> Result<Self, ServeError> {
         let lock = own(&config.root)?;
         if config.models.is_empty() {
             return Err(ServeError::NoModels);
@@ -63,7 +59,16 @@ impl Owned {
         Ok(Self { _lock: lock, config, listener, url })
     }
 
-    async fn serve(self, shutdown: Cancel) -> Result<(), ServeError> {
+    /// For clients: `http://ADDRESS/v1`.
+    pub fn base_url(&self) -> &str {
+        &self.url
+    }
+
+    /// Serves until `shutdown`. Children in training go on; the next server takes them over.
+    ///
+    /// # Errors
+    /// When the engine cannot start or the listener fails.
+    pub async fn serve(self, shutdown: Cancel) -> Result<(), ServeError> {
         tracing::info!(url = self.url, "serving");
         let engine = Engine::start(&self.config, shutdown.clone())?;
         let supervisor = Supervisor::new(&self.config);
@@ -142,8 +147,8 @@ impl Drop for LocalServer {
 pub async fn spawn_local(config: ServerConfig) -> Result<LocalServer, ServeError> {
     let address = "127.0.0.1:0";
     let listen = |source| ServeError::Listen { address: address.into(), source };
-    let owned = Owned::take(config, TcpListener::bind(address).await.map_err(listen)?)?;
-    let (base_url, stop) = (owned.url.clone(), Cancel::new());
-    let handle = tokio::spawn(owned.serve(stop.clone()));
+    let server = Server::open(config, TcpListener::bind(address).await.map_err(listen)?)?;
+    let (base_url, stop) = (server.url.clone(), Cancel::new());
+    let handle = tokio::spawn(server.serve(stop.clone()));
     Ok(LocalServer { base_url, stop, handle: Some(handle) })
 }

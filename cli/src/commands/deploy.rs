@@ -8,6 +8,7 @@ use hone::{
 use crate::{
     context::Context,
     error::{CommandError, Result},
+    models::Models,
 };
 
 /// Let the agent use a tuned model from now on
@@ -25,7 +26,14 @@ pub struct Deploy {
     pub reason: String,
 }
 
-pub fn run(args: &Deploy, context: &Context) -> Result {
+pub async fn run(args: &Deploy, context: &Context) -> Result {
+    if let Some(model) = &args.model {
+        let settings = context.settings(&[])?;
+        let mut models = Models::new(context, &settings);
+        let known = models.known(model).await;
+        models.close().await;
+        known?;
+    }
     let entry = execute(args, context)?;
     context.answer(&entry, || sentence(&entry))
 }

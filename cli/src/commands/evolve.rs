@@ -5,10 +5,18 @@ use hone::{
     brief::{self, Brief},
     config::Settings,
     critic::Critic,
+    event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
+    registry::Registry,
 };
 
-use crate::{context::Context, error::Result, models::Models};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::{
+    context::{Context, print_line, to_json},
+    error::Result,
+    models::Models,
+};
 
 /// Run the agent on briefs, criticise what it wrote, and improve it: one log per brief
 ///
@@ -32,9 +40,9 @@ pub struct Evolve {
     /// Drafts of the agent per brief
     #[arg(long, value_name = "N")]
     pub drafts: Option<u32>,
-    /// Round of the loop that the logs belong to
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub round: u32,
+    /// Round of the loop that the logs belong to [default: one more than there are deployments]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub round: Option<u32>,
     /// Score without running anything, where there is no sandbox; such scores never mix with others
     #[arg(long)]
     pub static_only: bool,
@@ -48,6 +56,14 @@ impl Evolve {
         flags.extend(self.teacher.clone().map(|row| ("teacher.model", row)));
         flags.extend(self.drafts.map(|n| ("evolve.drafts", n.to_string())));
         flags
+    }
+
+    /// Each deployed model starts a round of its own, so that the logs of the model before it stay.
+    fn round(&self, context: &Context) -> Result<u32> {
+        Ok(match self.round {
+            Some(round) => round,
+            None => Registry::open(&context.workspace.registry())?.deployments() as u32 + 1,
+        })
     }
 
     fn read_briefs(&self, context: &Context) -> Result<Vec<Brief>> {
@@ -66,10 +82,25 @@ impl Evolve {
 pub async fn run(args: &Evolve, context: &Context) -> Result {
     let settings = context.settings(&args.flags())?;
     let mut models = Models::new(context, &settings);
-    let summary = execute(args, context, &settings, &mut models).await;
+    let (events, heard) = Events::channel();
+    let lines = tokio::spawn(pass_on(heard, context.events.clone(), context.global.json));
+    let summary = evolve(args, context, &settings, &mut models, &events).await;
     models.close().await;
+    drop(events);
+    // It ends with its last sender; the summary comes after every evolution's line.
+    let _ = lines.await;
     let summary = summary?;
     context.answer(&summary, || text(&summary, context))
+}
+
+/// Hands events to the display; with `--json` a line on stdout for each finished evolution too.
+async fn pass_on(mut heard: UnboundedReceiver<Event>, display: Events, json: bool) {
+    while let Some(event) = heard.recv().await {
+        if json && matches!(event, Event::Evolved { .. }) {
+            print_line(&to_json(&event));
+        }
+        display.emit(event);
+    }
 }
 
 /// Evolves; the summary over finished and new logs.
@@ -78,6 +109,16 @@ pub async fn execute(
     context: &Context,
     settings: &Settings,
     models: &mut Models<'_>,
+) -> Result<Summary> {
+    evolve(args, context, settings, models, &context.events).await
+}
+
+async fn evolve(
+    args: &Evolve,
+    context: &Context,
+    settings: &Settings,
+    models: &mut Models<'_>,
+    events: &Events,
 ) -> Result<Summary> {
     let briefs = args.read_briefs(context)?;
     let agent = models.agent(&settings.agent.model).await?;
@@ -97,10 +138,10 @@ pub async fn execute(
             max_evaluations: settings.evolve.max_evaluations,
             drafts: settings.evolve.drafts,
             seed: context.global.seed,
-            round: args.round,
+            round: args.round(context)?,
         },
         concurrency: settings.evolve.concurrency.fixed().unwrap_or(BRIEFS_AT_ONCE),
-        events: &context.events,
+        events,
         cancel: &context.cancel,
     };
     let summary = evolver.run(&briefs).await;

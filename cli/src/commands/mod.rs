@@ -80,7 +80,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Status(c) => status::run(&c, context).await,
         Command::Cancel(c) => cancel::run(&c, context).await,
         Command::Test(c) => test::run(&c, context).await,
-        Command::Deploy(c) => deploy::run(&c, context),
+        Command::Deploy(c) => deploy::run(&c, context).await,
         Command::Rollback(c) => rollback::run(&c, context),
         Command::Models(c) => models::run(&c, context).await,
         Command::Generate(c) => generate::run(&c, context).await,

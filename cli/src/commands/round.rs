@@ -7,7 +7,7 @@ use hone::{
     error::Kind,
     event::{Event, Phase},
     store,
-    trial::Verdict,
+    trial::{self, Verdict},
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,8 @@ struct Round {
     size: Size,
     /// The model whose drafts the round starts with.
     agent: String,
+    /// The champion when the round began: what its model has to beat, whatever is deployed since.
+    champion: String,
     /// Held-out briefs of its test, drawn before anything was trained.
     heldout: Vec<String>,
     /// Model, trial and verdict once the round is over.
@@ -142,14 +144,15 @@ fn open_round(
         }
         return Ok(round.clone());
     }
+    let champion = models.champion()?;
     let agent = match settings.agent.model.as_str() {
-        crate::models::ALIAS => models.champion()?,
+        crate::models::ALIAS => champion.clone(),
         other => other.to_owned(),
     };
     let seen = brief::load(&context.workspace.train_briefs())?.into_iter().map(|b| b.kind).collect();
     let heldout = test::heldout(None, size.heldout, context, &seen)?;
     let heldout = heldout.into_iter().map(|brief| brief.id.to_string()).collect();
-    let round = Round { round: number, seed, size, agent, heldout, result: None };
+    let round = Round { round: number, seed, size, agent, champion, heldout, result: None };
     state.rounds.push(round.clone());
     save(context, &state)?;
     Ok(round)
@@ -163,12 +166,15 @@ async fn turn(
     settings: &Settings,
     models: &mut Models<'_>,
 ) -> Result {
+    if let Some(result) = &round.result {
+        return Ok(again(round.round, result, context));
+    }
     let size = &round.size;
     let evolve = evolve::Evolve {
         limit: size.limit,
         drafts: size.drafts,
         agent: Some(round.agent.clone()),
-        round: round.round,
+        round: Some(round.round),
         static_only: args.static_only,
         ..Default::default()
     };
@@ -193,14 +199,16 @@ async fn turn(
     let test = test::Test {
         model: Some(model.clone()),
         drawn: Some(round.heldout.clone()),
+        champion: Some(round.champion.clone()),
         samples: size.samples,
         static_only: args.static_only,
         ..Default::default()
     };
     let outcome = test::execute(&test, context, settings, models).await?;
     let verdict = outcome.summary.verdict;
-    if verdict == Verdict::Promote && models.champion()? != model && round.result.is_none() {
-        let entry = deploy::execute(&deploy::Deploy::default(), context)?;
+    if verdict == Verdict::Promote && models.champion()? != model {
+        let deploy = deploy::Deploy { model: Some(model.clone()), ..Default::default() };
+        let entry = deploy::execute(&deploy, context)?;
         context.events.emit(Event::End { phase: Phase::Deploy, summary: deploy::sentence(&entry) });
     }
     let exit = outcome.exit();
@@ -212,6 +220,23 @@ async fn turn(
     round.result = Some(RoundResult { model, trial: outcome.trial, verdict });
     finish(context, round)?;
     Ok(exit)
+}
+
+/// What a finished round ended with. Nothing of it is looked at again: later rounds have added logs and models since.
+fn again(number: u32, result: &RoundResult, context: &Context) -> Exit {
+    let verdict = result.verdict.as_str();
+    context.events.note(format!(
+        "round {number} is finished: `{}`, {verdict}; `--rounds` goes on from it",
+        result.model
+    ));
+    if let Some(summary) = trial::summary(&context.workspace.trials(), &result.trial) {
+        if context.global.json {
+            print_line(&to_json(&summary));
+        } else {
+            print_line(&trial::table(&summary));
+        }
+    }
+    if result.verdict == Verdict::Promote { Exit::Ok } else { Exit::Verdict }
 }
 
 fn finish(context: &Context, round: Round) -> Result<()> {

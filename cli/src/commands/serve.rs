@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use clap::Args;
 use hone::{error::Kind, model::client::Secret, registry::Registry, runtime::BASE_MODEL};
-use hone_server::{BaseModel, LocalServer, ServerConfig};
+use hone_engine::model::Model;
+use hone_server::{BaseModel, LocalServer, Server, ServerConfig};
 
 use crate::{
     context::{Context, print_line, to_json},
@@ -34,9 +35,9 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
         CommandError::new(Kind::Environment, format!("cannot listen on `{address}`: {e}"))
             .hint("choose another port with `--port N`; `--port 0` takes a free one")
     })?;
-    let bound = listener.local_addr().map_err(|e| CommandError::new(Kind::Environment, e.to_string()))?;
     let config = ServerConfig { api_key: args.api_key.clone().map(Secret::new), ..config(context)? };
-    let base_url = format!("http://{bound}/v1");
+    let server = Server::open(config, listener)?;
+    let base_url = server.base_url();
     if context.global.json {
         print_line(&to_json(&serde_json::json!({ "base_url": base_url, "models": [BASE_MODEL] })));
     } else {
@@ -44,7 +45,7 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
             "serving OpenAI's API on {base_url}  (Ctrl-C stops; training goes on and is picked up)"
         ));
     }
-    hone_server::serve(config, listener, context.cancel.clone()).await?;
+    server.serve(context.cancel.clone()).await?;
     Ok(Exit::Ok)
 }
 
@@ -62,7 +63,15 @@ async fn prepare_weights(context: &Context) -> Result<()> {
     if !context.machine.runtime().gguf.is_file() {
         hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
     }
-    Ok(())
+    let path = context.machine.runtime().gguf;
+    Model::check(&path).map_err(|e| {
+        let message = format!("the weights `{}` cannot be used: {e}", path.display());
+        let hint = match context.machine.weights {
+            Some(_) => e.hint().unwrap_or("point `HONE_WEIGHTS` at another model of the llama family"),
+            None => "delete the file and run `hone setup`",
+        };
+        CommandError::new(Kind::Environment, message).hint(hint)
+    })
 }
 
 fn config(context: &Context) -> Result<ServerConfig> {

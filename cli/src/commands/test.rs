@@ -8,7 +8,6 @@ use hone::{
     error::Kind,
     finetune,
     model::wire::JobEvent,
-    runtime::BASE_MODEL,
     store,
     trial::{self, Arm, Extras, Generation, Judgement, LossPoint, Summary, Trial, TrialSpec, Verdict},
 };
@@ -39,6 +38,9 @@ pub struct Test {
     /// These of them, drawn earlier
     #[arg(skip)]
     pub drawn: Option<Vec<String>>,
+    /// The champion to compare with; today's when left out
+    #[arg(skip)]
+    pub champion: Option<String>,
     /// Score without running anything
     #[arg(long)]
     pub static_only: bool,
@@ -85,9 +87,10 @@ pub async fn execute(
     let tuned = tuned_model(args, context)?;
     let spec = spec(args, context, settings, models, tuned)?;
     let opened = Trial::open(&context.workspace.trials(), &spec)?;
+    // Every arm is asked where the tuned model was trained: the base, too, is the one that training started from.
     let mut agents: Vec<Agent> = Vec::new();
     for arm in &spec.arms {
-        agents.push(Agent { model: arm.model.clone(), ..models.agent(arm_row(arm, settings)).await? });
+        agents.push(Agent { model: arm.model.clone(), ..models.agent(&settings.finetune.model).await? });
     }
     let critic = evolve::open_critic(context, args.static_only).await?;
     let limits = trial::Limits { generate: 32, judge: critic.workers() };
@@ -125,11 +128,6 @@ pub async fn execute(
     })
 }
 
-/// The row whose endpoint an arm's model is asked at: tuned models live where they were trained.
-fn arm_row<'a>(_: &Arm, settings: &'a Settings) -> &'a str {
-    &settings.finetune.model
-}
-
 fn tuned_model(args: &Test, context: &Context) -> Result<String> {
     if let Some(model) = &args.model {
         return Ok(model.clone());
@@ -150,11 +148,11 @@ fn spec(
     tuned: String,
 ) -> Result<TrialSpec> {
     let seen_kinds = seen_kinds(context)?;
-    let base = match settings.finetune.model.as_str() {
-        "local" => settings.finetune.base_model.clone(),
-        row => settings.models.get(row).map_or_else(|| BASE_MODEL.to_owned(), |row| row.model.clone()),
+    let base = models.base();
+    let champion = match &args.champion {
+        Some(model) => model.clone(),
+        None => models.champion()?,
     };
-    let champion = models.champion()?;
     let mut arms = vec![Arm::new(Arm::BASE, &base), Arm::new(Arm::TUNED, &tuned)];
     if champion != base && champion != tuned {
         arms.push(Arm::new(Arm::CHAMPION, &champion));

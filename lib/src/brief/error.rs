@@ -107,6 +107,9 @@ pub enum Fault {
     /// The description has nothing but white space.
     #[error("the description is empty")]
     EmptyDescription,
+    /// The UI is wanted in something that cannot be run here.
+    #[error("framework `{framework}` is not supported yet")]
+    Framework { framework: String },
     /// Description and requirements are longer than [`MAX_BRIEF_BYTES`] together.
     #[error("the brief has {bytes} bytes, at most {MAX_BRIEF_BYTES} (32 kB) are allowed")]
     TooLong { bytes: usize },
@@ -134,6 +137,7 @@ impl Fault {
             Self::EmptyDescription => {
                 "say what the UI is for, such as \"a contact form with name and email\"".to_owned()
             }
+            Self::Framework { .. } => "leave it out, or say `Streamlit`; others come later".to_owned(),
             Self::TooLong { .. } => {
                 "describe the UI in words; data and documents do not belong in a brief".to_owned()
             }

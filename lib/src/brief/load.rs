@@ -168,13 +168,23 @@ mod tests {
     #[test]
     fn json_lines() {
         let briefs = jsonl(
-            "\u{feff}{\"id\":\"a\",\"kind\":\"form\",\"family\":\"f\",\"description\":\" a form \",\"framework\":\"Gradio\",\"requirements\":[\"x\",\" \"],\"new\":1}\r\n\n{\"description\":\"two\"}",
+            "\u{feff}{\"id\":\"a\",\"kind\":\"form\",\"family\":\"f\",\"description\":\" a form \",\"framework\":\"streamlit\",\"requirements\":[\"x\",\" \"],\"new\":1}\r\n\n{\"description\":\"two\"}",
         )
         .unwrap();
         assert_eq!(descriptions(&briefs), ["a form", "two"]);
-        assert_eq!(briefs[0].framework.as_deref(), Some("Gradio"));
+        assert_eq!(briefs[0].framework.as_deref(), Some("Streamlit"));
         assert_eq!(briefs[0].requirements, ["x"]);
         assert_eq!((briefs[1].kind.as_str(), briefs[1].family.as_str()), ("", briefs[1].id.as_str()));
+    }
+
+    #[test]
+    fn another_framework_is_refused_by_line() {
+        check_error(
+            jsonl("{\"description\":\"a\"}\n{\"description\":\"b\",\"framework\":\"React\"}"),
+            expect![[r#"
+                error: `my.jsonl` has a problem on line 2: framework `React` is not supported yet
+                hint: leave it out, or say `Streamlit`; others come later"#]],
+        );
     }
 
     #[test]

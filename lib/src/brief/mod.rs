@@ -104,9 +104,17 @@ impl TryFrom<RawBrief> for Brief {
             id,
             kind: raw.kind.map(trimmed).unwrap_or_default(),
             description,
-            framework: raw.framework.map(trimmed).filter(|framework| !framework.is_empty()),
+            framework: supported(raw.framework.map(trimmed).filter(|framework| !framework.is_empty()))?,
             requirements,
         })
+    }
+}
+
+/// The framework as we spell it; anything but Streamlit cannot be run yet.
+fn supported(framework: Option<String>) -> Result<Option<String>, Fault> {
+    match framework {
+        Some(name) if !name.eq_ignore_ascii_case("streamlit") => Err(Fault::Framework { framework: name }),
+        named => Ok(named.map(|_| "Streamlit".to_owned())),
     }
 }
 

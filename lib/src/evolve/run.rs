@@ -1,6 +1,6 @@
 //! Many briefs at once: skips what is finished, writes each log before it counts.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,8 @@ pub struct Evolver<'a> {
 }
 
 impl Evolver<'_> {
-    /// Evolves every brief that has no finished log of the same text, agent, teacher, seed and critic.
+    /// Evolves every brief that has no finished log of the same text, agent, teacher, seed and critic. A log that answers
+    /// another question is set aside, not overwritten.
     pub async fn run(&self, briefs: &[Brief]) -> Result<Summary, EvolveError> {
         if briefs.is_empty() {
             return Err(EvolveError::NoBriefs);
@@ -98,36 +99,65 @@ impl Evolver<'_> {
         let total = Some(briefs.len() as u64);
         self.events.emit(Event::Begin { phase: Phase::Evolve, total });
         let mut summary = Summary { usd: Some(0.0), ..Summary::default() };
+        let mut open = Vec::new();
+        for brief in briefs {
+            match self.finished(brief) {
+                Some(log) => self.report(&log, false, total, &mut summary),
+                None => open.push(brief),
+            }
+        }
+        self.set_aside(&open)?;
         let mut results =
-            stream::iter(briefs).map(|brief| self.one(brief)).buffer_unordered(self.concurrency.max(1));
-        while let Some(result) = results.next().await {
-            let (log, new) = result?;
-            summary.add(&log, new);
-            let note = format!("{}  {:.1} -> {:.1}", log.id, log.initial_score, log.final_score);
-            self.events.emit(Event::Evolved {
-                id: log.id,
-                initial_score: log.initial_score,
-                final_score: log.final_score,
-                iterations: log.total_iterations,
-                target_reached: log.target_reached,
-                reused: !new,
-            });
-            let done = summary.evolutions as u64;
-            self.events.emit(Event::Progress { phase: Phase::Evolve, done, total, note });
+            stream::iter(open).map(|brief| self.one(brief)).buffer_unordered(self.concurrency.max(1));
+        while let Some(log) = results.next().await {
+            self.report(&log?, true, total, &mut summary);
         }
         summary.took_ms = started.elapsed().as_millis() as u64;
         self.events.emit(Event::End { phase: Phase::Evolve, summary: summary.sentence() });
         Ok(summary)
     }
 
-    /// The log of one brief, and whether it was made now.
-    async fn one(&self, brief: &Brief) -> Result<(EvolutionLog, bool), EvolveError> {
+    fn report(&self, log: &EvolutionLog, new: bool, total: Option<u64>, summary: &mut Summary) {
+        summary.add(log, new);
+        self.events.emit(Event::Evolved {
+            id: log.id.clone(),
+            initial_score: log.initial_score,
+            final_score: log.final_score,
+            iterations: log.total_iterations,
+            target_reached: log.target_reached,
+            reused: !new,
+        });
+        let done = summary.evolutions as u64;
+        let note = format!("{}  {:.1} -> {:.1}", log.id, log.initial_score, log.final_score);
+        self.events.emit(Event::Progress { phase: Phase::Evolve, done, total, note });
+    }
+
+    /// Moves the logs of these briefs out of the way, where there are any.
+    fn set_aside(&self, briefs: &[&Brief]) -> Result<(), EvolveError> {
+        let mut moved = 0;
+        for path in briefs.iter().map(|brief| self.log_path(brief)).filter(|path| path.exists()) {
+            store::set_aside(&path)?;
+            moved += 1;
+        }
+        if moved > 0 {
+            self.events.warn(
+                format!(
+                    "{moved} logs are of another text, agent, teacher, seed or critic: kept as `*.json.old`"
+                ),
+                Some("`--round N` keeps the logs of several runs apart".into()),
+            );
+        }
+        Ok(())
+    }
+
+    fn log_path(&self, brief: &Brief) -> PathBuf {
+        self.workspace.log(brief.id.as_str(), self.options.round)
+    }
+
+    /// Evolves one brief; its log is on disk when this returns.
+    async fn one(&self, brief: &Brief) -> Result<EvolutionLog, EvolveError> {
         if self.cancel.is_cancelled() {
             return Err(EvolveError::Cancelled);
-        }
-        let path = self.workspace.log(brief.id.as_str(), self.options.round);
-        if let Some(log) = self.finished(brief, &path) {
-            return Ok((log, false));
         }
         let search = Search::new(brief, self.agent, self.teacher, self.critic, &self.options);
         let found = tokio::select! {
@@ -135,8 +165,8 @@ impl Evolver<'_> {
             () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
         };
         let log = self.log(brief, found);
-        store::write_json(&path, &log)?;
-        Ok((log, true))
+        store::write_json(&self.log_path(brief), &log)?;
+        Ok(log)
     }
 
     fn log(&self, brief: &Brief, found: super::search::Found) -> EvolutionLog {
@@ -168,8 +198,8 @@ impl Evolver<'_> {
     }
 
     /// A log that is there and still answers the same question.
-    fn finished(&self, brief: &Brief, path: &std::path::Path) -> Option<EvolutionLog> {
-        let log: EvolutionLog = serde_json::from_str(&store::read_text(path).ok()?).ok()?;
+    fn finished(&self, brief: &Brief) -> Option<EvolutionLog> {
+        let log: EvolutionLog = serde_json::from_str(&store::read_text(&self.log_path(brief)).ok()?).ok()?;
         let same = log.version == FORMAT_VERSION
             && log.description == brief.description
             && log.requirements == brief.requirements

@@ -87,7 +87,7 @@ impl Explain for FinetuneError {
 fn failure_hint(code: Option<&str>, local: bool) -> Option<String> {
     let hint = match code? {
         "invalid_training_file" | "invalid_validation_file" => {
-            "`hone validate FILE` lists every line that is wrong, with the reason"
+            "the message names what is wrong and where; `hone prepare` writes a file without such faults"
         }
         "invalid_n_examples" => "run `hone evolve` on more briefs and `hone prepare` again",
         "unsafe_file" => "the provider's moderation refused the data: take the rows out that it names",

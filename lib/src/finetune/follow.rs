@@ -79,7 +79,10 @@ impl Seen {
             self.event = Some(last.id.clone());
         }
         if self.status.as_ref() != Some(&job.status) {
-            let text = format!("status: {}", job.status);
+            let text = match job.trained_tokens {
+                Some(tokens) => format!("{tokens} tokens trained"),
+                None => format!("training file {}", job.training_file),
+            };
             events.emit(Event::Job { job: job.id.clone(), status: job.status.to_string(), text });
             self.status = Some(job.status.clone());
         }

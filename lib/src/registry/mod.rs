@@ -128,6 +128,11 @@ impl Registry {
         self.stack.last().map(String::as_str)
     }
 
+    /// Deployments in force, those below the champion included.
+    pub fn deployments(&self) -> usize {
+        self.stack.len()
+    }
+
     /// Every line, oldest first.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -268,18 +273,12 @@ pub enum RegistryError {
     NothingDeployed,
 }
 
-impl RegistryError {
-    /// Whether the verdict is what speaks against the deployment.
-    pub fn is_verdict(&self) -> bool {
-        matches!(self, Self::Untested { .. } | Self::Unsupported { .. } | Self::OtherChampion { .. })
-    }
-}
-
 impl Explain for RegistryError {
     fn kind(&self) -> Kind {
         match self {
             Self::Store(e) => e.kind(),
-            _ => Kind::Input,
+            Self::Untested { .. } | Self::Unsupported { .. } | Self::OtherChampion { .. } => Kind::Verdict,
+            Self::Format { .. } | Self::AlreadyChampion { .. } | Self::NothingDeployed => Kind::Input,
         }
     }
 
@@ -299,7 +298,9 @@ impl Explain for RegistryError {
             Self::OtherChampion { .. } => {
                 Some("run `hone test` again to compare with it, or use `--force`".into())
             }
-            Self::AlreadyChampion { .. } => None,
+            Self::AlreadyChampion { .. } => {
+                Some("there is nothing to do; `hone rollback` takes it back".into())
+            }
             Self::NothingDeployed => Some("`hone models` shows which models there are".into()),
         }
     }

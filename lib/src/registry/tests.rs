@@ -51,7 +51,7 @@ fn only_a_promote_verdict_on_this_model_against_this_champion_deploys() {
     let (_folder, mut registry) = open();
     let refused = |registry: &mut Registry, deployment: Deployment| {
         let error = registry.deploy(deployment, at(0)).unwrap_err();
-        assert!(error.is_verdict() && error.hint().is_some());
+        assert!(error.kind() == Kind::Verdict && error.hint().is_some());
         error.to_string()
     };
     let untested = Deployment { model: "ft:a".into(), ..Deployment::default() };

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Serialize;
@@ -35,6 +35,20 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError
         .map_err(|e| StoreError::new("write", path, std::io::Error::other(e)))?;
     bytes.push(b'\n');
     write_atomic(path, &bytes)
+}
+
+/// Renames a file to `<name>.old`, or to `<name>.old2`, `<name>.old3`... where that is taken; returns the new path.
+pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let named = |suffix: String| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let others = (2..).map(|n| named(format!(".old{n}")));
+    let free = std::iter::once(named(".old".into())).chain(others).find(|path| !path.exists());
+    let free = free.unwrap_or_else(|| unreachable!("some number is free"));
+    fs::rename(path, &free).map_err(|e| StoreError::new("rename", path, e))?;
+    Ok(free)
 }
 
 /// Appends one value as a JSON line and flushes it to disk.
@@ -83,6 +97,19 @@ mod tests {
         fs::write(&path, "1\n{\"half").unwrap();
         append_line(&path, &2).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n{\"half\n2\n");
+    }
+
+    #[test]
+    fn what_is_set_aside_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        for (text, name) in [("1", "a.json.old"), ("2", "a.json.old2"), ("3", "a.json.old3")] {
+            fs::write(&path, text).unwrap();
+            let kept = set_aside(&path).unwrap();
+            assert_eq!((kept.file_name().unwrap(), fs::read(&kept).unwrap()), (name.as_ref(), text.into()));
+            assert!(!path.exists());
+        }
+        assert!(set_aside(&path).is_err());
     }
 
     #[test]

@@ -5,6 +5,11 @@ use std::{path::Path, time::SystemTime};
 use super::Summary;
 use crate::store;
 
+/// The summary of one trial, if it is finished.
+pub fn summary(trials: &Path, id: &str) -> Option<Summary> {
+    serde_json::from_str(&store::read_text(&trials.join(id).join("summary.json")).ok()?).ok()
+}
+
 /// The summary of the trial that was finished last: of the given tuned model, or of any.
 ///
 /// Trials that are not finished, or that another version wrote, are passed over.

@@ -328,7 +328,7 @@ impl<'a> Comparison<'a> {
             let share = tuned.truncated.unwrap_or(0.0) * 100.0;
             let limit = self.spec.max_tokens;
             let cause = format!("{share:.0}% of the tuned answers were cut off at {limit} tokens");
-            return (cause, format!("run `hone test --max-tokens {}`", limit * 2));
+            return (cause, format!("set `max_tokens = {}` under `[agent]` and test again", limit * 2));
         }
         let gained = self.score.mean.unwrap_or(0.0) >= MIN_GAIN;
         if status("score") == Some(Status::Fail) || !gained {

@@ -18,7 +18,7 @@ pub mod stats;
 pub mod table;
 pub mod verdict;
 
-pub use find::last_summary;
+pub use find::{last_summary, summary};
 pub use gates::{Gate, Status};
 pub use report::{Extras, LossPoint, write_report};
 pub use row::{Generation, Judgement, Row};

@@ -149,7 +149,7 @@ fn cut_off_answers_are_named_as_the_cause() {
         expect![[r#"
         hold
         100% of the tuned answers were cut off at 512 tokens
-        run `hone test --max-tokens 1024`
+        set `max_tokens = 1024` under `[agent]` and test again
     "#]],
     );
 }

@@ -178,7 +178,7 @@ async fn a_dataset_that_fails_is_the_users_error() {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
     assert!(error.to_string().contains("line 10"), "{error}");
-    assert!(error.hint().unwrap().contains("hone validate"));
+    assert!(error.hint().unwrap().contains("hone prepare"));
     // A failed job is not picked up.
     assert!(!start().await.unwrap().picked_up);
     std::fs::remove_file(&path).unwrap();

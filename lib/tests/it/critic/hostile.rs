@@ -156,9 +156,15 @@ async fn files(critic: &Critic) {
 async fn secrets(critic: &Critic) {
     let project = env!("CARGO_MANIFEST_DIR");
     let read = format!(
-        "import glob, os\nout = []\nfor p in ['/etc/passwd', '/etc/shadow', '/etc/hostname', '/root/.bashrc', '/root/.ssh', '/home', '/var', '/work', '{project}']:\n  if os.path.exists(p): out.append(p)"
+        "import glob, os\nout = []\nfor p in ['/etc/passwd', '/etc/shadow', '/etc/hostname', '/root/.bashrc', '/root/.ssh', '/var', '{project}']:\n  if os.path.exists(p): out.append(p)"
     );
     assert_eq!(said(critic, &read).await, "[]");
+    // Of the folders above the environment nothing is there but the way to it.
+    let python = std::env::var("HONE_TEST_PYTHON").unwrap();
+    let beside = format!(
+        "import os\nout, at = [], os.path.dirname(os.path.dirname('{python}'))\nwhile len(at) > 1 and not at.startswith('/usr'):\n  at, name = os.path.split(at)\n  if at != '/': out += [n for n in os.listdir(at) if n != name]"
+    );
+    assert_eq!(said(critic, &beside).await, "[]");
     let environment = format!(
         "import glob, os\nout = []\nseen = str(dict(os.environ))\nfor p in glob.glob('/proc/*/environ') + glob.glob('/proc/*/task/*/environ') + glob.glob('/proc/*/cmdline'):\n  try: seen += open(p).read()\n  except OSError: pass\nout = '{}' in seen, 'CARGO' in seen, len(glob.glob('/proc/[0-9]*')) < 10",
         CANARY

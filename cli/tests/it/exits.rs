@@ -1,0 +1,228 @@
+//! Every exit code of `docs/exit-codes.md`, and what is said with it.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::{DATASET, Ran, World, cache, dataset};
+
+const STATIC: &str = "--static-only";
+
+#[test]
+fn code_0_is_done() {
+    let world = World::bare();
+    assert!(world.ok(&["init"]).contains("briefs/heldout.jsonl"));
+    assert_eq!(world.read("briefs/train.jsonl").lines().count(), 120);
+    let config = world.json(&["config"]);
+    assert_eq!(config["evolve.target_score"], serde_json::json!({"value": 8.0, "origin": "default"}));
+    for command in ["evolve", "prepare", "finetune", "test", "deploy", "loop", "serve"] {
+        assert!(world.ok(&[command, "--help"]).contains("Usage: hone"), "{command}");
+    }
+}
+
+#[test]
+fn code_2_is_a_wrong_call() {
+    let world = World::bare();
+    for arguments in [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--rounds", "0"], &[]] {
+        let ran = world.run(arguments);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("--help"), "{ran:?}");
+    }
+}
+
+#[test]
+fn code_3_is_wrong_input_to_evolve() {
+    let world = World::bare();
+    world.fails(&["evolve"], 3, "no such file", "hone init");
+    world.fails(&["evolve", "--briefs", "/no/such.jsonl"], 3, "/no/such.jsonl", "--briefs");
+    let check = |name: &str, content: &[u8], message: &str, hint: &str| {
+        let path = world.write(name, content);
+        world.fails(&["evolve", "--briefs", path.to_str().unwrap()], 3, message, hint);
+    };
+    check("empty.jsonl", b"", "holds no brief", "one description a line");
+    check("blank.txt", b"\n \n", "holds no brief", "one description a line");
+    check("broken.jsonl", b"{\"description\":\"a\"}\n{\"desc", "line 2: column", "one whole JSON object");
+    check("array.json", b"[{\"description\":\"a\"}]", "JSON array", "jq -c");
+    check("bytes.txt", b"a form\n\xff\xfe", "line 2: byte 1 is not valid UTF-8", "UTF-8");
+    check("unsafe.jsonl", b"{\"id\":\"../x\",\"description\":\"a\"}", "unsafe id", "call it");
+    check("react.jsonl", b"{\"description\":\"a\",\"framework\":\"React\"}", "`React`", "Streamlit");
+    check("long.txt", "word ".repeat(20_000).as_bytes(), "99999 bytes", "in words");
+    let twice = b"{\"id\":\"a\",\"description\":\"a\"}\n{\"id\":\"a\",\"description\":\"b\"}";
+    check("twice.jsonl", twice, "is used on line 1 already", "id of its own");
+    world.fails(&["evolve", ""], 3, "empty", "say what the UI is for");
+    world.fails(&["evolve", &"word ".repeat(20_000)], 3, "at most", "in words");
+    assert!(world.logs().is_empty());
+}
+
+#[test]
+fn code_3_is_a_wrong_setting() {
+    let world = World::bare();
+    let check = |settings: &str, message: &str, hint: &str| {
+        world.write("hone.toml", settings);
+        world.fails(&["config"], 3, message, hint);
+    };
+    check("[agent\n", "not valid TOML", "hone config");
+    check("[agent]\ntemperature = \"hot\"", "agent.temperature", "hone config");
+    check("[agent]\nframework = \"React\"", "`React` is not supported", "Streamlit");
+    check("[models.a]\nprovider = \"openai\"", "models.a", "`provider` and `model`");
+    world.write("hone.toml", "[agent]\nmodel = \"ui-agnt\"");
+    world.briefs(1, 1).fails(&["evolve"], 3, "did you mean `ui-agent`", "hone models");
+    world.write("hone.toml", "[evolve]\ntarget_scor = 7.0\n[judge]\nmodel = \"x\"");
+    let ran = world.run(&["config"]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.stderr.contains("did you mean `evolve.target_score`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("has no effect yet"), "{}", ran.stderr);
+}
+
+#[test]
+fn code_3_is_a_phase_without_what_it_needs() {
+    let world = World::bare();
+    world.briefs(2, 2);
+    world.ok(&["init"]);
+    world.fails(&["init"], 3, "is a workspace already", "--force");
+    world.fails(&["prepare"], 3, "no", "hone evolve");
+    world.fails(&["finetune"], 3, "there is no dataset", "hone prepare");
+    world.write(DATASET, dataset(9));
+    world.fails(&["finetune"], 3, "dataset has 9 examples, at least 10", "--min-score");
+    world.fails(&["status"], 3, "has started no job", "hone finetune");
+    world.fails(&["cancel"], 3, "has started no job", "hone finetune");
+    world.fails(&["test"], 3, "there is no tuned model", "hone finetune");
+    world.fails(&["deploy"], 3, "no trial names a model", "hone test");
+    world.fails(&["rollback"], 3, "nothing to roll back", "hone models");
+    world.fails(&["deploy", "ft:nobody", "--force"], 3, "no model", "hone models");
+    world.fails(&["critique", "no.py", STATIC], 3, "no.py", "path");
+}
+
+#[test]
+fn code_3_is_a_job_that_failed_for_its_data() {
+    let world = World::bare();
+    world.write(DATASET, dataset(9) + "{\"messages\": [{\"role\": \"wizard\", \"content\": \"hm\"}]}\n");
+    let ran = world.fails(&["finetune"], 3, "failed", "hone prepare");
+    assert!(ran.stderr.contains("line 10"), "the message names the line: {}", ran.stderr);
+    let job = world.json(&["status"]);
+    assert_eq!(job["status"], "failed", "{job}");
+    assert!(world.read(DATASET).contains("wizard"), "nothing is lost");
+}
+
+#[test]
+fn code_4_is_a_critique_below_the_threshold() {
+    let Some(cache) = cache("code_4_is_a_critique_below_the_threshold") else { return };
+    let world = World::with_runtime(cache);
+    let app = world.write("app.py", "import streamlit as st\nst.title('Hello')\n");
+    let critique = |more: &[&str]| {
+        let ran = world.run(&[&["critique", app.to_str().unwrap(), STATIC, "--json"], more].concat());
+        let value: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+        (ran.code, value)
+    };
+    assert_eq!(critique(&[]).0, 0);
+    let (code, value) = critique(&["--threshold", "9.9"]);
+    assert_eq!(code, 4);
+    assert_eq!(value[0]["level"], "static");
+    for key in ["path", "score", "sub_scores", "caps", "issues", "sandbox_level", "critic", "took_ms"] {
+        assert!(!value[0][key].is_null(), "{key} in {value}");
+    }
+}
+
+#[test]
+fn code_7_is_a_port_that_is_taken() {
+    let world = World::bare();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    world.fails(&["serve", "--port", &port], 7, &port, "--port");
+}
+
+/// Runs `hone` where the workspace is mounted as these arguments of bubblewrap say.
+fn mounted(world: &World, mount: &[&str], arguments: &[&str]) -> Ran {
+    std::fs::create_dir_all(world.root()).unwrap();
+    let inner = world.command(arguments);
+    let mut outer = std::process::Command::new("bwrap");
+    outer.args(["--dev-bind", "/", "/"]).args(mount);
+    outer.arg("--").arg(inner.get_program()).args(inner.get_args());
+    outer.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Ran::from(outer)
+}
+
+#[test]
+fn code_7_is_a_read_only_workspace() {
+    let world = World::bare();
+    let root = world.root();
+    let root = root.to_str().unwrap();
+    mounted(&world, &["--ro-bind", root, root], &["init"]).failed(7, "cannot write", "writable");
+    world.briefs(1, 1);
+    mounted(&world, &["--ro-bind", root, root], &["loop", "--quick"]).failed(7, "cannot", "writable");
+}
+
+#[test]
+fn code_7_is_a_full_disk() {
+    let world = World::bare();
+    let root = world.root();
+    let full = ["--size", "8192", "--tmpfs", root.to_str().unwrap()];
+    mounted(&world, &full, &["init"]).failed(7, "cannot write", "free some space");
+}
+
+#[test]
+fn code_7_is_a_machine_without_a_sandbox() {
+    let Some(cache) = cache("code_7_is_a_machine_without_a_sandbox") else { return };
+    let world = World::with_runtime(cache);
+    world.briefs(1, 1);
+    let programs = world.folder.path().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let without = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env("PATH", &programs);
+        Ran::from(command)
+    };
+    without(&["evolve"]).failed(7, "bubblewrap", STATIC);
+    assert!(world.logs().is_empty());
+    let ran = without(&["evolve", STATIC]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let (_, log) = &world.logs()[0];
+    let evidence = &log["evolution_history"][0]["evidence"];
+    assert_eq!((&evidence["level"], &evidence["sandbox"]["kind"]), (&"static".into(), &"none".into()));
+    // Scores of other evidence are never taken for these.
+    let ran = without(&["doctor"]);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert!(ran.stdout.contains("FAULT") && ran.stdout.contains("apt-get"), "{ran:?}");
+}
+
+#[test]
+fn code_7_is_weights_with_another_checksum() {
+    let Some(cache) = cache("code_7_is_weights_with_another_checksum") else { return };
+    let world = World::with_runtime(cache.clone());
+    let broken = world.write("broken.gguf", b"GGUF but not really");
+    let mut command = world.command(&["generate", "a form"]);
+    command.env("HONE_WEIGHTS", &broken);
+    let ran = Ran::from(command);
+    ran.failed(7, "broken.gguf` cannot be used", "");
+    // What set-up made, and something has spoilt since.
+    let cache = Path::new(&cache);
+    let spoilt = world.folder.path().join("spoilt");
+    std::fs::create_dir_all(spoilt.join("weights")).unwrap();
+    for entry in std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.file_name().unwrap().to_string_lossy().starts_with("venv") {
+            std::os::unix::fs::symlink(&entry, spoilt.join(entry.file_name().unwrap())).unwrap();
+        }
+    }
+    let weights = spoilt.join("weights/smollm2-135m-instruct.gguf");
+    let mut bytes = std::fs::read(cache.join("weights/smollm2-135m-instruct.gguf")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    let run = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env_remove("HONE_WEIGHTS").env("HONE_CACHE", &spoilt);
+        Ran::from(command)
+    };
+    std::fs::write(&weights, &bytes).unwrap();
+    let doctor = run(&["doctor"]);
+    assert_eq!(doctor.code, 7, "{doctor:?}");
+    assert!(doctor.stdout.contains("FAULT  weights") && doctor.stdout.contains("sha256"), "{doctor:?}");
+    std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    run(&["generate", "a form"]).failed(7, "cannot be used", "hone setup");
+}
+
+#[test]
+fn code_7_is_a_workspace_in_use() {
+    let world = World::bare();
+    world.briefs(1, 1);
+    let _held = hone::store::Lock::take(&world.path(".hone/loop.lock")).unwrap();
+    world.fails(&["loop", "--quick"], 7, "in use", "");
+}

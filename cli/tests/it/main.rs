@@ -1,0 +1,14 @@
+//! The `hone` command as people run it: a scratch home, a scratch workspace, real exit codes.
+
+#[cfg(test)]
+mod exits;
+#[cfg(test)]
+mod flow;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod provider;
+#[cfg(test)]
+mod real;

@@ -1,0 +1,108 @@
+//! The agent behind somebody else's endpoint: what it answers, refuses and breaks.
+
+use serde_json::{Value, json};
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
+
+use crate::harness::{Ran, World, cache};
+
+const APP: &str = "import streamlit as st\n\nst.title(\"Contact us\")\nst.write(\"We answer within a day.\")\n\
+    with st.form(\"contact\"):\n    name = st.text_input(\"Name\")\n    email = st.text_input(\"Email\")\n    \
+    sent = st.form_submit_button(\"Send\")\nif sent:\n    st.success(f\"Thank you, {name or email}\")\n";
+
+fn answer(text: &str) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json(json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 90, "completion_tokens": 120, "total_tokens": 210}
+    }))
+}
+
+fn refusal(status: u16, code: &str) -> ResponseTemplate {
+    let error = json!({"message": format!("no: {code}"), "type": "t", "param": null, "code": code});
+    ResponseTemplate::new(status)
+        .set_body_json(json!({ "error": error }))
+        .insert_header("x-should-retry", "false")
+}
+
+async fn provider(template: ResponseTemplate) -> MockServer {
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(template).mount(&server).await;
+    server
+}
+
+fn point(world: &World, base_url: &str) {
+    let row = format!(
+        "[models.fake]\nprovider = \"openai-compatible\"\nbase_url = \"{base_url}/v1\"\nmodel = \"m\"\napi_key_env = \"FAKE_KEY\"\n"
+    );
+    world.write("hone.toml", row);
+}
+
+fn ask(world: &World) -> Ran {
+    let mut command = world.command(&["generate", "a contact form", "--agent", "fake", "--json"]);
+    command.env("FAKE_KEY", "sk-canary");
+    Ran::from(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_6_is_a_provider_that_refuses() {
+    let world = World::bare();
+    let check = async |template: ResponseTemplate, message: &str, hint: &str| {
+        let server = provider(template).await;
+        point(&world, &server.uri());
+        let ran = ask(&world);
+        ran.failed(6, message, hint);
+        assert!(!ran.stderr.contains("sk-canary"), "the key is said: {}", ran.stderr);
+    };
+    check(refusal(401, "invalid_api_key"), "invalid_api_key", "key").await;
+    check(refusal(429, "insufficient_quota"), "insufficient_quota", "").await;
+    check(refusal(403, "training_not_available"), "training_not_available", "").await;
+    check(ResponseTemplate::new(200).set_body_string("<html>hello</html>"), "", "").await;
+    point(&world, "http://127.0.0.1:9");
+    ask(&world).failed(6, "", "");
+    world.fails(&["generate", "a form", "--agent", "fake"], 6, "`FAKE_KEY` is not set", ".env");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_may_stand_in_the_env_file() {
+    let server = provider(answer(&format!("Here it is:\n\n```python\n{APP}```\n"))).await;
+    let world = World::bare();
+    point(&world, &server.uri());
+    world.write(".env", "export FAKE_KEY=\"sk-canary\"\n");
+    let out = world.path("out");
+    let made = world.json(&["generate", "a contact form", "--agent", "fake", "--out", out.to_str().unwrap()]);
+    assert_eq!((&made["model"], &made["usage"]["completion_tokens"]), (&json!("m"), &json!(120)));
+    let written = std::fs::read_to_string(out.join(made["files"][0]["path"].as_str().unwrap())).unwrap();
+    assert_eq!(written.trim(), APP.trim());
+    let request = &server.received_requests().await.unwrap()[0];
+    assert_eq!(request.headers["authorization"], "Bearer sk-canary");
+}
+
+/// A paid answer is on disk before it counts: what was answered once is never asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_paid_once() {
+    let Some(cache) = cache("an_answer_is_paid_once") else { return };
+    let server = provider(answer(&format!("```python\n{APP}```"))).await;
+    let world = World::with_runtime(cache);
+    world.briefs(2, 1);
+    point(&world, &server.uri());
+    let evolve = || {
+        let mut command = world.command(&["evolve", "--agent", "fake", "--drafts", "1", "--json"]);
+        command.env("FAKE_KEY", "sk-canary");
+        let ran = Ran::from(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let last = ran.stdout.lines().last().unwrap().to_owned();
+        serde_json::from_str::<Value>(&last).unwrap()
+    };
+    let first = evolve();
+    assert_eq!((&first["evolutions"], &first["calls"]), (&json!(2), &json!(2)), "{first}");
+    let calls = server.received_requests().await.unwrap().len();
+    assert_eq!(calls, 2);
+    let logs = world.logs();
+    assert!(logs.iter().all(|(_, log)| log["initial_score"].as_f64().unwrap() > 5.0), "{logs:?}");
+    std::fs::remove_dir_all(world.path("data/evolutionary_logs")).unwrap();
+    evolve();
+    assert_eq!(server.received_requests().await.unwrap().len(), calls, "the journal answers");
+    let found =
+        std::process::Command::new("grep").args(["-r", "sk-canary"]).arg(world.root()).output().unwrap();
+    assert!(found.stdout.is_empty(), "the key is on disk");
+}
