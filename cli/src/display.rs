@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hone::event::{Event, Phase};
+use hone::{
+    event::{Event, Phase},
+    text::thousands,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
 
@@ -144,19 +147,6 @@ fn name(phase: Phase) -> &'static str {
     }
 }
 
-/// 1234567 as `1,234,567`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -170,8 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_times_read_well() {
-        assert_eq!([thousands(0), thousands(999), thousands(1_234_567)], ["0", "999", "1,234,567"]);
+    fn times_read_well() {
         assert_eq!([duration(5), duration(65), duration(7265)], ["5 s", "1 min 05 s", "2 h 01 min"]);
     }
 }

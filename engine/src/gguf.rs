@@ -145,7 +145,7 @@ fn tokenizer(container: &Container) -> Result<Tokenizer, LoadError> {
     .map_err(|error| LoadError::Tokenizer(error.to_string()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

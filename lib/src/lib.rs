@@ -8,6 +8,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod store;
+pub mod text;
 
 pub mod runtime;
 

@@ -13,7 +13,12 @@ use hone::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    app::App, config::ServerConfig, disk::Files, engine::Engine, error::ServeError, http,
+    app::App,
+    config::ServerConfig,
+    disk::{Files, Jobs},
+    engine::Engine,
+    error::ServeError,
+    http,
     training::Supervisor,
 };
 
@@ -73,6 +78,7 @@ impl Server {
         let engine = Engine::start(&self.config, shutdown.clone())?;
         let supervisor = Supervisor::new(&self.config);
         Files::new(&self.config.root).clean();
+        Jobs::new(&self.config.root).clean();
         let app = Arc::new(App::new(self.config, engine, supervisor.clone()));
         let stop = shutdown.clone();
         let server = axum::serve(self.listener, http::router(app))

@@ -1,9 +1,8 @@
 use clap::Args;
-use hone::{error::Kind, finetune, model::wire::Job};
+use hone::{error::Kind, finetune, model::wire::Job, text::thousands};
 
 use crate::{
     context::Context,
-    display::thousands,
     error::{CommandError, Exit, Result},
     models::Models,
 };

@@ -76,7 +76,7 @@ fn commands() -> Vec<String> {
 
 fn jobs(world: &World) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(world.path(".hone/server/jobs")) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.join("job.json").exists()).collect()
 }
 
 fn lines(path: &std::path::Path) -> usize {

@@ -158,7 +158,7 @@ pub fn fingerprint(weights: &Weights, examples: &[Example], options: &Options) -
         example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
         example.trained.iter().for_each(|flag| hash.update([u8::from(*flag)]));
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::gguf::hex(&hash.finalize()))
 }
 
 fn hash_sample(hash: &mut Sha256, matrix: &Matrix) {

@@ -34,8 +34,7 @@ impl BriefId {
 
     /// An id from the first words of a description and a hash of all of it: the same text gets the same id.
     pub fn from_description(description: &str) -> Self {
-        let hash: String =
-            Sha256::digest(description).iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        let hash = crate::text::hex(&Sha256::digest(description)[..HASH_BYTES]);
         Self(format!("{}-{hash}", slug(description)))
     }
 

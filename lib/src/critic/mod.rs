@@ -339,7 +339,7 @@ fn fingerprint(candidate: &Candidate) -> String {
             hash.update(part);
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::text::hex(&hash.finalize())
 }
 
 fn millis(since: Instant) -> u64 {

@@ -212,7 +212,7 @@ fn prompt_sha256() -> String {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::text::hex(&Sha256::digest(bytes))
 }
 
 /// Rows as JSON lines. Strings and numbers always become JSON.

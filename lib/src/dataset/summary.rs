@@ -74,7 +74,10 @@ impl Summary {
         }
         line(&mut text, format_args!("Preference pairs: {preference}"));
         line(&mut text, format_args!("Format: JSONL, OpenAI chat fine-tuning"));
-        line(&mut text, format_args!("Tokens: {} per epoch (o200k_base)", grouped(self.tokens)));
+        line(
+            &mut text,
+            format_args!("Tokens: {} per epoch (o200k_base)", crate::text::thousands(self.tokens as u64)),
+        );
         self.write_dropped(&mut text);
         text.push('\n');
         for (label, key) in [
@@ -110,19 +113,6 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "{line}");
 }
 
-/// 1234567 as `1,234,567`.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn size(bytes: usize) -> String {
     match bytes {
         0..1_000 => format!("{bytes} bytes"),
@@ -136,8 +126,7 @@ mod unit_tests {
     use super::*;
 
     #[test]
-    fn numbers_for_people() {
-        assert_eq!([grouped(7), grouped(1000), grouped(1234567)], ["7", "1,000", "1,234,567"]);
+    fn sizes_for_people() {
         assert_eq!([size(999), size(2_300), size(2_300_000)], ["999 bytes", "2.3 kB", "2.3 MB"]);
     }
 }

@@ -97,7 +97,7 @@ pub fn key(endpoint: &str, dataset: &Path, options: &Options) -> Result<String, 
     let options = Options { validation: None, ..options.clone() };
     let rest = serde_json::json!([endpoint, options]);
     hash.update(rest.to_string());
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::text::hex(&hash.finalize()))
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

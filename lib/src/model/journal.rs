@@ -118,11 +118,7 @@ fn read(path: &Path) -> Option<Entry> {
 
 fn key(endpoint: &str, request: &Value, sample: &str) -> String {
     let asked = serde_json::json!([endpoint, canonical(request), sample]).to_string();
-    let mut key = String::with_capacity(64);
-    for byte in Sha256::digest(asked) {
-        key.push_str(&format!("{byte:02x}"));
-    }
-    key
+    crate::text::hex(&Sha256::digest(asked))
 }
 
 /// The value with every object's keys in order.

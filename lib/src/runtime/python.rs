@@ -41,7 +41,7 @@ pub fn is_ready(venv: &Path) -> bool {
 }
 
 fn requirements_hash() -> String {
-    super::weights::hex(&Sha256::digest(REQUIREMENTS))
+    crate::text::hex(&Sha256::digest(REQUIREMENTS))
 }
 
 fn packages() -> usize {

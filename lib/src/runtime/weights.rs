@@ -52,11 +52,6 @@ pub fn gguf(machine: &Machine) -> PathBuf {
         .unwrap_or_else(|| machine.cache.join("weights").join(format!("{BASE_MODEL}.gguf")))
 }
 
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// Sha256 of a file in lower-case hexadecimal.
 pub fn sha256_of(path: &Path) -> Result<String, StoreError> {
     let fail = |e| StoreError::new("read", path, e);
@@ -65,7 +60,7 @@ pub fn sha256_of(path: &Path) -> Result<String, StoreError> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(fail)? {
-            0 => return Ok(hex(&hasher.finalize())),
+            0 => return Ok(crate::text::hex(&hasher.finalize())),
             n => hasher.update(&buffer[..n]),
         }
     }

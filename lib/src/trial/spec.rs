@@ -63,7 +63,7 @@ impl TrialSpec {
         let asked = Self { id: String::new(), deployed: None, ..self.clone() };
         // A struct of plain data always serialises; field order is fixed by its declaration.
         let text = serde_json::to_string(&(asked, critic::VERSION, crate::agent::SYSTEM)).unwrap_or_default();
-        hex(&Sha256::digest(text))
+        crate::text::hex(&Sha256::digest(text))
     }
 
     /// The sampling seed of one brief's `sample`, the same for every arm; below 2^31, as some providers want an int32.
@@ -104,10 +104,6 @@ impl TrialSpec {
         }
         Ok(())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// `spec.json`: the spec and its hash.

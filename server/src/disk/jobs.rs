@@ -15,11 +15,13 @@ use hone::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{folder_names, read_json};
+use super::{clean, folder_names, read_json};
 use crate::{config::BaseModel, ids};
 
 const FORMAT: &str = "hone.job";
 const VERSION: u32 = 1;
+/// Starts the name of a folder that is not a job yet; such names are not listed.
+const MAKING: &str = ".new-";
 
 /// A job and how to run it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,11 +71,19 @@ impl Jobs {
         JobFolder { path: self.folder.join(id) }
     }
 
-    /// Makes a job's folder. The job exists from the moment its record does, with the first line of its history.
+    /// Makes a job's folder, whole or not at all, with the first line of its history.
     pub fn create(&self, record: &JobRecord) -> Result<(), StoreError> {
-        let folder = self.folder(&record.job.id);
-        folder.event(Level::Info, format!("Created fine-tuning job: {}", record.job.id))?;
-        folder.write(record)
+        let id = &record.job.id;
+        let made = self.folder(&format!("{MAKING}{id}"));
+        made.event(Level::Info, format!("Created fine-tuning job: {id}"))?;
+        made.write(record)?;
+        let folder = self.folder(id).path;
+        fs::rename(&made.path, &folder).map_err(|e| StoreError::new("write", folder, e))
+    }
+
+    /// Removes what a killed server was about to create. Nobody else may be creating.
+    pub fn clean(&self) {
+        clean(&self.folder, MAKING);
     }
 
     /// All jobs, newest first. A folder that cannot be read is left out and logged.

@@ -9,8 +9,7 @@ pub const BASE_LEARNING_RATE: f64 = 1e-3;
 
 /// Every "auto" settled, for a file of `examples` rows.
 ///
-/// Epochs follow OpenAI's published rule; the batch is 4 for all but very small and very large files; the multiplier
-/// is 1.
+/// Epochs and batch follow OpenAI's published rules; the multiplier is 1.
 pub fn settle(asked: Hyperparameters, examples: usize) -> Hyperparameters {
     Hyperparameters {
         n_epochs: Setting::Is(asked.n_epochs.or(auto_epochs(examples))),

@@ -18,6 +18,9 @@ use tempfile::TempDir;
 
 pub const BASE: &str = "tiny";
 
+/// Only so that a test that hangs ends: how long training takes is no test's business.
+const WAIT: Duration = Duration::from_secs(900);
+
 /// The model file that all tests share; written once.
 static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -108,9 +111,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), look)
-            .await
-            .expect("the job comes to what was waited for")
+        tokio::time::timeout(WAIT, look).await.expect("the job comes to what was waited for")
     }
 
     /// Waits until a job has trained some steps.
@@ -120,7 +121,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), look).await.expect("the job gets that far");
+        tokio::time::timeout(WAIT, look).await.expect("the job gets that far");
     }
 
     /// Steps of the job's metrics events, oldest first.

@@ -189,7 +189,9 @@ impl Records {
             );
         }
         if let Some(label) = &self.download {
-            lines.add(0, format!("st.download_button({}, str({from}))", quoted(label)));
+            let values = "\",\".join(map(str, row.values()))";
+            let text = format!("\"\\n\".join({values} for row in {from})");
+            lines.add(0, format!("st.download_button({}, {text}, \"rows.csv\")", quoted(label)));
         }
     }
 }
