@@ -6,6 +6,7 @@ use hone::{
     cancel::Cancel,
     config::{self, Loaded, Settings},
     event::Events,
+    registry::Registry,
     runtime::Machine,
     store::Workspace,
 };
@@ -45,6 +46,17 @@ impl Context {
 
     pub fn settings(&self, flags: &[(&str, String)]) -> Result<Settings> {
         Ok(self.load_settings(flags)?.settings)
+    }
+
+    /// The registry; lines that a killed process spoilt are warned of.
+    pub fn registry(&self) -> Result<Registry> {
+        let registry = Registry::open(&self.workspace.registry())?;
+        for line in registry.unreadable() {
+            let hint =
+                "`hone models` shows which model is deployed; deploy again if it is not the one you meant";
+            self.events.warn(format!("`{}` {line}", self.workspace.registry().display()), Some(hint.into()));
+        }
+        Ok(registry)
     }
 
     /// A key from the environment, or from `.env` in the workspace.

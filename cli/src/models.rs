@@ -10,10 +10,10 @@ use hone::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
     },
-    registry::Registry,
     runtime::BASE_MODEL,
 };
-use hone_server::LocalServer;
+use hone_server::{ALIAS, LocalServer};
+use tokio::task::JoinHandle;
 
 use crate::{
     commands::serve,
@@ -24,9 +24,6 @@ use crate::{
 /// In the id of every model that the local server tuned.
 const LOCAL_MARK: &str = ":local:";
 
-/// The alias that always means the champion.
-pub const ALIAS: &str = "ui-agent";
-
 /// Models by name. The local server is started when the first name needs it, unless one runs on this workspace already.
 pub struct Models<'a> {
     context: &'a Context,
@@ -36,8 +33,14 @@ pub struct Models<'a> {
 
 struct Local {
     client: Client,
-    /// Ours to close; none when another process serves the workspace.
-    server: Option<LocalServer>,
+    server: Serving,
+}
+
+/// Who serves the workspace.
+enum Serving {
+    Ours(LocalServer),
+    /// Another process; should it end before we do, this task serves on at the same address.
+    Theirs(JoinHandle<Option<LocalServer>>),
 }
 
 impl<'a> Models<'a> {
@@ -76,7 +79,13 @@ impl<'a> Models<'a> {
         if let Some(local) = &self.local {
             return Ok(local.client.clone());
         }
-        let (base_url, server) = serve::find_or_start(self.context).await?;
+        let (base_url, server) = match serve::find_or_start(self.context).await? {
+            (base_url, Some(server)) => (base_url, Serving::Ours(server)),
+            (base_url, None) => {
+                let watch = serve::take_over(serve::config(self.context)?, base_url.clone());
+                (base_url, Serving::Theirs(tokio::spawn(watch)))
+            }
+        };
         let key = self.context.secret(serve::API_KEY).map(Secret::new);
         let endpoint = Endpoint::local(base_url).with_key(key);
         let client = Client::new(endpoint)?.cancelled_by(self.context.cancel.clone());
@@ -86,7 +95,15 @@ impl<'a> Models<'a> {
 
     /// Stops the server if it is ours. Training goes on in its own process.
     pub async fn close(self) {
-        if let Some(server) = self.local.and_then(|local| local.server) {
+        let server = match self.local.map(|local| local.server) {
+            Some(Serving::Ours(server)) => Some(server),
+            Some(Serving::Theirs(watch)) => {
+                watch.abort();
+                watch.await.ok().flatten()
+            }
+            None => None,
+        };
+        if let Some(server) = server {
             // A server that fails while it closes has nothing left to lose.
             let _ = server.stop().await;
         }
@@ -94,7 +111,7 @@ impl<'a> Models<'a> {
 
     /// The champion, or the base model until one is deployed.
     pub fn champion(&self) -> Result<String> {
-        let registry = Registry::open(&self.context.workspace.registry())?;
+        let registry = self.context.registry()?;
         Ok(registry.champion().map_or_else(|| self.base(), str::to_owned))
     }
 
@@ -170,7 +187,25 @@ impl<'a> Models<'a> {
             None => None,
         };
         let endpoint = Endpoint { timeout: Duration::from_secs(600), ..Endpoint::new(name, base_url) };
-        Ok(Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone()))
+        let client =
+            Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone());
+        self.afford(name, &client)?;
+        Ok(client)
+    }
+
+    /// Calls on this machine are free. Others are not counted yet, so a budget of 0 forbids them and any other is warned of.
+    fn afford(&self, name: &str, client: &Client) -> Result<()> {
+        if client.is_local() {
+            return Ok(());
+        }
+        if self.settings.budget.usd == 0.0 {
+            let message = format!("`models.{name}` is not on this machine, and the budget is 0");
+            return Err(CommandError::new(Kind::Budget, message)
+                .hint("set `usd` under `[budget]`, or use the local model"));
+        }
+        let hint = "set a limit at the provider; with `usd = 0` under `[budget]` no such call is made";
+        self.context.events.warn(format!("what `models.{name}` costs is not counted"), Some(hint.into()));
+        Ok(())
     }
 }
 

@@ -17,5 +17,5 @@ mod training;
 pub use app::ALIAS;
 pub use config::{BaseModel, Champion, ServerConfig};
 pub use error::ServeError;
-pub use serve::{LocalServer, Server, running, spawn_local};
+pub use serve::{LocalServer, Server, running, spawn_at, spawn_local};
 pub use training::run_training_child;

@@ -151,7 +151,14 @@ impl Drop for LocalServer {
 /// # Errors
 /// When another server runs on the folder (its address is in the error), or no port can be had.
 pub async fn spawn_local(config: ServerConfig) -> Result<LocalServer, ServeError> {
-    let address = "127.0.0.1:0";
+    spawn_at(config, "127.0.0.1:0").await
+}
+
+/// [`spawn_local`] at an address of its own, for whoever takes over from a server that ended while it was in use.
+///
+/// # Errors
+/// When another server runs on the folder, or has the address.
+pub async fn spawn_at(config: ServerConfig, address: &str) -> Result<LocalServer, ServeError> {
     let listen = |source| ServeError::Listen { address: address.into(), source };
     let server = Server::open(config, TcpListener::bind(address).await.map_err(listen)?)?;
     let (base_url, stop) = (server.url.clone(), Cancel::new());

@@ -1,7 +1,7 @@
 use clap::Args;
 use hone::{
     error::Kind,
-    registry::{Deployment, Entry, Registry, TrialResult},
+    registry::{Deployment, Entry, TrialResult},
     trial,
 };
 
@@ -51,14 +51,16 @@ pub fn execute(args: &Deploy, context: &Context) -> Result<Entry> {
         return Err(CommandError::new(Kind::Input, "no trial names a model to deploy")
             .hint("run `hone test`, or name a model: `hone deploy MODEL --force`"));
     };
+    let origin = hone::finetune::origin(&context.workspace, &model);
+    let (job, dataset_sha256) = origin.unzip();
     let deployment = Deployment {
         model,
         trial: tested.as_ref().map(TrialResult::from),
-        dataset_sha256: None,
-        job: hone::finetune::last_job(&context.workspace),
+        dataset_sha256,
+        job,
         force: args.force,
         reason: args.reason.clone(),
     };
-    let mut registry = Registry::open(&context.workspace.registry())?;
+    let mut registry = context.registry()?;
     Ok(registry.deploy(deployment, jiff::Timestamp::now())?)
 }

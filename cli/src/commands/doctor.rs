@@ -1,7 +1,12 @@
 use clap::Args;
-use hone::runtime::{self, Report};
+use hone::{
+    critic,
+    error::Explain,
+    runtime::{self, Check, Report},
+};
 
 use crate::{
+    commands::evolve,
     context::Context,
     error::{Exit, Result},
 };
@@ -14,9 +19,22 @@ pub async fn run(_: &Doctor, context: &Context) -> Result {
     let settings = context.settings(&[]).map_err(|e| e.message);
     let settings = settings.as_ref().map_err(Clone::clone);
     let subject = runtime::Doctor { machine: &context.machine, workspace: &context.workspace, settings };
-    let report = runtime::doctor(&subject).await;
+    let mut report = runtime::doctor(&subject).await;
+    report.push(app_check(context).await);
     context.answer(&report, || text(&report))?;
     Ok(if report.ok { Exit::Ok } else { Exit::Environment })
+}
+
+/// The whole way of a candidate: a trivial app, run as every candidate is.
+async fn app_check(context: &Context) -> Check {
+    match critic::probe(&evolve::critic_runtime(context)).await {
+        Ok(found) => {
+            let streamlit = found.versions.get("streamlit").map_or("unknown", String::as_str);
+            let seconds = (found.start_ms + found.first_ms) as f64 / 1000.0;
+            Check::well("app in the sandbox", format!("Streamlit {streamlit} answers after {seconds:.1} s"))
+        }
+        Err(e) => Check::fault("app in the sandbox", e.to_string(), e.hint().unwrap_or_default()),
+    }
 }
 
 fn text(report: &Report) -> String {

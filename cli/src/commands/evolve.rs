@@ -4,10 +4,9 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::Critic,
+    critic::{Critic, CriticOptions, CriticRuntime},
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
-    registry::Registry,
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -62,7 +61,7 @@ impl Evolve {
     fn round(&self, context: &Context) -> Result<u32> {
         Ok(match self.round {
             Some(round) => round,
-            None => Registry::open(&context.workspace.registry())?.deployments() as u32 + 1,
+            None => context.registry()?.deployments() as u32 + 1,
         })
     }
 
@@ -154,17 +153,17 @@ const BRIEFS_AT_ONCE: usize = 32;
 
 /// The critic at the level that the machine allows, or static on explicit request.
 pub async fn open_critic(context: &Context, static_only: bool) -> Result<Critic> {
-    let runtime = context.machine.runtime();
-    if !static_only && !runtime.is_ready() {
+    if !static_only && !context.machine.runtime().is_ready() {
         hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
     }
-    let parts = hone::critic::CriticRuntime {
-        python: runtime.python(),
-        ruff: runtime.ruff(),
-        bwrap: context.machine.bubblewrap(),
-    };
-    let options = hone::critic::CriticOptions { static_only, ..Default::default() };
-    Ok(Critic::open(parts, options, &context.cancel).await?)
+    let options = CriticOptions { static_only, ..Default::default() };
+    Ok(Critic::open(critic_runtime(context), options, &context.cancel).await?)
+}
+
+/// What the critic needs of this machine.
+pub fn critic_runtime(context: &Context) -> CriticRuntime {
+    let runtime = context.machine.runtime();
+    CriticRuntime { python: runtime.python(), ruff: runtime.ruff(), bwrap: context.machine.bubblewrap() }
 }
 
 fn text(summary: &Summary, context: &Context) -> String {

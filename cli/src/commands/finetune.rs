@@ -1,11 +1,21 @@
+use std::path::Path;
+
 use clap::Args;
 use hone::{
     config::{Auto, Settings},
+    dataset::check::{self, Severity},
+    error::Kind,
     finetune::{self, Options},
     model::wire::{Hyperparameters, Job, Setting},
+    store,
 };
 
-use crate::{commands::status, context::Context, error::Result, models::Models};
+use crate::{
+    commands::status,
+    context::Context,
+    error::{CommandError, Result},
+    models::Models,
+};
 
 /// Upload the dataset, train, and follow the job to its end
 ///
@@ -63,10 +73,38 @@ pub async fn execute(
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),
     };
     let dataset = context.workspace.dataset();
+    check(&dataset)?;
+    // Two at once would both find no job and start one each.
+    let lock = store::Lock::take(&context.workspace.lock("finetune"))?;
     let started = finetune::start(&client, &context.workspace, &dataset, &options, &context.events).await?;
+    drop(lock);
     if args.detach {
         return Ok(started.job);
     }
     Ok(finetune::follow(&client, &context.workspace, &started.job.id, &context.events, &context.cancel)
         .await?)
+}
+
+/// Problems that are listed; the rest is counted.
+const LISTED: usize = 10;
+
+/// What a provider would refuse is said before anything is uploaded, with its line.
+fn check(path: &Path) -> Result<()> {
+    // A file that is missing or too short is told apart later.
+    let Ok(text) = store::read_text(path) else { return Ok(()) };
+    let report = check::check(&text);
+    let faults: Vec<_> =
+        report.problems.iter().filter(|p| p.severity == Severity::Error && p.line.is_some()).collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let mut message = format!("`{}` would be refused:", path.display());
+    for fault in faults.iter().take(LISTED) {
+        message.push_str(&format!("\n  {fault}"));
+    }
+    if faults.len() > LISTED {
+        message.push_str(&format!("\n  and {} more", faults.len() - LISTED));
+    }
+    Err(CommandError::new(Kind::Input, message)
+        .hint("mend these lines; `hone prepare` writes a file without such faults"))
 }

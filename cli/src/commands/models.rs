@@ -1,7 +1,5 @@
-use clap::Args;
-use hone::registry::Registry;
-
 use crate::{context::Context, error::Result, models};
+use clap::Args;
 
 /// List the models that are known: local, tuned, and the rows of the settings
 #[derive(Debug, Args)]
@@ -17,7 +15,7 @@ pub async fn run(_: &Models, context: &Context) -> Result {
     };
     known.close().await;
     let local = local?;
-    let deployed = Registry::open(&context.workspace.registry())?.champion().is_some();
+    let deployed = context.registry()?.champion().is_some();
     let value = serde_json::json!({ "champion": champion, "local": local, "rows": settings.models });
     context.answer(&value, || {
         let mut lines: Vec<String> = local

@@ -1,5 +1,5 @@
 use clap::Args;
-use hone::{registry::Registry, runtime::BASE_MODEL};
+use hone::runtime::BASE_MODEL;
 
 use crate::{context::Context, error::Result};
 
@@ -12,7 +12,7 @@ pub struct Rollback {
 }
 
 pub fn run(args: &Rollback, context: &Context) -> Result {
-    let mut registry = Registry::open(&context.workspace.registry())?;
+    let mut registry = context.registry()?;
     let entry = registry.rollback(&args.reason, jiff::Timestamp::now())?;
     let model = entry.model.as_deref().unwrap_or(BASE_MODEL);
     context.answer(&entry, || format!("`ui-agent` is `{model}` again"))

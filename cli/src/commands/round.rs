@@ -39,9 +39,6 @@ pub struct Loop {
     /// Passes over the data
     #[arg(long, value_name = "N")]
     n_epochs: Option<u32>,
-    /// Score without running anything, where there is no sandbox
-    #[arg(long)]
-    static_only: bool,
 }
 
 /// How large a turn is.
@@ -119,7 +116,7 @@ async fn rounds(args: &Loop, context: &Context, settings: &Settings, models: &mu
     let mut exit = Exit::Ok;
     for number in 1..=args.rounds {
         let round = open_round(number, args, context, settings, models)?;
-        exit = turn(round, args, context, settings, models).await?;
+        exit = turn(round, context, settings, models).await?;
     }
     Ok(exit)
 }
@@ -146,7 +143,7 @@ fn open_round(
     }
     let champion = models.champion()?;
     let agent = match settings.agent.model.as_str() {
-        crate::models::ALIAS => champion.clone(),
+        hone_server::ALIAS => champion.clone(),
         other => other.to_owned(),
     };
     let seen = brief::load(&context.workspace.train_briefs())?.into_iter().map(|b| b.kind).collect();
@@ -159,13 +156,7 @@ fn open_round(
 }
 
 /// One round, phase after phase.
-async fn turn(
-    mut round: Round,
-    args: &Loop,
-    context: &Context,
-    settings: &Settings,
-    models: &mut Models<'_>,
-) -> Result {
+async fn turn(mut round: Round, context: &Context, settings: &Settings, models: &mut Models<'_>) -> Result {
     if let Some(result) = &round.result {
         return Ok(again(round.round, result, context));
     }
@@ -175,7 +166,6 @@ async fn turn(
         drafts: size.drafts,
         agent: Some(round.agent.clone()),
         round: Some(round.round),
-        static_only: args.static_only,
         ..Default::default()
     };
     let settings = &Settings {
@@ -201,7 +191,6 @@ async fn turn(
         drawn: Some(round.heldout.clone()),
         champion: Some(round.champion.clone()),
         samples: size.samples,
-        static_only: args.static_only,
         ..Default::default()
     };
     let outcome = test::execute(&test, context, settings, models).await?;

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use hone::{error::Kind, model::client::Secret, registry::Registry, runtime::BASE_MODEL};
@@ -35,7 +35,8 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
         CommandError::new(Kind::Environment, format!("cannot listen on `{address}`: {e}"))
             .hint("choose another port with `--port N`; `--port 0` takes a free one")
     })?;
-    let config = ServerConfig { api_key: args.api_key.clone().map(Secret::new), ..config(context)? };
+    let api_key = args.api_key.clone().or_else(|| context.secret(API_KEY)).map(Secret::new);
+    let config = ServerConfig { api_key, ..config(context)? };
     let server = Server::open(config, listener)?;
     let base_url = server.base_url();
     if context.global.json {
@@ -59,6 +60,23 @@ pub async fn find_or_start(context: &Context) -> Result<(String, Option<LocalSer
     Ok((server.base_url.clone(), Some(server)))
 }
 
+/// How often a borrowed server is looked at; the client asks again for longer than that.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits until nobody listens at the address of another process's server, then serves there. None when it is no address.
+pub async fn take_over(config: ServerConfig, base_url: String) -> Option<LocalServer> {
+    let address = base_url.strip_prefix("http://")?.strip_suffix("/v1")?.to_owned();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if tokio::net::TcpStream::connect(&address).await.is_ok() {
+            continue;
+        }
+        if let Ok(server) = hone_server::spawn_at(config.clone(), &address).await {
+            return Some(server);
+        }
+    }
+}
+
 async fn prepare_weights(context: &Context) -> Result<()> {
     if !context.machine.runtime().gguf.is_file() {
         hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
@@ -71,10 +89,11 @@ async fn prepare_weights(context: &Context) -> Result<()> {
             None => "delete the file and run `hone setup`",
         };
         CommandError::new(Kind::Environment, message).hint(hint)
-    })
+    })?;
+    Ok(hone::runtime::same_weights(&path, &context.workspace.weights())?)
 }
 
-fn config(context: &Context) -> Result<ServerConfig> {
+pub fn config(context: &Context) -> Result<ServerConfig> {
     let program = std::env::current_exe().map_err(|e| CommandError::new(Kind::Environment, e.to_string()))?;
     let models = vec![BaseModel { id: BASE_MODEL.into(), path: context.machine.runtime().gguf }];
     let trainer = vec![program.into_os_string(), "train-child".into()];

@@ -35,7 +35,9 @@ async fn execute(args: &Status, context: &Context, models: &mut Models<'_>) -> R
             finetune::follow(&client, &context.workspace, &id, &context.events, &context.cancel).await?
         );
     }
-    Ok(client.job(&id).await?)
+    let job = client.job(&id).await?;
+    finetune::keep_model(&job, &context.workspace)?;
+    Ok(job)
 }
 
 /// The job that was named, or the last one of the workspace.

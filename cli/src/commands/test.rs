@@ -5,6 +5,7 @@ use hone::{
     agent::{self, Agent},
     brief::{self, Brief},
     config::Settings,
+    dataset,
     error::Kind,
     finetune,
     model::wire::JobEvent,
@@ -86,6 +87,7 @@ pub async fn execute(
 ) -> Result<Outcome> {
     let tuned = tuned_model(args, context)?;
     let spec = spec(args, context, settings, models, tuned)?;
+    refuse_trained(&spec.briefs, context)?;
     let opened = Trial::open(&context.workspace.trials(), &spec)?;
     // Every arm is asked where the tuned model was trained: the base, too, is the one that training started from.
     let mut agents: Vec<Agent> = Vec::new();
@@ -116,7 +118,7 @@ pub async fn execute(
     let (trial, rows) = run?;
     let mut summary = trial::summarise(trial.spec(), &rows);
     let extras = Extras {
-        loss: loss_curve(context, models).await,
+        loss: loss_curve(&spec, context, models).await,
         made_at: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string(),
         ..Extras::default()
     };
@@ -179,6 +181,21 @@ fn seen_kinds(context: &Context) -> Result<BTreeSet<String>> {
     Ok(briefs.into_iter().map(|brief| brief.kind).collect())
 }
 
+/// A model that is asked what it was taught proves nothing.
+fn refuse_trained(briefs: &[Brief], context: &Context) -> Result<()> {
+    let trained = dataset::trained_on(&context.workspace, briefs)?;
+    let Some(first) = trained.first() else { return Ok(()) };
+    let message = format!(
+        "{} of {} held-out briefs were trained on, `{}` among them",
+        trained.len(),
+        briefs.len(),
+        first.id
+    );
+    Err(CommandError::new(Kind::Input, message).hint(
+        "test on briefs of other families than those of the dataset, or run `hone prepare` to drop its rows",
+    ))
+}
+
 /// The held-out briefs, or a draw of them of which a third is of unseen kinds.
 pub fn heldout(
     file: Option<&std::path::Path>,
@@ -213,9 +230,10 @@ fn drawn(ids: &[String], context: &Context) -> Result<Vec<Brief>> {
         .collect()
 }
 
-/// Loss by step of the workspace's last job; empty when it cannot be had: a report without a curve is still a report.
-async fn loss_curve(context: &Context, models: &mut Models<'_>) -> Vec<LossPoint> {
-    let Some(job) = finetune::last_job(&context.workspace) else { return Vec::new() };
+/// Loss by step of the job that made the tuned model; empty when it cannot be had: a report without a curve is still a report.
+async fn loss_curve(spec: &TrialSpec, context: &Context, models: &mut Models<'_>) -> Vec<LossPoint> {
+    let model = spec.arm(Arm::TUNED).map(|arm| arm.model.as_str()).unwrap_or_default();
+    let Some((job, _)) = finetune::origin(&context.workspace, model) else { return Vec::new() };
     let Ok((client, _)) = models.trainer().await else { return Vec::new() };
     let Ok(events) = client.events(&job, None).await else { return Vec::new() };
     let mut points: Vec<LossPoint> = events.iter().filter_map(loss_point).collect();

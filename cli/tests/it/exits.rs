@@ -1,6 +1,11 @@
 //! Every exit code of `docs/exit-codes.md`, and what is said with it.
 
-use std::path::Path;
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -94,13 +99,11 @@ fn code_3_is_a_phase_without_what_it_needs() {
 }
 
 #[test]
-fn code_3_is_a_job_that_failed_for_its_data() {
+fn code_3_is_a_dataset_that_would_be_refused() {
     let world = World::bare();
     world.write(DATASET, dataset(9) + "{\"messages\": [{\"role\": \"wizard\", \"content\": \"hm\"}]}\n");
-    let ran = world.fails(&["finetune"], 3, "failed", "hone prepare");
-    assert!(ran.stderr.contains("line 10"), "the message names the line: {}", ran.stderr);
-    let job = world.json(&["status"]);
-    assert_eq!(job["status"], "failed", "{job}");
+    world.fails(&["finetune"], 3, "line 10: ", "hone prepare");
+    world.fails(&["status"], 3, "has started no job", "");
     assert!(world.read(DATASET).contains("wizard"), "nothing is lost");
 }
 
@@ -120,6 +123,59 @@ fn code_4_is_a_critique_below_the_threshold() {
     assert_eq!(value[0]["level"], "static");
     for key in ["path", "score", "sub_scores", "caps", "issues", "sandbox_level", "critic", "took_ms"] {
         assert!(!value[0][key].is_null(), "{key} in {value}");
+    }
+}
+
+#[test]
+fn code_5_is_a_budget_of_nothing() {
+    let world = World::bare();
+    let row =
+        "[models.far]\nprovider = \"openai-compatible\"\nbase_url = \"http://192.0.2.1/v1\"\nmodel = \"m\"\n";
+    world.write("hone.toml", format!("[budget]\nusd = 0\n{row}"));
+    world.fails(&["generate", "a form", "--agent", "far"], 5, "the budget is 0", "[budget]");
+}
+
+#[test]
+fn code_130_is_a_run_that_was_stopped() {
+    let Some(cache) = cache("code_130_is_a_run_that_was_stopped") else { return };
+    let world = World::with_runtime(cache);
+    world.briefs(20, 1);
+    let mut child = world.command(&["evolve"]).stderr(Stdio::piped()).spawn().unwrap();
+    while world.logs().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("finished evolutions are kept") && said.contains("hint: "), "{said}");
+}
+
+/// One command's server is another's: when the first ends, the second goes on.
+#[test]
+fn a_borrowed_server_is_taken_over() {
+    let world = World::bare();
+    world.write("hone.toml", "[agent]\nmax_tokens = 1500\n");
+    let mut serving = world.command(&["serve", "--port", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let asking: Vec<_> = (0..3)
+        .map(|n| {
+            world
+                .command(&["generate", &format!("form {n}"), "--json"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(300));
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    for child in asking {
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     }
 }
 

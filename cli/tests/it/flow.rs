@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{DATASET, World, cache};
+use crate::harness::{DATASET, Ran, World, cache};
 
 const LOOP: [&str; 6] = ["loop", "--quick", "--limit", "12", "--heldout", "6"];
 
@@ -28,6 +28,7 @@ fn the_loop_and_all_that_follows_it() {
     deployed(&world, &tuned, summary["verdict"] == "promote");
     served(&world, &tuned);
     taken_back(&world);
+    kept_apart(&world);
 }
 
 /// The summary of a first run, which ends with its verdict's code.
@@ -191,6 +192,21 @@ fn ask(address: &str, key: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
+}
+
+/// What would spoil the numbers is refused.
+fn kept_apart(world: &World) {
+    world.fails(
+        &["test", "--briefs", world.path("briefs/train.jsonl").to_str().unwrap()],
+        3,
+        "were trained on",
+        "other families",
+    );
+    let mut other = world.command(&["generate", "a form"]);
+    let weights = world.path("other.gguf");
+    hone_engine::model::Model::random_tiny(2).save(&weights).unwrap();
+    other.env("HONE_WEIGHTS", &weights);
+    Ran::from(other).failed(3, "other weights", "-C DIR");
 }
 
 fn taken_back(world: &World) {

@@ -11,7 +11,7 @@ use crate::{
         client::{Client, ModelError},
         wire::{Job, JobEvent, JobStatus},
     },
-    store::{Workspace, write_atomic},
+    store::{StoreError, Workspace, write_atomic},
 };
 
 /// Between two looks at a job on this machine, and at a provider's.
@@ -107,10 +107,23 @@ fn told(job: &Job, event: &JobEvent) -> Event {
     }
 }
 
+/// Writes a job's model down as the workspace's, if the job has made one and is the one that was started last.
+pub fn keep_model(job: &Job, workspace: &Workspace) -> Result<(), StoreError> {
+    match &job.fine_tuned_model {
+        Some(model) if job.status == JobStatus::Succeeded => {
+            if super::last_job(workspace).is_none_or(|last| last == job.id) {
+                write_atomic(&workspace.tuned_model_id(), format!("{model}\n").as_bytes())?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn over(job: Job, workspace: &Workspace, local: bool) -> Result<Job, FinetuneError> {
     match (&job.status, &job.fine_tuned_model) {
-        (JobStatus::Succeeded, Some(model)) => {
-            write_atomic(&workspace.tuned_model_id(), format!("{model}\n").as_bytes())?;
+        (JobStatus::Succeeded, Some(_)) => {
+            keep_model(&job, workspace)?;
             Ok(job)
         }
         (JobStatus::Cancelled, _) => Err(FinetuneError::JobCancelled { job: job.id }),

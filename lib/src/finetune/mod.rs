@@ -9,7 +9,7 @@ mod follow;
 mod state;
 
 pub use error::FinetuneError;
-pub use follow::follow;
+pub use follow::{follow, keep_model};
 
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ use crate::{
         client::Client,
         wire::{Hyperparameters, Job, JobRequest, JobStatus, Method},
     },
-    store::{StoreError, Workspace},
+    store::{StoreError, Workspace, read_text},
 };
 
 /// Fewest examples that providers take.
@@ -86,6 +86,7 @@ pub async fn start(
         state.validation_file =
             Some(uploaded(client, state.validation_file.take(), validation, events).await?);
     }
+    state.dataset_sha256 = Some(state::sha256_of(dataset)?);
     state.write(&path)?;
     let job = client.create_job(&request(&state, options), &state.idempotency_key).await?;
     state.job = Some(job.id.clone());
@@ -97,6 +98,13 @@ pub async fn start(
 /// The job that this workspace started last, if any.
 pub fn last_job(workspace: &Workspace) -> Option<String> {
     State::read(&workspace.finetune())?.job
+}
+
+/// Where a tuned model came from: the job, and the sha256 of its dataset. Known for the model of the last job.
+pub fn origin(workspace: &Workspace, model: &str) -> Option<(String, String)> {
+    let state = State::read(&workspace.finetune())?;
+    let last = read_text(&workspace.tuned_model_id()).ok()?;
+    (last.trim() == model).then_some((state.job?, state.dataset_sha256?))
 }
 
 fn request(state: &State, options: &Options) -> JobRequest {

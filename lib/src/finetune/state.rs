@@ -23,6 +23,9 @@ pub struct State {
     pub key: String,
     /// On disk before the job is created, so that asking again finds the same job.
     pub idempotency_key: String,
+    /// Of the file that was uploaded.
+    #[serde(default)]
+    pub dataset_sha256: Option<String>,
     #[serde(default)]
     pub file: Option<String>,
     #[serde(default)]
@@ -38,6 +41,7 @@ impl State {
             version: VERSION,
             key,
             idempotency_key: format!("hone-{:032x}", rand::random::<u128>()),
+            dataset_sha256: None,
             file: None,
             validation_file: None,
             job: None,
@@ -84,20 +88,27 @@ impl State {
 /// Identifies what a job is for: provider, data, options.
 pub fn key(endpoint: &str, dataset: &Path, options: &Options) -> Result<String, FinetuneError> {
     let mut hash = Sha256::new();
-    let mut add_file = |path: &Path| {
-        let copied =
-            File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut HashWriter(&mut hash)));
-        copied.map(drop).map_err(|e| StoreError::new("read", path, e))
-    };
-    add_file(dataset)?;
+    add_file(&mut hash, dataset)?;
     if let Some(validation) = &options.validation {
-        add_file(validation)?;
+        add_file(&mut hash, validation)?;
     }
     // Where the validation file lies makes no difference.
     let options = Options { validation: None, ..options.clone() };
     let rest = serde_json::json!([endpoint, options]);
     hash.update(rest.to_string());
     Ok(crate::text::hex(&hash.finalize()))
+}
+
+/// Of a file, in lower-case hexadecimal.
+pub fn sha256_of(path: &Path) -> Result<String, StoreError> {
+    let mut hash = Sha256::new();
+    add_file(&mut hash, path)?;
+    Ok(crate::text::hex(&hash.finalize()))
+}
+
+fn add_file(hash: &mut Sha256, path: &Path) -> Result<(), StoreError> {
+    let copied = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut HashWriter(hash)));
+    copied.map(drop).map_err(|e| StoreError::new("read", path, e))
 }
 
 struct HashWriter<'a>(&'a mut Sha256);

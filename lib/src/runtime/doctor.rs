@@ -19,11 +19,11 @@ pub struct Check {
 }
 
 impl Check {
-    fn well(name: &'static str, detail: impl Into<String>) -> Self {
+    pub fn well(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, ok: true, detail: detail.into(), fix: None }
     }
 
-    fn fault(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub fn fault(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { name, ok: false, detail: detail.into(), fix: Some(fix.into()) }
     }
 }
@@ -33,6 +33,14 @@ impl Check {
 pub struct Report {
     pub ok: bool,
     pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Adds what was looked at elsewhere.
+    pub fn push(&mut self, check: Check) {
+        self.ok &= check.ok;
+        self.checks.push(check);
+    }
 }
 
 /// What the doctor looks at.

