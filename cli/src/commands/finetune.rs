@@ -26,6 +26,12 @@ pub struct Finetune {
     /// Passes over the data
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     pub n_epochs: Option<u32>,
+    /// Rows per optimiser step; chosen by the provider when left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub batch_size: Option<u32>,
+    /// Factor on the provider's learning rate
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub learning_rate_multiplier: Option<f64>,
     /// End of the tuned model's name
     #[arg(long)]
     pub suffix: Option<String>,
@@ -68,7 +74,11 @@ pub async fn execute(
     let options = Options {
         model,
         suffix: Some(args.suffix.clone().unwrap_or_else(|| settings.finetune.suffix.clone())),
-        hyperparameters: Hyperparameters { n_epochs, ..Hyperparameters::default() },
+        hyperparameters: Hyperparameters {
+            n_epochs,
+            batch_size: args.batch_size.map_or(Setting::Auto, Setting::Is),
+            learning_rate_multiplier: args.learning_rate_multiplier.map_or(Setting::Auto, Setting::Is),
+        },
         seed: i64::try_from(context.global.seed).ok(),
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),
     };
@@ -83,6 +93,13 @@ pub async fn execute(
     }
     Ok(finetune::follow(&client, &context.workspace, &started.job.id, &context.events, &context.cancel)
         .await?)
+}
+
+fn positive(text: &str) -> std::result::Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && f64::is_finite(value) => Ok(value),
+        _ => Err("it has to be a number above 0".into()),
+    }
 }
 
 /// Problems that are listed; the rest is counted.

@@ -3,9 +3,9 @@
 use hone::model::wire::{Hyperparameters, Setting};
 use hone_engine::train::Options;
 
-/// What a `learning_rate_multiplier` multiplies: the rate that taught a 135M model a habit from a hundred examples with
-/// LoRA of rank 8.
-pub const BASE_LEARNING_RATE: f64 = 1e-3;
+/// What a `learning_rate_multiplier` multiplies: of the rates tried, the one that taught a 135M model the most from a
+/// hundred examples with LoRA of rank 8 (docs/design/training.md).
+pub const BASE_LEARNING_RATE: f64 = 2e-3;
 
 /// Every "auto" settled, for a file of `examples` rows.
 ///
@@ -29,8 +29,8 @@ fn auto_epochs(examples: usize) -> u32 {
     u32::try_from(epochs).unwrap_or(1)
 }
 
-/// 0.2% of the examples, so one at a time for small files. With 120 rows and 2 epochs, 240 steps of one row left a model
-/// whose apps run far more often than 60 steps of four did, at the same speed (docs/design/training.md).
+/// 0.2% of the examples, so one at a time for small files: more steps teach more, at the same speed
+/// (docs/design/training.md).
 fn auto_batch(examples: usize) -> u32 {
     u32::try_from((examples / 500).clamp(1, 256)).unwrap_or(1)
 }
