@@ -15,8 +15,6 @@ use crate::{
     weights::Weights,
 };
 
-/// Slots of a batcher unless told otherwise.
-pub const DEFAULT_SLOTS: usize = 32;
 /// Most tokens for which cache is reserved beyond the prompt; longer answers grow it.
 const RESERVED_TOKENS: usize = 1024;
 

@@ -30,10 +30,6 @@ impl Model {
         gguf::load(path)
     }
 
-    /// Writes the model as an F32 GGUF that [`Model::load`] and llama.cpp read: see [`gguf::save`].
-    ///
-    /// # Errors
-    /// When the folder cannot be written.
     /// Whether a file can be expected to load, by its header; takes a few milliseconds.
     ///
     /// # Errors
@@ -42,14 +38,12 @@ impl Model {
         gguf::check(path)
     }
 
+    /// Writes the model as an F32 GGUF that [`Model::load`] and llama.cpp read: see [`gguf::save`].
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         gguf::save(self, path)
-    }
-
-    /// The same model with other weights of the same shape, e.g. merged tuned ones.
-    #[must_use]
-    pub fn with_weights(&self, weights: Arc<Weights>) -> Self {
-        Self { weights, ..self.clone() }
     }
 
     /// A two-layer random model over bytes, for tests: same seed, same model. Its words are noise, but every path

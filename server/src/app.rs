@@ -24,6 +24,8 @@ pub struct App {
     pub supervisor: Supervisor,
     /// Held while a job is created.
     pub creating: tokio::sync::Mutex<()>,
+    /// Only this machine can connect, so no other name of the server is right.
+    pub loopback: bool,
     /// Unix seconds.
     pub started: i64,
 }
@@ -39,7 +41,7 @@ pub struct Resolved {
 }
 
 impl App {
-    pub fn new(config: ServerConfig, engine: Engine, supervisor: Supervisor) -> Self {
+    pub fn new(config: ServerConfig, engine: Engine, supervisor: Supervisor, loopback: bool) -> Self {
         Self {
             files: Files::new(&config.root),
             jobs: Jobs::new(&config.root),
@@ -48,6 +50,7 @@ impl App {
             engine,
             supervisor,
             creating: tokio::sync::Mutex::default(),
+            loopback,
             started: ids::now(),
         }
     }

@@ -1,6 +1,7 @@
 //! Starting and stopping.
 
 use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -59,8 +60,9 @@ impl Server {
         if config.models.is_empty() {
             return Err(ServeError::NoModels);
         }
-        let url = format!("http://{}/v1", listener.local_addr()?);
-        write_atomic(&address_path(&config.root), url.as_bytes())?;
+        let address = listener.local_addr()?;
+        let url = format!("http://{address}/v1");
+        write_atomic(&address_path(&config.root), format!("http://{}/v1", from_here(address)).as_bytes())?;
         Ok(Self { _lock: lock, config, listener, url })
     }
 
@@ -79,7 +81,8 @@ impl Server {
         let supervisor = Supervisor::new(&self.config);
         Files::new(&self.config.root).clean();
         Jobs::new(&self.config.root).clean();
-        let app = Arc::new(App::new(self.config, engine, supervisor.clone()));
+        let loopback = self.listener.local_addr()?.ip().is_loopback();
+        let app = Arc::new(App::new(self.config, engine, supervisor.clone(), loopback));
         let stop = shutdown.clone();
         let server = axum::serve(self.listener, http::router(app))
             .with_graceful_shutdown(async move { stop.cancelled().await });
@@ -94,6 +97,16 @@ impl Server {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Where this machine's own processes find a server that listens everywhere.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// The lock, or who has it for longer than a moment: a process that is being started from this one shares our locks until
@@ -164,4 +177,20 @@ pub async fn spawn_at(config: ServerConfig, address: &str) -> Result<LocalServer
     let (base_url, stop) = (server.url.clone(), Cancel::new());
     let handle = tokio::spawn(server.serve(stop.clone()));
     Ok(LocalServer { base_url, stop, handle: Some(handle) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_found_on_loopback() {
+        let check = |bound: &str, found: &str| {
+            assert_eq!(from_here(bound.parse().unwrap()).to_string(), found);
+        };
+        check("0.0.0.0:8642", "127.0.0.1:8642");
+        check("[::]:8642", "[::1]:8642");
+        check("127.0.0.1:1", "127.0.0.1:1");
+        check("10.0.0.7:1", "10.0.0.7:1");
+    }
 }

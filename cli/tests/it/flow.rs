@@ -182,7 +182,7 @@ fn ask(address: &str, key: &str) -> String {
     let body = json!({"model": "ui-agent", "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]});
     let body = body.to_string();
     let mut stream = TcpStream::connect(address).unwrap();
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     write!(
         stream,
         "{head}Authorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

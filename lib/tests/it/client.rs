@@ -250,3 +250,15 @@ async fn a_journalled_answer_is_not_asked_for_again() {
     }
     assert_eq!(ask("0").await, ("2".into(), false));
 }
+
+/// Such a gateway sends one page for ever.
+#[tokio::test]
+async fn a_list_that_repeats_itself_ends() {
+    let server = MockServer::start().await;
+    let event = json!({"id": "ftevent-1", "object": "fine_tuning.job.event", "created_at": 1, "level": "info",
+        "message": "queued", "type": "message"});
+    let page = json!({"object": "list", "data": [event]});
+    Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(page)).mount(&server).await;
+    let events = client(&server).events("ftjob-1", None).await.unwrap();
+    assert_eq!((events.len(), tries(&server).await), (1, 2));
+}

@@ -22,6 +22,8 @@ use crate::{app::App, error::ApiError, ids};
 
 /// Most bytes of a file.
 const FILE_LIMIT: u64 = 512 << 20;
+/// Most bytes of a part that is not the file.
+const SHORT_LIMIT: usize = 1024;
 /// Most bytes of one line of a training file.
 const LINE_LIMIT: u64 = 32 << 20;
 
@@ -80,15 +82,29 @@ async fn receive(app: &App, mut multipart: Multipart) -> Result<Upload, ApiError
     while let Some(field) = multipart.next_field().await.map_err(broken)? {
         match field.name().unwrap_or_default() {
             "file" => upload.content = Some(receive_file(app, field).await?),
-            "purpose" => upload.purpose = Some(field.text().await.map_err(broken)?),
-            "expires_after[anchor]" => anchor(&field.text().await.map_err(broken)?)?,
+            "purpose" => upload.purpose = Some(short(field, "purpose").await?),
+            "expires_after[anchor]" => anchor(&short(field, "expires_after").await?)?,
             "expires_after[seconds]" => {
-                upload.expires_after = Some(seconds(&field.text().await.map_err(broken)?)?);
+                upload.expires_after = Some(seconds(&short(field, "expires_after").await?)?);
             }
             other => tracing::debug!(field = other, "ignoring an unknown part of an upload"),
         }
     }
     Ok(upload)
+}
+
+/// A part that holds a word, not a file.
+async fn short(mut field: Field<'_>, param: &str) -> Result<String, ApiError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) =
+        field.chunk().await.map_err(|e| ApiError::bad(format!("the upload breaks off: {e}")))?
+    {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > SHORT_LIMIT {
+            return Err(ApiError::bad_param(param, format!("`{param}` is longer than {SHORT_LIMIT} bytes")));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| ApiError::bad_param(param, format!("`{param}` is not UTF-8")))
 }
 
 fn anchor(text: &str) -> Result<(), ApiError> {

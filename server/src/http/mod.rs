@@ -7,12 +7,12 @@ mod jobs;
 mod models;
 mod page;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, HeaderValue, Uri},
+    http::{HeaderMap, HeaderValue, Uri, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -67,10 +67,29 @@ async fn request_id(request: Request, next: Next) -> Response {
 
 async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    if let Err(error) = check_origin(headers).and_then(|()| check_key(&app, headers)) {
+    if let Err(error) =
+        check_host(&app, headers).and_then(|()| check_origin(headers)).and_then(|()| check_key(&app, headers))
+    {
         return error.into_response();
     }
     next.run(request).await
+}
+
+/// A site whose name is made to mean this machine (DNS rebinding) calls from its own pages by its own name.
+fn check_host(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get("host").map(|host| host.to_str().unwrap_or_default()) {
+        Some(host) if app.loopback && !names_loopback(host) => {
+            let message = format!("`{host}` is not a name of this server: call it 127.0.0.1 or localhost");
+            Err(ApiError::forbidden(message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn names_loopback(host: &str) -> bool {
+    let Some(authority) = host.parse::<Authority>().ok() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Pages of other sites, open in a browser on this machine, may not use the server behind the user's back.
@@ -122,6 +141,16 @@ mod tests {
             ["https://evil.example", "null", "http://127.0.0.1:3000", "http://127.0.0.1.evil.example"]
         {
             check_from(Some(other), false);
+        }
+    }
+
+    #[test]
+    fn names_of_this_machine() {
+        for own in ["127.0.0.1:8642", "127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:8642", "127.8.8.8"] {
+            assert!(names_loopback(own), "{own}");
+        }
+        for other in ["evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "", "a b", "localhost.evil"] {
+            assert!(!names_loopback(other), "{other}");
         }
     }
 

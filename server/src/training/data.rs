@@ -18,25 +18,34 @@ const LISTED: usize = 10;
 const SPECIAL: [&str; 6] =
     ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"];
 
-/// What a check found.
+/// What a check found; no larger for a file of half a gigabyte.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Rows without a fault.
     pub examples: usize,
-    /// Rows with one, by line (from 1).
-    pub faults: Vec<(usize, String)>,
-    /// Lines that are blank.
-    pub blank: Vec<usize>,
+    /// Rows with one.
+    pub faulty: usize,
+    /// The first of them, by line (from 1).
+    listed: Vec<(usize, String)>,
+    pub blank: usize,
+    /// Line of the first blank one.
+    pub first_blank: Option<usize>,
 }
 
 impl Report {
     /// The faults in a sentence, each with its line.
     pub fn describe(&self) -> String {
-        let listed: Vec<_> =
-            self.faults.iter().take(LISTED).map(|(line, why)| format!("line {line}: {why}")).collect();
-        let more = self.faults.len().saturating_sub(LISTED);
+        let listed: Vec<_> = self.listed.iter().map(|(line, why)| format!("line {line}: {why}")).collect();
+        let more = self.faulty - self.listed.len();
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         format!("{}{more}", listed.join("; "))
+    }
+
+    fn fault(&mut self, line: usize, why: String) {
+        self.faulty += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push((line, why));
+        }
     }
 }
 
@@ -45,12 +54,13 @@ pub fn check(path: &Path) -> io::Result<Report> {
     let mut report = Report::default();
     each_line(path, |number, text| {
         if text.is_empty() {
-            report.blank.push(number);
+            report.blank += 1;
+            report.first_blank.get_or_insert(number);
             return Ok(());
         }
         match parse(text) {
             Ok(_) => report.examples += 1,
-            Err(why) => report.faults.push((number, why)),
+            Err(why) => report.fault(number, why),
         }
         Ok(())
     })?;
@@ -216,9 +226,10 @@ mod tests {
         let good = r#"{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}"#;
         std::fs::write(file.path(), format!("\u{feff}{good}\n\n{{}}\r\n{good}")).unwrap();
         let report = check(file.path()).unwrap();
-        assert_eq!((report.examples, report.blank.as_slice()), (2, &[2][..]));
+        assert_eq!((report.examples, report.blank, report.first_blank), (2, 1, Some(2)));
         assert_eq!(report.describe(), "line 3: it has no `messages`");
-        let many = Report { faults: (1..=12).map(|n| (n, "x".into())).collect(), ..Report::default() };
+        let mut many = Report::default();
+        (1..=12).for_each(|line| many.fault(line, "x".into()));
         assert!(many.describe().ends_with("line 10: x; and 2 more"));
     }
 

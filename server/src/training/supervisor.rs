@@ -313,11 +313,11 @@ fn file_verdict(
 ) -> Result<usize, Failure> {
     let failure = |message: String| Failure { code: data_code(param), message, param };
     let report = report.map_err(|e| failure(format!("the file cannot be read: {e}")))?;
-    if !report.faults.is_empty() {
+    if report.faulty > 0 {
         return Err(failure(format!("invalid file format: {}", report.describe())));
     }
-    if let Some(first) = report.blank.first() {
-        let message = format!("{} blank lines are left out, the first is line {first}", report.blank.len());
+    if let Some(first) = report.first_blank {
+        let message = format!("{} blank lines are left out, the first is line {first}", report.blank);
         // A warning that cannot be written is no reason to fail a job.
         let _ = folder.event_once(Level::Warn, &message);
     }

@@ -269,6 +269,11 @@ impl Client {
             let after = items.last().map(|item| item.id().to_owned());
             let call = Call::get(path).query("limit", Some(size)).query("after", after);
             let page: Page<T> = self.fetch(call).await?;
+            // Some gateways send the same page for every `after`.
+            let again = page.data.first().is_some_and(|first| items.iter().any(|i| i.id() == first.id()));
+            if again {
+                return Ok(items);
+            }
             let last = page.data.is_empty() || !page.has_more;
             for item in page.data {
                 if stop(&item) {
