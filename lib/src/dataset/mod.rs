@@ -24,7 +24,7 @@ pub mod tokens;
 mod tests;
 
 pub use error::DatasetError;
-pub use manifest::{DropReason, Dropped, Manifest, RowRecord, RowSource};
+pub use manifest::{DropReason, Dropped, Manifest, RowRecord, RowSource, Withheld};
 pub use options::PrepareOptions;
 pub use prepare::{Prepared, build, prepare};
 pub use read::{BadLog, Logs, OriginalEntry, OriginalLog, SourceLog, read_logs};
