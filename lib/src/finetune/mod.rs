@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use self::state::State;
 use crate::{
+    dataset::check::MIN_EXAMPLES,
     event::Events,
     model::{
         client::Client,
@@ -28,9 +29,6 @@ use crate::{
     },
     store::{StoreError, Workspace},
 };
-
-/// Fewest examples that providers take.
-pub const LEAST_EXAMPLES: usize = 10;
 
 /// What to train and how.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -68,7 +66,7 @@ pub async fn start(
     events: &Events,
 ) -> Result<Started, FinetuneError> {
     let examples = count_examples(dataset)?;
-    if examples < LEAST_EXAMPLES {
+    if examples < MIN_EXAMPLES {
         return Err(FinetuneError::TooFew { examples });
     }
     let path = workspace.finetune();
@@ -82,11 +80,12 @@ pub async fn start(
         state = state.without_job();
     }
     state.file = Some(uploaded(client, state.file.take(), dataset, events).await?);
+    state.write(&path)?;
     if let Some(validation) = &options.validation {
         state.validation_file =
             Some(uploaded(client, state.validation_file.take(), validation, events).await?);
+        state.write(&path)?;
     }
-    state.write(&path)?;
     let job = client.create_job(&request(&state, options), &state.idempotency_key).await?;
     state.job = Some(job.id.clone());
     state.write(&path)?;
