@@ -51,8 +51,10 @@ pub fn execute(args: &Deploy, context: &Context) -> Result<Entry> {
         return Err(CommandError::new(Kind::Input, "no trial names a model to deploy")
             .hint("run `hone test`, or name a model: `hone deploy MODEL --force`"));
     };
+    let settings = context.settings(&[])?;
+    let base = Models::new(context, &settings).base();
     let deployment = Deployment {
-        model,
+        model: Some(model).filter(|model| *model != base),
         trial: tested.as_ref().map(TrialResult::from),
         dataset_sha256: None,
         job: hone::finetune::last_job(&context.workspace),
