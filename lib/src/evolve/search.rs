@@ -178,10 +178,10 @@ impl<'a> Search<'a> {
             .await
     }
 
-    /// Proposals of the teacher so far: each asks the composer for another plan. A round goes on where the one before it
-    /// can have ended at most.
+    /// Proposals of the teacher so far: each asks the composer for another plan. A round goes on one past
+    /// what the one before it can have used, which also shifts the composer's four layouts.
     fn attempt(&self) -> u32 {
-        let earlier = self.options.round.saturating_sub(1) * self.options.max_evaluations;
+        let earlier = self.options.round.saturating_sub(1) * (self.options.max_evaluations + 1);
         earlier + self.history.iter().filter(|entry| entry.operator != DRAFT).count() as u32
     }
 
