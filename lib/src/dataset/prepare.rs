@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use super::{
     ChatRow, DatasetError, DropReason, Dropped, Examples, Logs, Manifest, PreferenceRow, PrepareOptions,
     RowRecord, RowSource, Summary,
-    check::MIN_EXAMPLES,
     manifest::{FORMAT, FORMAT_VERSION, RowKind},
     mix::{Made, Mix, mix},
     read_logs,
@@ -19,6 +18,7 @@ use crate::{
     brief::Brief,
     critic::{self, Level},
     event::{Event, Events, Phase},
+    model::wire::MIN_EXAMPLES,
     store::{self, StoreError, Workspace},
 };
 

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use crate::{
-    dataset::check::MIN_EXAMPLES,
     error::{Explain, Kind},
-    model::client::ModelError,
+    model::{client::ModelError, wire::MIN_EXAMPLES},
     store::StoreError,
 };
 

@@ -21,11 +21,10 @@ use serde::Serialize;
 
 use self::state::State;
 use crate::{
-    dataset::check::MIN_EXAMPLES,
     event::Events,
     model::{
         client::Client,
-        wire::{Hyperparameters, Job, JobRequest, JobStatus, Method},
+        wire::{Hyperparameters, Job, JobRequest, JobStatus, MIN_EXAMPLES, Method},
     },
     store::{StoreError, Workspace},
 };
