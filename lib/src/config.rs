@@ -107,6 +107,8 @@ pub struct Price {
     pub as_of: String,
 }
 
+const AUTO: &str = "auto";
+
 /// A number, or the word `auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auto<T> {
@@ -126,7 +128,7 @@ impl<T: Copy> Auto<T> {
 impl<T: Serialize> Serialize for Auto<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Auto => serializer.serialize_str("auto"),
+            Self::Auto => serializer.serialize_str(AUTO),
             Self::Fixed(value) => value.serialize(serializer),
         }
     }
@@ -142,7 +144,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
         }
         match Raw::deserialize(deserializer) {
             Ok(Raw::Number(value)) => Ok(Self::Fixed(value)),
-            Ok(Raw::Word(word)) if word == "auto" => Ok(Self::Auto),
+            Ok(Raw::Word(word)) if word == AUTO => Ok(Self::Auto),
             _ => Err(serde::de::Error::custom("expected a whole number or \"auto\"")),
         }
     }
@@ -277,7 +279,8 @@ fn layer(
     env: &[(String, String)],
     flags: &[(&str, String)],
 ) -> Result<Loaded, ConfigError> {
-    let mut merged = parse(DEFAULTS, "defaults")?;
+    let defaults = parse(DEFAULTS, "defaults")?;
+    let mut merged = defaults.clone();
     let known: Vec<String> = leaves(&merged).into_iter().map(|(key, _)| key).collect();
     let mut origins: BTreeMap<String, Origin> = BTreeMap::new();
     let mut warnings = Vec::new();
@@ -294,12 +297,12 @@ fn layer(
     for (name, value) in env {
         // Other HONE_ variables (the cache, the weights) are not settings.
         if let Some(key) = known.iter().find(|key| env_name(key) == *name) {
-            let value = typed(&merged, key, value, &Origin::Env(name.clone()))?;
+            let value = typed(&defaults, key, value, &Origin::Env(name.clone()))?;
             set(&mut merged, key, value, Origin::Env(name.clone()), &mut origins)?;
         }
     }
     for (key, value) in flags {
-        let value = typed(&merged, key, value, &Origin::Flag)?;
+        let value = typed(&defaults, key, value, &Origin::Flag)?;
         set(&mut merged, key, value, Origin::Flag, &mut origins)?;
     }
     let listed = known
@@ -313,7 +316,7 @@ fn layer(
         .try_into()
         .map_err(|e: toml::de::Error| ConfigError::Syntax { file: file.into(), why: e.message().into() })?;
     settings.models = models(rows)?;
-    check(&settings)?;
+    check(&settings, &origins)?;
     if settings.judge.model != "none" {
         warnings.push(format!(
             "`judge.model = \"{}\"` has no effect yet: scores come from evidence alone",
@@ -376,20 +379,24 @@ fn set(
     Ok(())
 }
 
-/// A string from the environment or a flag as the type that the setting has.
-fn typed(merged: &Table, key: &str, text: &str, origin: &Origin) -> Result<Value, ConfigError> {
+/// A string from the environment or a flag as the type that the setting's default has: a value of another layer may be of
+/// another one, as numbers and `auto` are.
+fn typed(defaults: &Table, key: &str, text: &str, origin: &Origin) -> Result<Value, ConfigError> {
     let fail = |why: &str| ConfigError::Value {
         key: key.into(),
         value: text.into(),
         origin: origin.clone(),
         why: why.into(),
     };
-    match get(merged, key) {
+    match get(defaults, key) {
         Some(Value::Float(_)) => text.parse().map(Value::Float).map_err(|_| fail("expected a number")),
         Some(Value::Integer(_)) => {
             text.parse().map(Value::Integer).map_err(|_| fail("expected a whole number"))
         }
-        _ => Ok(text.parse().map_or_else(|_| Value::String(text.into()), Value::Integer)),
+        Some(Value::String(default)) if default == AUTO => {
+            Ok(text.parse().map_or_else(|_| Value::String(text.into()), Value::Integer))
+        }
+        _ => Ok(Value::String(text.into())),
     }
 }
 
@@ -424,9 +431,10 @@ fn models(rows: Option<Value>) -> Result<BTreeMap<String, ModelRow>, ConfigError
         .collect()
 }
 
-fn check(settings: &Settings) -> Result<(), ConfigError> {
+fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), ConfigError> {
     let value = |key: &str, value: String, why: &str| {
-        Err(ConfigError::Value { key: key.into(), value, origin: Origin::File, why: why.into() })
+        let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
+        Err(ConfigError::Value { key: key.into(), value, origin, why: why.into() })
     };
     let Settings { agent, evolve, budget, test, .. } = settings;
     if !agent.framework.eq_ignore_ascii_case("streamlit") {
@@ -448,8 +456,8 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
     if evolve.drafts == 0 || evolve.drafts > evolve.max_evaluations {
         return value("evolve.drafts", evolve.drafts.to_string(), "it lies between 1 and `max_evaluations`");
     }
-    if budget.usd < 0.0 {
-        return value("budget.usd", budget.usd.to_string(), "it cannot be negative");
+    if budget.usd < 0.0 || budget.usd.is_nan() {
+        return value("budget.usd", budget.usd.to_string(), "it is 0 or more");
     }
     if test.samples == 0 {
         return value("test.samples", "0".into(), "at least one reply is needed");
@@ -511,6 +519,36 @@ mod tests {
             assert_eq!(error.kind(), Kind::Input);
             assert!(error.hint().is_some());
         }
+    }
+
+    #[test]
+    fn a_text_has_the_type_of_the_default() {
+        let file = "[finetune]\nn_epochs = 3\n[evolve]\nconcurrency = 4\n";
+        let env = [("HONE_FINETUNE_SUFFIX", "2024"), ("HONE_EVOLVE_CONCURRENCY", "auto")];
+        let flags = [("finetune.n_epochs", "auto"), ("agent.model", "7"), ("budget.usd", "2")];
+        let settings = loaded(file, &env, &flags).unwrap().settings;
+        assert_eq!((settings.finetune.suffix.as_str(), settings.agent.model.as_str()), ("2024", "7"));
+        assert_eq!((settings.finetune.n_epochs, settings.evolve.concurrency), (Auto::Auto, Auto::Auto));
+        assert_eq!(settings.budget.usd, 2.0);
+        let settings = loaded("", &[], &[("finetune.n_epochs", "5")]).unwrap().settings;
+        assert_eq!(settings.finetune.n_epochs, Auto::Fixed(5));
+        let error = loaded(file, &[], &[("finetune.n_epochs", "some")]).unwrap_err();
+        assert!(error.to_string().contains("`finetune.n_epochs` (flag)"), "{error}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_blamed_on_who_gave_it() {
+        let text = "[agent]\ntemperature = 0.5\n";
+        let error = loaded(text, &[("HONE_AGENT_TEMPERATURE", "9")], &[]).unwrap_err();
+        expect_test::expect![
+            "setting `agent.temperature` (HONE_AGENT_TEMPERATURE) cannot be `9`: it lies between 0 and 2"
+        ]
+        .assert_eq(&error.to_string());
+        let error = loaded(text, &[], &[("agent.temperature", "9")]).unwrap_err();
+        assert!(error.to_string().contains("(flag)"), "{error}");
+        let error = loaded("[agent]\ntemperature = 9\n", &[], &[]).unwrap_err();
+        assert!(error.to_string().contains("(hone.toml)"), "{error}");
+        assert!(loaded("", &[], &[("budget.usd", "nan")]).is_err());
     }
 
     #[test]

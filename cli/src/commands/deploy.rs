@@ -27,24 +27,28 @@ pub struct Deploy {
 }
 
 pub async fn run(args: &Deploy, context: &Context) -> Result {
-    if let Some(model) = &args.model {
-        let settings = context.settings(&[])?;
-        let mut models = Models::new(context, &settings);
-        let known = models.known(model).await;
-        models.close().await;
-        known?;
-    }
-    let entry = execute(args, context)?;
+    let settings = context.settings(&[])?;
+    let mut models = Models::new(context, &settings);
+    let known = match &args.model {
+        Some(model) => models.known(model).await,
+        None => Ok(()),
+    };
+    let entry = known.and_then(|()| execute(args, context, &models));
+    models.close().await;
+    let entry = entry?;
     context.answer(&entry, || sentence(&entry))
 }
 
 /// What a deployment says of itself.
 pub fn sentence(entry: &Entry) -> String {
-    let model = entry.model.as_deref().unwrap_or("the base model");
-    format!("`ui-agent` is now `{model}`; `hone rollback` takes it back")
+    match &entry.model {
+        Some(model) => format!("`ui-agent` is now `{model}`; `hone rollback` takes it back"),
+        None => "`ui-agent` is now the base model".to_owned(),
+    }
 }
 
-pub fn execute(args: &Deploy, context: &Context) -> Result<Entry> {
+/// Writes the deployment down, if the model's trial supports it.
+pub fn execute(args: &Deploy, context: &Context, models: &Models<'_>) -> Result<Entry> {
     let tested = trial::last_summary(&context.workspace.trials(), args.model.as_deref());
     let Some(model) = args.model.clone().or_else(|| tested.as_ref().map(|s| s.arms.tuned.model.clone()))
     else {
@@ -54,7 +58,7 @@ pub fn execute(args: &Deploy, context: &Context) -> Result<Entry> {
     let origin = hone::finetune::origin(&context.workspace, &model);
     let (job, dataset_sha256) = origin.unzip();
     let deployment = Deployment {
-        model,
+        model: Some(model).filter(|model| *model != models.base()),
         trial: tested.as_ref().map(TrialResult::from),
         dataset_sha256,
         job,

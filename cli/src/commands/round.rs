@@ -197,7 +197,7 @@ async fn turn(mut round: Round, context: &Context, settings: &Settings, models: 
     let verdict = outcome.summary.verdict;
     if verdict == Verdict::Promote && models.champion()? != model {
         let deploy = deploy::Deploy { model: Some(model.clone()), ..Default::default() };
-        let entry = deploy::execute(&deploy, context)?;
+        let entry = deploy::execute(&deploy, context, models)?;
         context.events.emit(Event::End { phase: Phase::Deploy, summary: deploy::sentence(&entry) });
     }
     let exit = outcome.exit();

@@ -29,6 +29,11 @@ pub struct Reply {
 }
 
 impl Agent {
+    /// What a call costs in US dollars: nothing on this machine, elsewhere unknown.
+    pub fn price(&self) -> Option<f64> {
+        self.client.is_local().then_some(0.0)
+    }
+
     /// One reply. The seed goes with the request, so that a re-run reads it from the journal.
     pub async fn reply(&self, messages: &[Message], seed: u64) -> Result<Reply, ModelError> {
         let request = ChatRequest {

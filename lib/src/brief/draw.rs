@@ -21,8 +21,8 @@ pub fn sample(briefs: &[Brief], n: usize, seed: u64) -> Vec<Brief> {
 /// `n` held-out briefs, of which at least `min_unseen` are of kinds outside `seen_kinds`, in the order of `briefs`.
 ///
 /// Both groups are spread over their kinds and keep the proportion that they have in `briefs` unless `min_unseen` asks
-/// for more unseen ones. A brief of unknown kind counts as seen, since nobody can claim the opposite. Where a group
-/// has too few briefs the other fills up; there are fewer than `n` only when `briefs` has fewer.
+/// for more unseen ones. Where a group has too few briefs the other fills up; there are fewer than `n` only when `briefs`
+/// has fewer.
 pub fn heldout_sample(
     briefs: &[Brief],
     seen_kinds: &BTreeSet<String>,
@@ -30,14 +30,18 @@ pub fn heldout_sample(
     min_unseen: usize,
     seed: u64,
 ) -> Vec<Brief> {
-    let is_seen = |brief: &&Brief| brief.kind.is_empty() || seen_kinds.contains(&brief.kind);
-    let (seen, unseen): (Vec<_>, Vec<_>) = briefs.iter().partition(is_seen);
+    let (seen, unseen): (Vec<_>, Vec<_>) = briefs.iter().partition(|brief| is_seen(brief, seen_kinds));
     let n = n.min(briefs.len());
     let take_unseen = unseen_share(seen.len(), unseen.len(), n, min_unseen);
     let drawn_unseen = spread(unseen.into_iter(), seed).into_iter().take(take_unseen);
     let drawn_seen = spread(seen.into_iter(), seed).into_iter().take(n - take_unseen);
     let drawn: HashSet<_> = drawn_unseen.chain(drawn_seen).map(|brief| &brief.id).collect();
     briefs.iter().filter(|brief| drawn.contains(&brief.id)).cloned().collect()
+}
+
+/// Whether training saw a brief's kind. An unknown kind counts as seen, since nobody can claim the opposite.
+pub fn is_seen(brief: &Brief, seen_kinds: &BTreeSet<String>) -> bool {
+    brief.kind.is_empty() || seen_kinds.contains(&brief.kind)
 }
 
 /// How many of `n` (at most all) are unseen: in proportion, at least `min_unseen`, and what both groups can give.

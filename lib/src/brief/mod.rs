@@ -19,14 +19,15 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-pub use draw::{heldout_sample, sample};
+pub use draw::{heldout_sample, is_seen, sample};
 pub use error::{BriefError, Fault, Problem};
 pub use id::BriefId;
 pub use load::{load, parse};
 
 /// The longest brief, in bytes: description and requirements together (32 kB).
 ///
-/// Far above what people write (the shipped ones stay under 1 kB) and below what a model's context holds.
+/// Far above what people write (the shipped ones stay under 1 kB). A model's context may hold less, the embedded model's
+/// does: its provider then refuses the call with `context_length_exceeded`, which says to shorten the brief.
 pub const MAX_BRIEF_BYTES: usize = 32 * 1024;
 
 /// The shipped training briefs as JSON lines, for `hone init` to write out unchanged.

@@ -26,6 +26,7 @@ pub const DUPLICATE_SIMILARITY: f64 = 0.7;
 const SHINGLE_CHARS: usize = 5;
 const RUN_WORDS: usize = 13;
 const MIN_CONTAINED_WORDS: usize = 4;
+const MIN_QUOTED_WORDS: usize = 5;
 
 /// Why two texts are too alike for one to be trained on and the other to be tested with.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +95,14 @@ impl Fingerprint {
             let similarity = self.similarity(other);
             (similarity >= LEAK_SIMILARITY).then_some(Reason::Similar(similarity))
         })
+    }
+
+    /// Whether the other text stands in this one word by word. Fewer than 5 words are anybody's.
+    pub fn quotes(&self, other: &Self) -> Option<Reason> {
+        let sought = &other.words;
+        let found =
+            sought.len() >= MIN_QUOTED_WORDS && self.words.windows(sought.len()).any(|run| run == sought);
+        found.then(|| Reason::Contained(sought.join(" ")))
     }
 
     fn shared_run(&self, other: &Self) -> Option<Reason> {
@@ -211,6 +220,23 @@ mod tests {
         check("a contact form", "a contact form", Some(Reason::Similar(1.0)));
         check("", "", None);
         check("...", "?!", None);
+    }
+
+    #[test]
+    fn a_quote_is_whole_and_long_enough() {
+        let check = |text: &str, sought: &str, expected: bool| {
+            assert_eq!(
+                Fingerprint::of(text).quotes(&Fingerprint::of(sought)).is_some(),
+                expected,
+                "{sought}"
+            );
+        };
+        let long = "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 w15";
+        check(&format!("- Show {long}."), long, true);
+        check("- Show the total, per month!", "show the total per month", true);
+        check("show the total", "show the total per month", false);
+        check("works on a phone", "works on a phone", false);
+        check("", "", false);
     }
 
     proptest! {

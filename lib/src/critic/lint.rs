@@ -10,6 +10,10 @@ use crate::agent::SourceFile;
 
 /// Ruff takes 10 ms for a file.
 const LIMIT: Duration = Duration::from_secs(20);
+/// A second look tells a file that ruff cannot read from a ruff that something else ended.
+const ATTEMPTS: usize = 2;
+/// What stands for a rule where ruff has no findings to give.
+const UNREADABLE: &str = "unreadable";
 /// Findings beyond this number of one file say nothing new.
 const MOST: usize = 30;
 /// Pyflakes and the errors of pycodestyle: what is wrong rather than a matter of taste.
@@ -29,8 +33,22 @@ struct Place {
 }
 
 /// Lints one file that parses.
+///
+/// Ruff that ends abnormally (its stack is smaller than our parser's), or not at all, says something about the file: that
+/// is one finding. Whether ruff works is known since [`version`] was asked; so only a ruff that cannot be started any
+/// more is an error.
 pub(super) async fn lint(ruff: &Path, file: &SourceFile) -> Result<Vec<Lint>, CriticError> {
-    let fail = |why: String| CriticError::Runtime { python: ruff.to_owned(), why };
+    for _ in 0..ATTEMPTS {
+        if let Some(findings) = attempt(ruff, file).await? {
+            return Ok(findings);
+        }
+    }
+    let message = "the linter cannot read this file: nest less and write shorter expressions".to_owned();
+    Ok(vec![Lint { code: UNREADABLE.to_owned(), at: format!("{}:1:1", file.path), message }])
+}
+
+/// Ruff's findings, if it ends as it should.
+async fn attempt(ruff: &Path, file: &SourceFile) -> Result<Option<Vec<Lint>>, CriticError> {
     let mut child = Command::new(ruff)
         .env_clear()
         .current_dir("/")
@@ -41,7 +59,7 @@ pub(super) async fn lint(ruff: &Path, file: &SourceFile) -> Result<Vec<Lint>, Cr
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|e| fail(format!("ruff cannot be started: {e}")))?;
+        .map_err(|e| broken(ruff, format!("ruff cannot be started: {e}")))?;
     let input = child.stdin.take();
     let source = file.content.clone();
     let write = async move {
@@ -51,9 +69,30 @@ pub(super) async fn lint(ruff: &Path, file: &SourceFile) -> Result<Vec<Lint>, Cr
         }
     };
     let both = async { tokio::join!(write, child.wait_with_output()).1 };
-    let output = timeout(LIMIT, both).await.map_err(|_| fail("ruff does not end".to_owned()))?;
-    let output = output.map_err(|e| fail(format!("ruff failed: {e}")))?;
-    read(&output.stdout, &file.path).ok_or_else(|| fail("ruff's output cannot be read".to_owned()))
+    let Ok(output) = timeout(LIMIT, both).await else { return Ok(None) };
+    let output = output.map_err(|e| broken(ruff, format!("ruff failed: {e}")))?;
+    Ok(read(&output.stdout, &file.path))
+}
+
+/// Ruff's version, such as `0.14.2`.
+///
+/// # Errors
+/// Ruff is not there or does not work.
+pub(super) async fn version(ruff: &Path) -> Result<String, CriticError> {
+    let mut command = Command::new(ruff);
+    command.env_clear().current_dir("/").arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(LIMIT, command.output()).await;
+    let output = output.map_err(|_| broken(ruff, "ruff does not end".to_owned()))?;
+    let output = output.map_err(|e| broken(ruff, format!("ruff cannot be started: {e}")))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.trim().strip_prefix("ruff ") {
+        Some(version) if output.status.success() => Ok(version.to_owned()),
+        _ => Err(broken(ruff, "ruff does not tell its version".to_owned())),
+    }
+}
+
+fn broken(ruff: &Path, why: String) -> CriticError {
+    CriticError::Runtime { python: ruff.to_owned(), why }
 }
 
 fn read(output: &[u8], path: &str) -> Option<Vec<Lint>> {
@@ -79,5 +118,25 @@ mod tests {
         assert_eq!(read(output, "a.py"), Some(vec![expected]));
         assert_eq!(read(b"[]", "a.py"), Some(vec![]));
         assert_eq!(read(b"no", "a.py"), None);
+    }
+
+    fn file() -> SourceFile {
+        SourceFile { path: "a.py".into(), content: "x = 1\n".into() }
+    }
+
+    #[tokio::test]
+    async fn a_linter_that_ends_abnormally_is_a_finding() {
+        // It says nothing and ends.
+        let findings = lint(Path::new("/bin/true"), &file()).await.unwrap();
+        let places: Vec<_> = findings.iter().map(|f| (f.code.as_str(), f.at.as_str())).collect();
+        assert_eq!(places, [(UNREADABLE, "a.py:1:1")]);
+    }
+
+    #[tokio::test]
+    async fn a_linter_that_is_not_there_is_an_error() {
+        let nowhere = Path::new("/nowhere/ruff");
+        assert!(matches!(lint(nowhere, &file()).await, Err(CriticError::Runtime { .. })));
+        assert!(matches!(version(nowhere).await, Err(CriticError::Runtime { .. })));
+        assert!(matches!(version(Path::new("/bin/true")).await, Err(CriticError::Runtime { .. })));
     }
 }

@@ -10,6 +10,8 @@ mod critique;
 mod error;
 mod evidence;
 mod findings;
+#[cfg(test)]
+mod fixtures;
 mod guidelines;
 mod interact;
 mod lint;
@@ -37,6 +39,7 @@ pub use evidence::{
 };
 pub use guidelines::{Guideline, guidelines};
 pub use score::score;
+pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
 
 use self::{
     agent_api::AgentApi,
@@ -93,27 +96,29 @@ struct Shared {
     isolation: &'static str,
     at_once: Semaphore,
     workers: usize,
-    versions: std::sync::Mutex<BTreeMap<String, String>>,
+    versions: BTreeMap<String, String>,
 }
 
 impl Critic {
-    /// Finds out whether candidates can be run and starts the first sandboxes. Without one this is an error, unless the
+    /// Finds out what there is to look with, whether candidates can be run, and starts the first sandboxes. Without one this is an error, unless the
     /// user chose `static_only`.
     pub async fn open(
         runtime: CriticRuntime,
         options: CriticOptions,
         cancel: &Cancel,
     ) -> Result<Self, CriticError> {
+        let ruff = lint::version(&runtime.ruff).await?;
+        let mut versions = BTreeMap::from([("ruff".to_owned(), ruff)]);
         let (pool, isolation) = if options.static_only {
             (None, "none")
         } else {
             let spec = spec(&runtime).await?;
+            versions.extend(spec.versions.clone());
             let isolation = spec.isolation.name();
             let workers = options.workers.max(1);
             (Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel)), isolation)
         };
         let at_once = Semaphore::new(options.workers.max(1));
-        let versions = std::sync::Mutex::default();
         Ok(Self {
             shared: Arc::new(Shared {
                 runtime,
@@ -154,6 +159,7 @@ impl Critic {
         self.lint(candidate, &mut statics).await?;
         let mut evidence = Evidence {
             source_sha256: fingerprint(candidate),
+            versions: self.shared.versions.clone(),
             statics,
             brief: words::wanted(brief),
             ..Evidence::default()
@@ -205,7 +211,6 @@ impl Critic {
         evidence.run = Some(run);
         evidence.untried = observed.untried;
         evidence.timing.first_ms = observed.first_ms;
-        evidence.versions = self.versions();
         Ok(())
     }
 
@@ -220,20 +225,9 @@ impl Critic {
         let _place = self.shared.at_once.acquire().await.map_err(closed)?;
         let lease = take_and_give(pool, job).await?;
         evidence.timing.queue_ms = millis(start);
-        self.remember(&lease.worker.versions);
         let observed = observe::observe(&AgentApi::new(lease.worker.socket())).await;
         lease.close().await;
         Ok(observed)
-    }
-
-    fn remember(&self, versions: &BTreeMap<String, String>) {
-        if let Ok(mut known) = self.shared.versions.lock() {
-            known.clone_from(versions);
-        }
-    }
-
-    fn versions(&self) -> BTreeMap<String, String> {
-        self.shared.versions.lock().map(|known| known.clone()).unwrap_or_default()
     }
 }
 

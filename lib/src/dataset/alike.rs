@@ -13,7 +13,7 @@ use ruff_python_ast::token::TokenKind;
 use ruff_python_parser::{Mode, ParseOptions, parse_unchecked};
 use ruff_text_size::Ranged;
 
-use crate::agent::SourceFile;
+use crate::{agent::SourceFile, critic::SOURCE_CAP};
 
 /// Two examples of the same brief must differ by more than this: the second is there to show another way.
 pub(super) const SAME_BRIEF: f64 = 0.9;
@@ -35,6 +35,7 @@ pub(super) struct CodePrint {
 }
 
 impl CodePrint {
+    /// Of all files. Parsing recurses: to be called on the deep stack of [`crate::critic::on_deep_stack`].
     pub fn of(files: &[SourceFile]) -> Self {
         let tokens: Vec<u64> = files.iter().flat_map(tokens).collect();
         let width = SHINGLE.min(tokens.len().max(1));
@@ -63,9 +64,9 @@ impl CodePrint {
     }
 }
 
-/// Tokens of Python; words of anything else.
+/// Tokens of Python; words of anything else, and of Python that the critic does not read either.
 fn tokens(file: &SourceFile) -> Vec<u64> {
-    if !file.path.ends_with(".py") {
+    if !file.path.ends_with(".py") || file.content.len() > SOURCE_CAP {
         return file.content.split_whitespace().map(|word| hash_of(&word)).collect();
     }
     let parsed = parse_unchecked(&file.content, ParseOptions::from(Mode::Module));

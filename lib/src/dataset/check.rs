@@ -8,8 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Fewest rows that providers take.
-pub const MIN_EXAMPLES: usize = 10;
+use crate::model::wire::MIN_EXAMPLES;
 
 /// Sort of a fine-tuning file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,13 @@ pub enum DatasetError {
         /// What most candidates lack, in words.
         most: String,
     },
+    /// What was never run cannot be taught as something that runs.
+    #[error(
+        "none of {candidates} candidates was run: scores of level `static` are capped at 5 and cannot become training rows"
+    )]
+    StaticOnly { candidates: usize },
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -47,6 +54,7 @@ impl Explain for DatasetError {
     fn kind(&self) -> Kind {
         match self {
             Self::Store(e) => e.kind(),
+            Self::Thread(_) => Kind::Environment,
             _ => Kind::Input,
         }
     }
@@ -67,6 +75,12 @@ impl Explain for DatasetError {
                     "most were left out for: {most}; run `hone evolve` on more briefs or with a better teacher"
                 )
             }
+            Self::StaticOnly { .. } => {
+                "run `hone evolve` again without `--static-only`, on a machine with a sandbox \
+                 (`hone doctor` tells)"
+                    .to_owned()
+            }
+            Self::Thread(_) => "free memory, then run `hone prepare` again".to_owned(),
             Self::Store(e) => return e.hint(),
         })
     }

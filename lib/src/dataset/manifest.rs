@@ -32,6 +32,9 @@ pub struct Manifest {
     /// In the order of the files' lines: training, validation, preference.
     pub rows: Vec<RowRecord>,
     pub dropped: Vec<Dropped>,
+    /// Rows that were made and not written, because they would have given away a held-out brief.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<Withheld>,
     pub bad_logs: Vec<BadLog>,
 }
 
@@ -172,4 +175,16 @@ pub struct Dropped {
     /// The particulars, when there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+}
+
+/// A row that is in no file: one of its texts is like a held-out brief.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Withheld {
+    pub row: RowKind,
+    /// What the row would have taught.
+    #[serde(flatten)]
+    pub source: RowSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<RowSource>,
+    pub why: String,
 }

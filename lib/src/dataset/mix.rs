@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     ChatRow, PreferenceInput, PreferenceRow, PrepareOptions, RowRecord, RowSource,
-    manifest::{RowKind, Split},
+    manifest::{RowKind, Split, Withheld},
     select::{Case, Heldout, Positive, Selection, brief_key, brief_of, family_of},
     tokens,
 };
@@ -32,29 +32,60 @@ pub(super) struct Mix {
     pub over: Vec<RowSource>,
     /// Positives of too many tokens.
     pub long: Vec<RowSource>,
+    /// Rows of any sort that would give away a held-out brief.
+    pub withheld: Vec<Withheld>,
 }
 
 /// Makes the rows of a selection.
 pub(super) fn mix(selection: &Selection<'_>, heldout: &Heldout, options: &PrepareOptions) -> Mix {
-    let (positives, long): (Vec<_>, Vec<_>) = selection
-        .positives
-        .iter()
-        .map(positive_row)
-        .partition(|made| made.record.tokens <= options.max_row_tokens);
-    let improvements = improvement_rows(selection, heldout, options);
+    let mut gate = Gate { heldout, withheld: Vec::new() };
+    let positives = gate.clear(selection.positives.iter().map(positive_row).collect(), chat_texts);
+    let (positives, long): (Vec<_>, Vec<_>) =
+        positives.into_iter().partition(|made| made.record.tokens <= options.max_row_tokens);
+    let improvements = gate.clear(improvement_rows(selection, options), chat_texts);
     let (kept, over) = trim(positives, improvements, options);
     let (train, validation) = split(kept, options);
     let trained: HashSet<&str> = train.iter().map(|made| made.record.family.as_str()).collect();
-    let mut preferences = preference_rows(selection, heldout, options);
+    let mut preferences =
+        gate.clear(preference_rows(selection, heldout, options), |row| row.texts().collect());
     // A family that validates must not be learnt from another file.
     preferences.retain(|made| trained.contains(made.record.family.as_str()));
     let source = |made: Made<ChatRow>| made.record.source;
     Mix {
         over: over.into_iter().map(source).collect(),
         long: long.into_iter().map(source).collect(),
+        withheld: gate.withheld,
         train: ordered(train, Split::Train, options.seed),
         validation: ordered(validation, Split::Validation, options.seed),
         preferences: ordered(preferences, Split::Preference, options.seed),
+    }
+}
+
+fn chat_texts(row: &ChatRow) -> Vec<&Message> {
+    row.messages.iter().collect()
+}
+
+/// The last look at each row, at every text of it: whatever a prompt or a critique brings in, nothing held out is
+/// written.
+struct Gate<'a> {
+    heldout: &'a Heldout,
+    withheld: Vec<Withheld>,
+}
+
+impl Gate<'_> {
+    /// The rows that may be written.
+    fn clear<R>(&mut self, rows: Vec<Made<R>>, texts: impl Fn(&R) -> Vec<&Message>) -> Vec<Made<R>> {
+        let mut cleared = Vec::new();
+        for made in rows {
+            match texts(&made.row).iter().find_map(|message| self.heldout.text_leak(&message.content)) {
+                None => cleared.push(made),
+                Some(why) => {
+                    let RowRecord { row, source, other, .. } = made.record;
+                    self.withheld.push(Withheld { row, source, other, why });
+                }
+            }
+        }
+        cleared
     }
 }
 
@@ -98,11 +129,7 @@ fn positive_row(positive: &Positive<'_>) -> Made<ChatRow> {
 }
 
 /// One row per brief at most: its largest step from an app with named faults to one that is good enough to learn.
-fn improvement_rows(
-    selection: &Selection<'_>,
-    heldout: &Heldout,
-    options: &PrepareOptions,
-) -> Vec<Made<ChatRow>> {
+fn improvement_rows(selection: &Selection<'_>, options: &PrepareOptions) -> Vec<Made<ChatRow>> {
     if options.improvement_share <= 0.0 {
         return Vec::new();
     }
@@ -116,11 +143,7 @@ fn improvement_rows(
         }
     }
     let rows = best.into_values().map(|(_, before, after)| improvement_row(before, after));
-    let fits = |made: &Made<ChatRow>| {
-        made.record.tokens <= options.max_improvement_tokens
-            && made.row.messages.iter().all(|m| heldout.text_leak(&m.content).is_none())
-    };
-    rows.filter(fits).collect()
+    rows.filter(|made| made.record.tokens <= options.max_improvement_tokens).collect()
 }
 
 /// The best of the apps that a candidate was made from, when there is something to say about it.

@@ -16,7 +16,9 @@ use super::{
 use crate::{
     agent,
     brief::Brief,
+    critic::{self, Level},
     event::{Event, Events, Phase},
+    model::wire::MIN_EXAMPLES,
     store::{self, StoreError, Workspace},
 };
 
@@ -24,9 +26,6 @@ use crate::{
 const FEW_LOGS: usize = 50;
 /// With fewer rows than this gains are small.
 const FEW_ROWS: usize = 100;
-/// Providers refuse fewer.
-const TOO_FEW_ROWS: usize = 10;
-
 /// A dataset: its rows in the order of their files, and its account.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
@@ -39,8 +38,8 @@ pub struct Prepared {
 
 /// Makes a workspace's dataset from its logs and writes it: training rows, validation rows, preference pairs, manifest.
 ///
-/// Files of an earlier dataset that this one has no rows for are removed. The manifest is written last: with it, the
-/// dataset is whole.
+/// Files of an earlier dataset that this one has no rows for are removed. The training file goes first and comes last:
+/// with it, the dataset is whole.
 ///
 /// # Errors
 /// No logs, none that can be read, one of a newer version, nothing that qualifies, or a file that cannot be written. Then the
@@ -71,8 +70,13 @@ pub fn prepare(
 /// Makes a dataset from logs: a pure function of its arguments.
 ///
 /// # Errors
-/// [`DatasetError::NothingQualifies`].
+/// [`DatasetError::NothingQualifies`], [`DatasetError::StaticOnly`], [`DatasetError::Thread`].
 pub fn build(logs: &Logs, heldout: &[Brief], options: &PrepareOptions) -> Result<Prepared, DatasetError> {
+    // Apps are parsed to be compared, and logs hold whatever a model wrote.
+    critic::on_deep_stack(|| build_here(logs, heldout, options))?
+}
+
+fn build_here(logs: &Logs, heldout: &[Brief], options: &PrepareOptions) -> Result<Prepared, DatasetError> {
     let heldout = Heldout::new(heldout);
     let standard = standard(logs);
     let selection = match &standard {
@@ -83,11 +87,11 @@ pub fn build(logs: &Logs, heldout: &[Brief], options: &PrepareOptions) -> Result
         }
     };
     let mix = mix(&selection, &heldout, options);
-    let (Some(standard), false) = (standard, mix.train.is_empty()) else {
-        return Err(nothing(&selection, options));
-    };
     let dropped = all_dropped(&selection, &mix);
-    Ok(account(logs, standard, mix, dropped, options))
+    let (Some(standard), false) = (&standard, mix.train.is_empty()) else {
+        return Err(nothing(standard.as_ref(), &dropped, options));
+    };
+    Ok(account(logs, standard.clone(), mix, dropped, options))
 }
 
 /// What was left out, with what only showed when the rows were made, in the order of the logs.
@@ -102,6 +106,11 @@ fn all_dropped(selection: &Selection<'_>, mix: &Mix) -> Vec<Dropped> {
     let mut dropped = selection.dropped.clone();
     dropped.extend(mix.over.iter().map(|source| late(source, DropReason::OverMaxRows)));
     dropped.extend(mix.long.iter().map(|source| late(source, DropReason::TooLong)));
+    let positives = mix.withheld.iter().filter(|withheld| withheld.row == RowKind::Positive);
+    dropped.extend(positives.map(|withheld| Dropped {
+        detail: Some(withheld.why.clone()),
+        ..late(&withheld.source, DropReason::HeldOut)
+    }));
     dropped.sort_by(|a, b| (&a.log, a.iteration).cmp(&(&b.log, b.iteration)));
     dropped
 }
@@ -115,8 +124,11 @@ fn counted(dropped: &[Dropped]) -> BTreeMap<String, usize> {
 }
 
 /// Says what would have to change: the scores of those that lack nothing else, or what most lack.
-fn nothing(selection: &Selection<'_>, options: &PrepareOptions) -> DatasetError {
-    let low = selection.dropped.iter().filter(|d| d.reason == DropReason::BelowMinScore);
+fn nothing(standard: Option<&Standard>, dropped: &[Dropped], options: &PrepareOptions) -> DatasetError {
+    if standard.is_some_and(|standard| standard.level == Level::Static) {
+        return DatasetError::StaticOnly { candidates: dropped.len() };
+    }
+    let low = dropped.iter().filter(|d| d.reason == DropReason::BelowMinScore);
     let scores: Vec<f64> =
         low.filter_map(|d| d.score).filter(|s| s.is_finite() && *s < options.min_score).collect();
     let best = scores.iter().copied().reduce(f64::max);
@@ -124,9 +136,9 @@ fn nothing(selection: &Selection<'_>, options: &PrepareOptions) -> DatasetError 
         let minimum = DatasetError::working_min_score(best);
         scores.iter().filter(|score| **score >= minimum).count()
     });
-    let most = counted(&selection.dropped).into_iter().max_by_key(|(_, count)| *count);
+    let most = counted(dropped).into_iter().max_by_key(|(_, count)| *count);
     DatasetError::NothingQualifies {
-        candidates: selection.dropped.len() + selection.positives.len(),
+        candidates: dropped.len(),
         best,
         would_qualify: would,
         most: most.map_or_else(|| "there is no candidate in the logs".to_owned(), |(reason, _)| reason),
@@ -181,6 +193,7 @@ fn account(
         tokens,
         rows: records,
         dropped,
+        withheld: mix.withheld,
         bad_logs: logs.bad.clone(),
     };
     Prepared { train, validation, preferences, manifest, summary }
@@ -195,8 +208,8 @@ fn warnings(logs: usize, rows: usize) -> Vec<String> {
     if logs < FEW_LOGS {
         warnings.push(format!("only {logs} evolution logs; {FEW_LOGS} or more teach a habit reliably"));
     }
-    if rows < TOO_FEW_ROWS {
-        warnings.push(format!("only {rows} training rows; providers refuse fewer than {TOO_FEW_ROWS}"));
+    if rows < MIN_EXAMPLES {
+        warnings.push(format!("only {rows} training rows; providers refuse fewer than {MIN_EXAMPLES}"));
     } else if rows < FEW_ROWS {
         warnings.push(format!("only {rows} training rows; {FEW_ROWS} or more give a visible gain"));
     }
@@ -228,14 +241,14 @@ fn jsonl<T: Serialize>(rows: &[T]) -> Vec<u8> {
 
 impl Prepared {
     fn write(&mut self, workspace: &Workspace) -> Result<(), DatasetError> {
-        // A half-written dataset must not pass for the one that an old manifest vouches for.
-        remove(&workspace.manifest())?;
+        // Everything else is used beside a training file only. So there is none while old and new files lie together:
+        // whoever is killed here leaves no dataset, and not a mixture of two.
+        remove(&workspace.dataset())?;
         self.write_rows("validation", &workspace.validation(), jsonl(&self.validation))?;
         self.write_rows("preference", &workspace.preferences(), jsonl(&self.preferences))?;
-        self.write_rows("train", &workspace.dataset(), jsonl(&self.train))?;
         store::write_json(&workspace.manifest(), &self.manifest)?;
         self.note_file("manifest", &workspace.manifest());
-        Ok(())
+        self.write_rows("train", &workspace.dataset(), jsonl(&self.train))
     }
 
     fn write_rows(&mut self, name: &str, path: &Path, bytes: Vec<u8>) -> Result<(), DatasetError> {

@@ -31,3 +31,11 @@ impl ChatRow {
         Self { messages: prompt }
     }
 }
+
+impl PreferenceRow {
+    /// Everything that the line says.
+    pub fn texts(&self) -> impl Iterator<Item = &Message> {
+        let answers = self.preferred_output.iter().chain(&self.non_preferred_output);
+        self.input.messages.iter().chain(answers)
+    }
+}

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     agent::{self, Candidate},
-    brief::{Brief, BriefId, near::Fingerprint},
+    brief::{
+        Brief, BriefId,
+        near::{Fingerprint, LEAK_SIMILARITY, Reason},
+    },
     critic::Level,
     evolve::{EvolutionLog, LogEntry},
 };
@@ -96,7 +99,7 @@ pub(super) fn select<'a>(
 }
 
 /// The newest critic's scores count, at the level that most of them have: one look with a browser must not outweigh a
-/// hundred without.
+/// hundred without. Of level `static` only when there is no other: nothing of it can be taught.
 pub(super) fn standard(logs: &Logs) -> Option<Standard> {
     let mut counts: BTreeMap<(VersionKey, &str, Level), usize> = BTreeMap::new();
     for entry in logs.logs.iter().flat_map(|s| &s.log.evolution_history) {
@@ -105,7 +108,8 @@ pub(super) fn standard(logs: &Logs) -> Option<Standard> {
     }
     let newest = counts.keys().next_back()?.1;
     let of_newest = counts.iter().filter(|((_, critic, _), _)| *critic == newest);
-    let ((_, critic, level), _) = of_newest.max_by_key(|((_, _, level), count)| (**count, *level))?;
+    let ((_, critic, level), _) =
+        of_newest.max_by_key(|((_, _, level), count)| (*level != Level::Static, **count, *level))?;
     Some(Standard { critic: (*critic).to_owned(), level: *level })
 }
 
@@ -245,18 +249,27 @@ pub(super) fn family_of(log: &EvolutionLog) -> &str {
 }
 
 /// The briefs that no row may give away.
+///
+/// A row quotes all of a brief, requirements included, so requirements are compared too, on both sides. Between two of
+/// them only a copy counts: many briefs wish for much the same.
 pub(super) struct Heldout {
     ids: HashSet<String>,
     families: HashSet<String>,
+    /// What the briefs ask for: each description, alone and with its requirements.
     texts: Vec<Fingerprint>,
+    /// Each requirement by itself.
+    requirements: Vec<Fingerprint>,
 }
 
 impl Heldout {
     pub fn new(briefs: &[Brief]) -> Self {
+        let requirements = briefs.iter().flat_map(|b| &b.requirements);
+        let texts = briefs.iter().flat_map(|b| wordings(&b.description, &b.requirements));
         Self {
             ids: briefs.iter().map(|b| b.id.to_string()).collect(),
             families: briefs.iter().map(|b| b.family.clone()).filter(|f| !f.is_empty()).collect(),
-            texts: briefs.iter().map(|b| Fingerprint::of(&b.description)).collect(),
+            texts: texts.map(|text| Fingerprint::of(&text)).collect(),
+            requirements: requirements.map(|text| Fingerprint::of(text)).collect(),
         }
     }
 
@@ -268,14 +281,36 @@ impl Heldout {
         if self.families.contains(family_of(log)) {
             return Some(format!("its family `{}` is held out", family_of(log)));
         }
-        self.text_leak(&log.description).map(|why| format!("like a held-out brief: {why}"))
+        let mut wordings = wordings(&log.description, &log.requirements).into_iter();
+        let leak = wordings.find_map(|text| self.text_leak(&text));
+        let leak = leak.or_else(|| log.requirements.iter().find_map(|text| self.requirement_leak(text)));
+        leak.map(|why| format!("like a held-out brief: {why}"))
     }
 
     /// Why a text may not be in a row.
     pub fn text_leak(&self, text: &str) -> Option<String> {
         let print = Fingerprint::of(text);
-        self.texts.iter().find_map(|held| print.overlaps(held)).map(|reason| reason.to_string())
+        let overlap = self.texts.iter().find_map(|held| print.overlaps(held));
+        let quote = || self.requirements.iter().find_map(|held| print.quotes(held));
+        overlap.or_else(quote).map(|reason| reason.to_string())
     }
+
+    /// A requirement that is nearly a held-out description; whole copies show in the brief's full wording.
+    fn requirement_leak(&self, text: &str) -> Option<String> {
+        let print = Fingerprint::of(text);
+        let mut similar = self.texts.iter().map(|held| print.similarity(held));
+        let near = similar.find(|similarity| *similarity >= LEAK_SIMILARITY)?;
+        Some(Reason::Similar(near).to_string())
+    }
+}
+
+/// A brief's description, alone and with its requirements.
+fn wordings(description: &str, requirements: &[String]) -> Vec<String> {
+    let mut wordings = vec![description.to_owned()];
+    if !requirements.is_empty() {
+        wordings.push(format!("{description}\n{}", requirements.join("\n")));
+    }
+    wordings
 }
 
 #[cfg(test)]

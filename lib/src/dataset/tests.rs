@@ -236,6 +236,114 @@ fn a_held_out_text_inside_an_app_is_found() {
     assert_eq!(prepared.summary.dropped["held-out"], 1);
 }
 
+fn held(description: &str, requirements: &[&str]) -> Vec<Brief> {
+    let requirements = requirements.iter().map(|text| (*text).to_owned()).collect();
+    vec![Brief { requirements, ..Brief::from_description(description).unwrap() }]
+}
+
+/// Whether a log is left out whole because of what is held out.
+fn check_held_out(change: impl FnOnce(&mut EvolutionLog), heldout: &[Brief], expected: bool) {
+    let mut changed = usual("c");
+    change(&mut changed.log);
+    let prepared = build(&logs(vec![changed, usual("b")]), heldout, &options()).unwrap();
+    let held = prepared.manifest.dropped.iter().filter(|d| d.reason == DropReason::HeldOut);
+    assert_eq!(held.filter(|d| d.log == "c.json").count(), if expected { 2 } else { 0 });
+    for message in texts(&prepared).iter().filter(|_| expected) {
+        assert!(!message.content.contains(&heldout[0].description), "{message:?}");
+    }
+}
+
+#[test]
+fn requirements_give_away_as_much_as_descriptions() {
+    let text = "Booking sheet for the rowing club: boats, hours and who is out on the water";
+    let wishes = |wishes: &[&str]| wishes.iter().map(|wish| (*wish).to_owned()).collect::<Vec<_>>();
+    // A held-out description as a requirement, whole, changed, and cut in two.
+    check_held_out(|log| log.requirements = wishes(&[text]), &held(text, &[]), true);
+    let near = "Booking sheet for the sailing club: boats, hours and who is out";
+    check_held_out(|log| log.requirements = wishes(&[near]), &held(text, &[]), true);
+    check_held_out(
+        |log| {
+            log.description = "Booking sheet for the rowing club".into();
+            log.requirements = wishes(&["boats, hours and who is out on the water"]);
+        },
+        &held(text, &[]),
+        true,
+    );
+    // A held-out requirement, as a description and as a requirement.
+    let heldout = held(text, &["the boat that is due next stands first"]);
+    check_held_out(|log| log.description = "The boat that is due next stands first".into(), &heldout, true);
+    check_held_out(
+        |log| log.requirements = wishes(&["the boat that is due next stands first!"]),
+        &heldout,
+        true,
+    );
+    // What everybody wishes for gives nothing away.
+    let heldout = held(text, &["works on a phone", "No personal data beyond the postcode"]);
+    check_held_out(|log| log.requirements = wishes(&["works on a phone"]), &heldout, false);
+    check_held_out(|log| log.requirements = wishes(&["No personal data beyond the name"]), &heldout, false);
+}
+
+#[test]
+fn no_row_of_any_sort_quotes_what_is_held_out() {
+    let secret = "a very special held out dashboard for lighthouse keepers";
+    // Issues are quoted in improvement rows, the framework in all.
+    let mut issue = usual("a");
+    issue.log.evolution_history[0].critique.issues[0].message = format!("It is not {secret}");
+    let mut framework = usual("b");
+    framework.log.framework = format!("Streamlit, {secret}");
+    let all = logs(vec![issue, framework, usual("c"), usual("d"), usual("e")]);
+    let options = PrepareOptions { improvement_share: 0.5, ..options() };
+    let prepared = build(&all, &held(secret, &[]), &options).unwrap();
+    assert_eq!(prepared.summary.examples, Examples { positive: 4, improvement: 3, preference: 4 });
+    assert!(texts(&prepared).iter().all(|message| !message.content.contains(secret)));
+    let withheld: Vec<_> =
+        prepared.manifest.withheld.iter().map(|w| (format!("{:?}", w.row), w.source.log.as_str())).collect();
+    let expected = [
+        ("Positive", "b.json"),
+        ("Improvement", "a.json"),
+        ("Improvement", "b.json"),
+        ("Preference", "b.json"),
+    ];
+    assert_eq!(withheld, expected.map(|(row, log)| (row.to_owned(), log)));
+    assert!(prepared.manifest.withheld.iter().all(|w| w.why.contains("lighthouse")));
+    let positive = prepared.manifest.dropped.iter().find(|d| d.log == "b.json" && d.iteration == 2).unwrap();
+    assert_eq!(positive.reason, DropReason::HeldOut);
+}
+
+#[test]
+fn apps_that_nest_without_end_are_compared_all_the_same() {
+    let deep = |tag: &str, operators: usize| {
+        let mut source = usual(tag);
+        let file = &mut source.log.evolution_history[1].files[0];
+        file.content.push_str(&format!("x = {}1\n", "-".repeat(operators)));
+        source
+    };
+    let prepared = made(&logs(vec![deep("a", 50_000), deep("b", 200_000), usual("c")]));
+    assert!(prepared.summary.examples.positive >= 1);
+}
+
+#[test]
+fn what_was_never_run_is_refused_with_the_reason() {
+    let mut unrun = usual("a");
+    for entry in &mut unrun.log.evolution_history {
+        entry.evidence = Evidence { level: Level::Static, run: None, ..entry.evidence.clone() };
+        (entry.critique.level, entry.critique.overall_score) = (Level::Static, 5.0);
+    }
+    let error = build(&logs(vec![unrun.clone()]), &[], &options()).unwrap_err();
+    expect!["none of 2 candidates was run: scores of level `static` are capped at 5 and cannot become training rows"]
+        .assert_eq(&error.to_string());
+    expect![
+        "run `hone evolve` again without `--static-only`, on a machine with a sandbox (`hone doctor` tells)"
+    ]
+    .assert_eq(&error.hint().unwrap());
+    // Beside any log that was run, they are left out, however many they are.
+    let mut other = unrun.clone();
+    other.file = "a2.json".into();
+    let prepared = made(&logs(vec![unrun, other, usual("b")]));
+    assert_eq!((prepared.summary.level, prepared.summary.examples.positive), (Level::Run, 1));
+    assert_eq!(prepared.summary.dropped["other evidence level"], 4);
+}
+
 #[test]
 fn the_shipped_briefs_keep_all_of_training_apart_from_what_is_held_out() {
     let sources = crate::brief::shipped_train().into_iter().map(|brief| {
@@ -427,6 +535,22 @@ fn the_files_are_what_the_manifest_says() {
     // A smaller dataset leaves nothing of the larger one behind.
     prepare(&workspace, &[], &PrepareOptions { max_rows: Some(20), ..options() }, &Events::none()).unwrap();
     assert!(!workspace.validation().exists());
+}
+
+#[test]
+fn a_dataset_that_was_not_finished_is_none() {
+    let (_folder, workspace) = workspace(&many(120));
+    prepare(&workspace, &[], &options(), &Events::none()).unwrap();
+    // A folder in the place of a file: writing stops there, as a kill would stop it.
+    std::fs::remove_file(workspace.validation()).unwrap();
+    std::fs::create_dir(workspace.validation()).unwrap();
+    prepare(&workspace, &[], &options(), &Events::none()).unwrap_err();
+    assert!(!workspace.dataset().exists(), "the old rows lie beside new files");
+    std::fs::remove_dir(workspace.validation()).unwrap();
+    std::fs::remove_file(workspace.manifest()).unwrap();
+    std::fs::create_dir(workspace.manifest()).unwrap();
+    prepare(&workspace, &[], &options(), &Events::none()).unwrap_err();
+    assert!(!workspace.dataset().exists(), "rows without their account");
 }
 
 #[test]

@@ -80,8 +80,8 @@ pub struct LogUsage {
 }
 
 impl LogUsage {
-    /// Tokens of a call whose price is not known.
-    pub fn of(usage: Usage) -> Self {
-        Self { input_tokens: usage.prompt_tokens, output_tokens: usage.completion_tokens, usd: None }
+    /// Tokens of a call and what it cost.
+    pub fn of(usage: Usage, usd: Option<f64>) -> Self {
+        Self { input_tokens: usage.prompt_tokens, output_tokens: usage.completion_tokens, usd }
     }
 }

@@ -35,6 +35,16 @@ pub enum EvolveError {
     Cancelled,
 }
 
+impl EvolveError {
+    /// A call or a look that was given up because everything is: whichever notices first, it is the same stop.
+    fn or_stopped(self) -> Self {
+        match self {
+            Self::Model(ModelError::Cancelled) | Self::Critic(CriticError::Cancelled) => Self::Cancelled,
+            other => other,
+        }
+    }
+}
+
 impl Explain for EvolveError {
     fn kind(&self) -> Kind {
         match self {
@@ -161,7 +171,7 @@ impl Evolver<'_> {
         }
         let search = Search::new(brief, self.agent, self.teacher, self.critic, &self.options);
         let found = tokio::select! {
-            found = search.run() => found?,
+            found = search.run() => found.map_err(EvolveError::or_stopped)?,
             () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
         };
         let log = self.log(brief, found);
@@ -234,5 +244,75 @@ impl Summary {
             "{} evolutions, mean score {:.1} -> {:.1}, target reached by {}",
             self.evolutions, self.mean_initial, self.mean_final, self.target_reached
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::log::{LogEntry, LogUsage},
+        *,
+    };
+
+    #[test]
+    fn whatever_notices_the_stop_says_how_to_go_on() {
+        for error in [ModelError::Cancelled.into(), CriticError::Cancelled.into(), EvolveError::Cancelled] {
+            let error = EvolveError::or_stopped(error);
+            assert!(matches!(error, EvolveError::Cancelled), "{error}");
+            assert_eq!(error.hint().unwrap(), "run the same command again to go on");
+        }
+        let other = EvolveError::or_stopped(CriticError::NoSandbox("x".into()).into());
+        assert!(matches!(other, EvolveError::Critic(_)));
+    }
+
+    fn log(calls: &[(u64, Option<f64>)]) -> EvolutionLog {
+        let entry = |&(output_tokens, usd): &(u64, Option<f64>)| LogEntry {
+            iteration: 1,
+            operator: "draft".into(),
+            parents: vec![],
+            model: "m".into(),
+            files: vec![],
+            ui_code: String::new(),
+            critique: critic::score(&critic::Evidence::sample()),
+            evidence: critic::Evidence::sample(),
+            usage: LogUsage { input_tokens: 1, output_tokens, usd },
+            took_ms: 0,
+        };
+        EvolutionLog {
+            format: FORMAT.into(),
+            version: FORMAT_VERSION,
+            id: "a".into(),
+            kind: String::new(),
+            family: String::new(),
+            description: "a".into(),
+            requirements: vec![],
+            framework: "Streamlit".into(),
+            target_score: 8.0,
+            max_iterations: 1,
+            seed: 1,
+            critic: critic::VERSION.into(),
+            agent: "m".into(),
+            teacher: "composer".into(),
+            round: 1,
+            evolution_history: calls.iter().map(entry).collect(),
+            initial_score: 1.0,
+            final_score: 1.0,
+            best_iteration: 1,
+            improvement: 0.0,
+            target_reached: false,
+            total_iterations: 1,
+        }
+    }
+
+    #[test]
+    fn an_unknown_price_makes_the_sum_unknown_and_a_free_call_does_not() {
+        let sum = |calls: &[(u64, Option<f64>)]| {
+            let mut summary = Summary { usd: Some(0.0), ..Summary::default() };
+            summary.add(&log(calls), true);
+            summary.usd
+        };
+        assert_eq!(sum(&[(5, Some(0.0)), (0, None)]), Some(0.0));
+        assert_eq!(sum(&[(5, Some(0.25)), (5, Some(0.5))]), Some(0.75));
+        assert_eq!(sum(&[(5, Some(0.25)), (5, None)]), None);
     }
 }

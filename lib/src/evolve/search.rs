@@ -116,9 +116,9 @@ impl<'a> Search<'a> {
     /// One honest reply of the agent, scored.
     async fn draft(&mut self, draft: u32) -> Result<(), EvolveError> {
         let started = Instant::now();
-        let seed = draft_seed(self.options.seed, self.brief.id.as_str(), draft);
+        let seed = self.call_seed(draft);
         let reply = self.agent.reply(&agent::messages(self.brief), seed).await?;
-        let usage = LogUsage::of(reply.usage);
+        let usage = LogUsage::of(reply.usage, self.agent.price());
         let candidate = agent::parse_reply(&reply.text);
         let (model, operator) = (self.agent.model.clone(), DRAFT);
         self.judge(Made { candidate, operator, parents: vec![], model, usage, started }).await
@@ -165,10 +165,9 @@ impl<'a> Search<'a> {
             }
             Teacher::Model(model) => {
                 let messages = teach::messages(self.brief, operator, &parents);
-                let seed =
-                    draft_seed(self.options.seed, self.brief.id.as_str(), 1000 + self.history.len() as u32);
+                let seed = self.call_seed(1000 + self.history.len() as u32);
                 let reply = model.reply(&messages, seed).await?;
-                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage))
+                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage, model.price()))
             }
         };
         if self.history.iter().any(|entry| entry.files == candidate.files) {
@@ -179,9 +178,15 @@ impl<'a> Search<'a> {
             .await
     }
 
-    /// Proposals of the teacher so far: each asks the composer for another plan.
+    /// Proposals of the teacher so far: each asks the composer for another plan. A round goes on one past
+    /// what the one before it can have used, which also shifts the composer's four layouts.
     fn attempt(&self) -> u32 {
-        self.history.iter().filter(|entry| entry.operator != DRAFT).count() as u32
+        let earlier = self.options.round.saturating_sub(1) * (self.options.max_evaluations + 1);
+        earlier + self.history.iter().filter(|entry| entry.operator != DRAFT).count() as u32
+    }
+
+    fn call_seed(&self, call: u32) -> u64 {
+        draft_seed(self.options.seed, self.brief.id.as_str(), call, self.options.round)
     }
 
     async fn judge(&mut self, made: Made) -> Result<(), EvolveError> {
@@ -240,10 +245,13 @@ struct Made {
     started: Instant,
 }
 
-/// A seed of its own for every call, the same in every run. Kept below 2^31: protocols promise no more.
-pub fn draft_seed(seed: u64, brief: &str, draft: u32) -> u64 {
+/// A seed of its own for every call, the same in every run. Kept below 2^31: protocols promise no more. The round is part
+/// of it, so that a round after one that changed nothing still finds something new.
+fn draft_seed(seed: u64, brief: &str, draft: u32, round: u32) -> u64 {
     use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(format!("{seed}\n{brief}\n{draft}"));
+    // The first round's seeds are those of logs from before rounds counted.
+    let round = if round > 1 { format!("\n{round}") } else { String::new() };
+    let digest = Sha256::digest(format!("{seed}\n{brief}\n{draft}{round}"));
     digest.iter().take(4).fold(0, |sum, byte| (sum << 8) | u64::from(*byte)) >> 1
 }
 
@@ -252,13 +260,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_differ_by_brief_and_draft_and_stay() {
-        let seeds =
-            [draft_seed(1, "a", 0), draft_seed(1, "a", 1), draft_seed(1, "b", 0), draft_seed(2, "a", 0)];
+    fn seeds_differ_by_brief_draft_and_round_and_stay() {
+        let seeds = [
+            draft_seed(1, "a", 0, 1),
+            draft_seed(1, "a", 1, 1),
+            draft_seed(1, "b", 0, 1),
+            draft_seed(2, "a", 0, 1),
+            draft_seed(1, "a", 0, 2),
+            draft_seed(1, "a", 0, 3),
+            draft_seed(1, "a", 1, 2),
+        ];
         for (i, seed) in seeds.iter().enumerate() {
             assert!(*seed < 1 << 31);
             assert!(!seeds[..i].contains(seed));
         }
-        assert_eq!(draft_seed(1, "a", 0), seeds[0]);
+        // Journals and logs were written with these.
+        assert_eq!((draft_seed(1, "a", 0, 1), draft_seed(1, "a", 1, 1)), (1_774_724_002, 2_131_564_167));
     }
 }

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::LEAST_EXAMPLES;
 use crate::{
     error::{Explain, Kind},
-    model::client::ModelError,
+    model::{client::ModelError, wire::MIN_EXAMPLES},
     store::StoreError,
 };
 
@@ -14,7 +13,7 @@ use crate::{
 pub enum FinetuneError {
     #[error("there is no dataset at `{}`", path.display())]
     NoDataset { path: PathBuf },
-    #[error("dataset has {examples} examples, at least {LEAST_EXAMPLES} are needed")]
+    #[error("dataset has {examples} examples, at least {MIN_EXAMPLES} are needed")]
     TooFew { examples: usize },
     /// The job ran into its own or its provider's trouble.
     #[error("job `{job}` failed: {message}{}", with_code(code))]
@@ -29,6 +28,9 @@ pub enum FinetuneError {
     },
     #[error("job `{job}` was cancelled")]
     JobCancelled { job: String },
+    /// Starting was stopped; its steps so far are on disk.
+    #[error("stopped; what was uploaded or created is kept")]
+    Cancelled,
     /// Following was stopped; the job was not.
     #[error("stopped following job `{job}`, which goes on")]
     Detached { job: String },
@@ -44,7 +46,10 @@ fn with_code(code: &Option<String>) -> String {
 
 impl From<ModelError> for FinetuneError {
     fn from(error: ModelError) -> Self {
-        Self::Model(error)
+        match error {
+            ModelError::Cancelled => Self::Cancelled,
+            other => Self::Model(other),
+        }
     }
 }
 
@@ -62,7 +67,7 @@ impl Explain for FinetuneError {
                     (false, false) => Kind::Provider,
                 }
             }
-            Self::JobCancelled { .. } | Self::Detached { .. } => Kind::Cancelled,
+            Self::JobCancelled { .. } | Self::Cancelled | Self::Detached { .. } => Kind::Cancelled,
             Self::Model(e) => e.kind(),
             Self::Store(e) => e.kind(),
         }
@@ -76,6 +81,7 @@ impl Explain for FinetuneError {
             }
             Self::Failed { code, local, .. } => return failure_hint(code.as_deref(), *local),
             Self::JobCancelled { .. } => "run `hone finetune` to start another".into(),
+            Self::Cancelled => "run the same command again to go on".into(),
             Self::Detached { job } => format!("pick it up with `hone status {job} --follow`"),
             Self::Model(e) => return e.hint(),
             Self::Store(e) => return e.hint(),
@@ -128,6 +134,13 @@ mod tests {
         check("server_error", None, true, Kind::Environment);
         check("server_error", None, false, Kind::Provider);
         check("exceeded_quota", None, false, Kind::Provider);
+    }
+
+    #[test]
+    fn a_stop_says_how_to_go_on() {
+        let error = FinetuneError::from(ModelError::Cancelled);
+        assert_eq!(error.kind(), Kind::Cancelled);
+        assert_eq!(error.hint().unwrap(), "run the same command again to go on");
     }
 
     #[test]

@@ -24,13 +24,10 @@ use crate::{
     event::Events,
     model::{
         client::Client,
-        wire::{Hyperparameters, Job, JobRequest, JobStatus, Method},
+        wire::{Hyperparameters, Job, JobRequest, JobStatus, MIN_EXAMPLES, Method},
     },
     store::{StoreError, Workspace, read_text},
 };
-
-/// Fewest examples that providers take.
-pub const LEAST_EXAMPLES: usize = 10;
 
 /// What to train and how.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -68,7 +65,7 @@ pub async fn start(
     events: &Events,
 ) -> Result<Started, FinetuneError> {
     let examples = count_examples(dataset)?;
-    if examples < LEAST_EXAMPLES {
+    if examples < MIN_EXAMPLES {
         return Err(FinetuneError::TooFew { examples });
     }
     let path = workspace.finetune();
@@ -81,13 +78,14 @@ pub async fn start(
     if state.job.is_some() {
         state = state.without_job();
     }
+    state.dataset_sha256 = Some(state::sha256_of(dataset)?);
     state.file = Some(uploaded(client, state.file.take(), dataset, events).await?);
+    state.write(&path)?;
     if let Some(validation) = &options.validation {
         state.validation_file =
             Some(uploaded(client, state.validation_file.take(), validation, events).await?);
+        state.write(&path)?;
     }
-    state.dataset_sha256 = Some(state::sha256_of(dataset)?);
-    state.write(&path)?;
     let job = client.create_job(&request(&state, options), &state.idempotency_key).await?;
     state.job = Some(job.id.clone());
     state.write(&path)?;

@@ -88,12 +88,6 @@ impl Journal {
         Ok(Answer { reply: entry.reply, replayed: false, took_ms })
     }
 
-    /// True when asking would cost nothing.
-    pub fn holds(&self, client: &Client, request: &ChatRequest, sample: &str) -> bool {
-        serde_json::to_value(request)
-            .is_ok_and(|asked| read(&self.path(&key(&client.endpoint().name, &asked, sample))).is_some())
-    }
-
     /// Two letters of the key make the folder, so that none grows too large to list.
     fn path(&self, key: &str) -> PathBuf {
         self.folder.join(&key[..2]).join(format!("{}.json", &key[2..]))

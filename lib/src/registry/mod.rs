@@ -79,7 +79,8 @@ impl From<&Summary> for TrialResult {
 /// What is to be deployed, and on what grounds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deployment {
-    pub model: String,
+    /// None is the base model: nothing is deployed any more, and trials compare with the base again.
+    pub model: Option<String>,
     pub trial: Option<TrialResult>,
     /// The dataset and the job that the model came from, when they are known.
     pub dataset_sha256: Option<String>,
@@ -150,8 +151,8 @@ impl Registry {
     /// not "promote". Always: a model that is the champion already, and a file that cannot be written.
     pub fn deploy(&mut self, deployment: Deployment, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
         let model = deployment.model.clone();
-        if self.champion() == Some(&model) {
-            return Err(RegistryError::AlreadyChampion { model });
+        if self.champion() == model.as_deref() {
+            return Err(RegistryError::AlreadyChampion { model: named(model.as_deref()) });
         }
         let objection = self.objection(&deployment).err();
         let action = match (objection, deployment.force) {
@@ -166,7 +167,7 @@ impl Registry {
             verdict: trial.as_ref().map(|t| t.verdict),
             dataset_sha256,
             job,
-            ..self.entry(action, Some(model), reason, at)
+            ..self.entry(action, model, reason, at)
         };
         self.append(entry)
     }
@@ -186,18 +187,16 @@ impl Registry {
 
     /// What speaks against a deployment.
     fn objection(&self, deployment: &Deployment) -> Result<(), RegistryError> {
-        let model = &deployment.model;
-        let Some(trial) = &deployment.trial else {
-            return Err(RegistryError::Untested { model: model.clone() });
+        let model = deployment.model.as_deref();
+        let of_it = deployment.trial.as_ref().filter(|trial| Some(trial.model.as_str()) == model);
+        let Some(trial) = of_it else {
+            return Err(RegistryError::Untested { model: named(model) });
         };
-        if trial.model != *model {
-            return Err(RegistryError::Untested { model: model.clone() });
-        }
         if trial.verdict != Verdict::Promote {
-            return Err(RegistryError::Unsupported { model: model.clone(), trial: Box::new(trial.clone()) });
+            return Err(RegistryError::Unsupported { trial: Box::new(trial.clone()) });
         }
         if trial.champion.as_deref() != self.champion() {
-            let champion = self.champion().unwrap_or("the base model").to_owned();
+            let champion = named(self.champion());
             return Err(RegistryError::OtherChampion { trial: trial.id.clone(), champion });
         }
         Ok(())
@@ -237,6 +236,11 @@ impl Registry {
     }
 }
 
+/// A champion in a sentence.
+fn named(model: Option<&str>) -> String {
+    model.map_or_else(|| "the base model".to_owned(), |model| format!("`{model}`"))
+}
+
 fn entry_of(value: serde_json::Value) -> Result<Entry, String> {
     let entry: Entry = serde_json::from_value(value).map_err(|e| e.to_string())?;
     if entry.format == FORMAT && entry.version == VERSION {
@@ -261,13 +265,14 @@ pub enum RegistryError {
     Store(#[from] StoreError),
     #[error("`{}` line {line} is not an entry that this version reads: {why}", path.display())]
     Format { path: PathBuf, line: usize, why: String },
-    #[error("no trial of `{model}` supports its deployment")]
+    /// `model` as it stands in a sentence: a name in backticks, or "the base model".
+    #[error("no trial of {model} supports its deployment")]
     Untested { model: String },
-    #[error("the verdict of trial `{}` on `{model}` is `{}`, not `promote`", trial.id, trial.verdict.as_str())]
-    Unsupported { model: String, trial: Box<TrialResult> },
+    #[error("the verdict of trial `{}` on `{}` is `{}`, not `promote`", trial.id, trial.model, trial.verdict.as_str())]
+    Unsupported { trial: Box<TrialResult> },
     #[error("trial `{trial}` did not compare with today's champion, {champion}")]
     OtherChampion { trial: String, champion: String },
-    #[error("`{model}` is the champion already")]
+    #[error("{model} is the champion already")]
     AlreadyChampion { model: String },
     #[error("there is nothing to roll back: the agent uses the base model")]
     NothingDeployed,

@@ -14,7 +14,7 @@ fn tested(model: &str, champion: Option<&str>, verdict: Verdict) -> Deployment {
         verdict,
         cause: (verdict != Verdict::Promote).then(|| "no gain over the base".into()),
     };
-    Deployment { model: model.into(), trial: Some(trial), ..Deployment::default() }
+    Deployment { model: Some(model.into()), trial: Some(trial), ..Deployment::default() }
 }
 
 fn promoted(model: &str, champion: Option<&str>) -> Deployment {
@@ -54,9 +54,9 @@ fn only_a_promote_verdict_on_this_model_against_this_champion_deploys() {
         assert!(error.kind() == Kind::Verdict && error.hint().is_some());
         error.to_string()
     };
-    let untested = Deployment { model: "ft:a".into(), ..Deployment::default() };
+    let untested = Deployment { model: Some("ft:a".into()), ..Deployment::default() };
     assert_eq!(refused(&mut registry, untested), "no trial of `ft:a` supports its deployment");
-    let other = Deployment { model: "ft:b".into(), ..promoted("ft:a", None) };
+    let other = Deployment { model: Some("ft:b".into()), ..promoted("ft:a", None) };
     assert_eq!(refused(&mut registry, other), "no trial of `ft:b` supports its deployment");
     for verdict in [Verdict::Hold, Verdict::RollBack] {
         let text = refused(&mut registry, tested("ft:a", None, verdict));
@@ -64,7 +64,7 @@ fn only_a_promote_verdict_on_this_model_against_this_champion_deploys() {
     }
     registry.deploy(promoted("ft:a", None), at(1)).unwrap();
     let text = refused(&mut registry, promoted("ft:b", None));
-    assert_eq!(text, "trial `t-1` did not compare with today's champion, ft:a");
+    assert_eq!(text, "trial `t-1` did not compare with today's champion, `ft:a`");
     registry.deploy(promoted("ft:b", Some("ft:a")), at(2)).unwrap();
     assert_eq!(registry.entries().len(), 2, "what was refused left no line");
 }
@@ -104,6 +104,25 @@ fn the_champion_is_not_deployed_twice() {
     registry.deploy(promoted("ft:a", None), at(0)).unwrap();
     let error = registry.deploy(Deployment { force: true, ..promoted("ft:a", None) }, at(1)).unwrap_err();
     assert!(matches!(error, RegistryError::AlreadyChampion { .. }));
+}
+
+#[test]
+fn the_base_is_deployed_by_force_and_ends_every_deployment() {
+    let (_folder, mut registry) = open();
+    registry.deploy(promoted("ft:a", None), at(0)).unwrap();
+    registry.deploy(promoted("ft:b", Some("ft:a")), at(1)).unwrap();
+    let error = registry.deploy(Deployment::default(), at(2)).unwrap_err();
+    assert_eq!(error.to_string(), "no trial of the base model supports its deployment");
+    let base = Deployment { force: true, ..Deployment::default() };
+    let entry = registry.deploy(base.clone(), at(3)).unwrap();
+    assert_eq!((entry.action, entry.model, entry.previous.as_deref()), (Action::Force, None, Some("ft:b")));
+    let mut registry = Registry::open(&registry.path).unwrap();
+    assert_eq!((registry.champion(), registry.deployments()), (None, 0));
+    let error = registry.deploy(base, at(4)).unwrap_err();
+    assert_eq!(error.to_string(), "the base model is the champion already");
+    // A trial against the base counts again.
+    registry.deploy(promoted("ft:c", None), at(5)).unwrap();
+    assert_eq!(registry.champion(), Some("ft:c"));
 }
 
 #[test]

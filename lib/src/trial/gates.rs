@@ -319,8 +319,10 @@ impl<'a> Comparison<'a> {
     fn likely_cause(&self, gates: &[Gate]) -> (String, String) {
         let status = |name: &str| gates.iter().find(|g| g.name == name).map(|g| g.status);
         let tuned = self.results.arm(self.spec, Arm::TUNED);
-        let again =
-            || "run `hone loop --rounds 2`, which evolves from the better model and trains again".to_owned();
+        let again = || {
+            "run `hone loop --rounds 2`: another round adds new drafts and rows and trains on more data"
+                .to_owned()
+        };
         if self.score.n == 0 {
             return ("no brief has an answer of both arms".into(), "run `hone test` again".into());
         }

@@ -344,7 +344,7 @@ fn briefs<'a>(spec: &'a TrialSpec, rows: &'a [Row]) -> Vec<BriefView<'a>> {
             family: &brief.family,
             description: &brief.description,
             requirements: &brief.requirements,
-            seen: spec.seen_kinds.contains(&brief.kind),
+            seen: crate::brief::is_seen(brief, &spec.seen_kinds),
             arms: spec.arms.iter().map(answers).collect(),
             base,
             tuned,

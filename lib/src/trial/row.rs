@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Arm, TrialSpec};
 use crate::{
     agent::{Candidate, SourceFile},
-    brief::Brief,
+    brief::{self, Brief},
     critic::{Cap, Critique, Evidence, Issue, Level, SubScores},
     model::wire::Usage,
 };
@@ -113,7 +113,7 @@ impl Row {
             brief: brief.id.to_string(),
             kind: brief.kind.clone(),
             family: brief.family.clone(),
-            seen: spec.seen_kinds.contains(&brief.kind),
+            seen: brief::is_seen(brief, &spec.seen_kinds),
             arm: arm.name.clone(),
             model: arm.model.clone(),
             sample,

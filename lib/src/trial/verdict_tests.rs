@@ -50,7 +50,7 @@ fn an_equal_arm_is_held() {
         expect![[r#"
         hold
         no gain over the base; most often (20 answers): nothing <rendered>
-        run `hone loop --rounds 2`, which evolves from the better model and trains again
+        run `hone loop --rounds 2`: another round adds new drafts and rows and trains on more data
     "#]],
     );
 }
@@ -68,7 +68,7 @@ fn a_worse_arm_is_held_when_it_is_not_deployed() {
         expect![[r#"
         hold
         the habit was not learnt: more examples or epochs are needed
-        run `hone loop --rounds 2`, which evolves from the better model and trains again
+        run `hone loop --rounds 2`: another round adds new drafts and rows and trains on more data
     "#]],
     );
 }
@@ -270,4 +270,12 @@ fn json_has_the_keys_that_tools_rely_on() {
         /groups: seen_kinds unseen_kinds
         /groups/unseen_kinds: n families arms prompted champion delta
     "#]].assert_eq(&text);
+}
+
+#[test]
+fn a_brief_of_unknown_kind_counts_as_seen() {
+    let mut spec = spec(5, 1, &BASE_TUNED);
+    spec.briefs[4].kind = String::new();
+    let seen: Vec<bool> = uniform(&spec, POOR, GOOD).iter().step_by(2).map(|row| row.seen).collect();
+    assert_eq!(seen, [true, true, true, false, true]);
 }

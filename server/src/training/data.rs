@@ -10,8 +10,6 @@ use std::{
 use hone_engine::chat::{ChatMessage, Role};
 use serde_json::{Map, Value};
 
-/// Fewest rows of a training file.
-pub const LEAST_EXAMPLES: usize = 10;
 /// Faults that are listed before the rest is only counted.
 const LISTED: usize = 10;
 /// Control tokens, which have no business in a text.

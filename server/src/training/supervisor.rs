@@ -16,7 +16,7 @@ use std::{
 
 use hone::{
     cancel::Cancel,
-    model::wire::{JobStatus, Level},
+    model::wire::{JobStatus, Level, MIN_EXAMPLES},
     store::{LockError, StoreError},
 };
 use tokio::{
@@ -293,11 +293,9 @@ fn verdict(
     validation: Option<std::io::Result<data::Report>>,
 ) -> Result<usize, Failure> {
     let examples = file_verdict(folder, training, "training_file")?;
-    if examples < data::LEAST_EXAMPLES {
-        let message = format!(
-            "the training file has {examples} examples, at least {} are needed",
-            data::LEAST_EXAMPLES
-        );
+    if examples < MIN_EXAMPLES {
+        let message =
+            format!("the training file has {examples} examples, at least {} are needed", MIN_EXAMPLES);
         return Err(Failure { code: "invalid_n_examples", message, param: "training_file" });
     }
     if let Some(report) = validation {

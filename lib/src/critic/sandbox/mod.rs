@@ -9,6 +9,7 @@ mod job;
 mod pool;
 mod process;
 mod spec;
+mod uids;
 mod worker;
 
 pub(crate) use job::Job;

@@ -1,20 +1,22 @@
 //! What a sandbox is made of, and bubblewrap's arguments for it.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use serde::Deserialize;
 use tokio::process::Command;
 
+use super::uids::UidBlock;
 use crate::critic::error::CriticError;
 
 /// The program that runs inside; see its own text.
 const WORKER: &str = include_str!("worker.py");
 /// Size of each folder that a candidate may write to (all of them in memory).
 const TMPFS: &str = "67108864";
-/// First uid of workers that are started by root; each has its own.
-const FIRST_UID: u32 = 64321;
 
 /// What the processes and folders of this process's sandboxes are called, for whoever looks for them.
 pub(super) fn name() -> String {
@@ -46,6 +48,9 @@ pub struct SandboxSpec {
     pub python: PathBuf,
     pub bwrap: PathBuf,
     pub isolation: Isolation,
+    /// Of Python and, where it is there, Streamlit.
+    pub versions: BTreeMap<String, String>,
+    uids: Arc<UidBlock>,
     /// Folders that Python needs beside `/usr`: the virtual environment and its base interpreter.
     folders: Vec<PathBuf>,
 }
@@ -53,19 +58,20 @@ pub struct SandboxSpec {
 impl SandboxSpec {
     /// Asks Python where it lives and decides how to isolate.
     pub async fn find(python: &Path, bwrap: &Path) -> Result<Self, CriticError> {
-        let folders = python_folders(python).await?;
+        let Found { folders, versions } = ask(python).await?;
         let root = rustix::process::geteuid().is_root();
         let isolation = if root { Isolation::OwnUid } else { Isolation::UserNamespace };
-        Ok(Self { python: python.to_owned(), bwrap: bwrap.to_owned(), isolation, folders })
+        let uids = Arc::new(if root { UidBlock::take() } else { UidBlock::default() });
+        let (python, bwrap) = (python.to_owned(), bwrap.to_owned());
+        Ok(Self { python, bwrap, isolation, versions, uids, folders: needed(folders) })
     }
 
     /// From root to a uid that only this worker has, before Python starts; limits on processes do not bind root.
-    /// Processes of Hone that run at once rarely share one.
     fn drop_root(&self, slot: u32) -> Vec<String> {
         if self.isolation == Isolation::UserNamespace {
             return Vec::new();
         }
-        let uid = (FIRST_UID + (std::process::id() % 16) * 64 + slot % 64).to_string();
+        let uid = self.uids.uid(slot).to_string();
         let words =
             ["/usr/bin/setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", "--inh-caps=-all"];
         words.into_iter().chain(["--no-new-privs", "--"]).map(str::to_owned).collect()
@@ -140,13 +146,31 @@ fn parents(folder: &Path) -> Vec<&Path> {
     parents
 }
 
-/// The folders outside `/usr` that an interpreter needs, outermost first.
-async fn python_folders(python: &Path) -> Result<Vec<PathBuf>, CriticError> {
+/// What an interpreter tells about itself.
+#[derive(Deserialize)]
+struct Found {
+    folders: Vec<PathBuf>,
+    versions: BTreeMap<String, String>,
+}
+
+/// Says where it lives and what it has. A missing Streamlit is for the worker to complain of.
+const QUESTION: &str = "\
+import json, sys
+from importlib import metadata
+versions = {'python': sys.version.split()[0]}
+try:
+    versions['streamlit'] = metadata.version('streamlit')
+except metadata.PackageNotFoundError:
+    pass
+folders = [sys.prefix, sys.base_prefix, sys.exec_prefix]
+print(json.dumps({'folders': folders, 'versions': versions}))
+";
+
+async fn ask(python: &Path) -> Result<Found, CriticError> {
     let broken = |why: String| CriticError::Runtime { python: python.to_owned(), why };
-    let code = "import sys; print(sys.prefix); print(sys.base_prefix); print(sys.exec_prefix)";
     let output = Command::new(python)
         .env_clear()
-        .args(["-I", "-c", code])
+        .args(["-I", "-c", QUESTION])
         .kill_on_drop(true)
         .output()
         .await
@@ -154,14 +178,17 @@ async fn python_folders(python: &Path) -> Result<Vec<PathBuf>, CriticError> {
     if !output.status.success() {
         return Err(broken(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
-    let mut folders: Vec<PathBuf> =
-        String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect();
+    serde_json::from_slice(&output.stdout).map_err(|e| broken(format!("its answer cannot be read: {e}")))
+}
+
+/// The folders outside `/usr` that an interpreter needs, outermost first.
+fn needed(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
     // The path may go through links: what they lead to has to be there as well.
     folders.extend(folders.clone().iter().filter_map(|folder| folder.canonicalize().ok()));
     folders.retain(|folder| folder.is_absolute() && !folder.starts_with("/usr") && folder != Path::new("/"));
     folders.sort();
     folders.dedup();
-    Ok(folders)
+    folders
 }
 
 #[cfg(test)]
@@ -170,8 +197,14 @@ mod tests {
 
     fn arguments(isolation: Isolation) -> String {
         let folders = vec![PathBuf::from("/opt/venv")];
-        let spec =
-            SandboxSpec { python: "/opt/venv/bin/python".into(), bwrap: "bwrap".into(), isolation, folders };
+        let spec = SandboxSpec {
+            python: "/opt/venv/bin/python".into(),
+            bwrap: "bwrap".into(),
+            isolation,
+            versions: BTreeMap::new(),
+            uids: Arc::default(),
+            folders,
+        };
         spec.arguments().iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
     }
 

@@ -18,7 +18,7 @@ use super::{Call, Fault, FileFacts, Statics, error::CriticError};
 use crate::agent::{Candidate, SourceFile};
 
 /// Larger files are not read, in bytes.
-pub(super) const SOURCE_CAP: usize = 64 * 1024;
+pub(crate) const SOURCE_CAP: usize = 64 * 1024;
 /// Stack of the thread that parses, in bytes; memory is taken only as deep as the source is.
 const STACK: usize = 256 * 1024 * 1024;
 /// Files beyond this number are not read.
@@ -41,6 +41,18 @@ pub(super) async fn analyse(candidate: &Candidate) -> Result<Statics, CriticErro
         })
         .map_err(|e| CriticError::Internal(format!("cannot start a thread: {e}")))?;
     receiver.await.map_err(|_| CriticError::Internal("the parsing thread ended early".to_owned()))
+}
+
+/// Does something that parses sources of up to [`SOURCE_CAP`], on a thread whose stack none of them exhausts.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("parse".to_owned()).stack_size(STACK);
+        let ended = builder.spawn_scoped(scope, work)?.join();
+        Ok(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 /// The facts of all files. To be called with a large stack.

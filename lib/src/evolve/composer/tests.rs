@@ -190,6 +190,23 @@ fn operators_repeat_themselves_and_differ_from_each_other() {
     }
 }
 
+/// Attempts of a later round start one past those of the one before it.
+#[test]
+fn a_later_round_has_new_apps() {
+    let briefs = training();
+    let fresh = |brief: &Brief| {
+        let round = |first: u32| -> BTreeSet<String> {
+            let writes = [(Operator::Restart, 0), (Operator::Restyle, 1)];
+            writes.iter().map(|&(operator, attempt)| code(brief, operator, first + attempt)).collect()
+        };
+        let (one, two) = (round(0), round(13));
+        two.iter().for_each(|source| parses(source));
+        two.difference(&one).count()
+    };
+    let (new, all): (usize, usize) = (briefs.iter().map(fresh).sum(), 2 * briefs.len());
+    assert!(new * 10 >= all * 9, "{new} of {all} apps are new");
+}
+
 #[test]
 fn variants_differ() {
     for brief in training().iter().step_by(7) {

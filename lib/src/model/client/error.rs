@@ -38,6 +38,9 @@ pub enum ModelError {
     Store(#[from] StoreError),
 }
 
+/// The code for a conversation that does not fit into the model's context.
+const TOO_LONG: &str = "context_length_exceeded";
+
 fn with_code(code: &Option<String>) -> String {
     code.as_ref().map(|code| format!(", {code}")).unwrap_or_default()
 }
@@ -68,6 +71,8 @@ impl ModelError {
 impl Explain for ModelError {
     fn kind(&self) -> Kind {
         match self {
+            // The provider is fine; what it was asked is too long for the model.
+            Self::Refused { .. } if self.code() == Some(TOO_LONG) => Kind::Input,
             Self::Refused { .. }
             | Self::Unreachable { .. }
             | Self::Garbled { .. }
@@ -111,7 +116,7 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
             "the account is out of credit: check its billing page, or use the local engine"
         }
         (_, Some("model_not_found")) => "see `hone models` for the models that can be used",
-        (_, Some("context_length_exceeded")) => "shorten the brief, or choose a model with a longer context",
+        (_, Some(TOO_LONG)) => "shorten the brief, or choose a model with a longer context",
         (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",
         (403, _) => "the key lacks permission for this: check its scope and the account's region",
         (404, _) => "check `base_url` and the name of the model",
@@ -153,5 +158,13 @@ mod tests {
         let closed = hint(403, Some("training_not_available"));
         assert!(closed.contains("2027-01-06") && closed.contains("local"), "{closed}");
         assert_eq!(hint(400, None), "");
+        assert!(hint(400, Some(TOO_LONG)).contains("shorten the brief"));
+    }
+
+    #[test]
+    fn only_what_is_too_long_is_the_users_fault() {
+        assert_eq!(refused(400, Some(TOO_LONG)).kind(), Kind::Input);
+        assert_eq!(refused(400, Some("server_error")).kind(), Kind::Provider);
+        assert_eq!(refused(400, None).kind(), Kind::Provider);
     }
 }

@@ -115,11 +115,6 @@ impl ChatReply {
     pub fn text(&self) -> &str {
         self.choices.first().and_then(|choice| choice.message.content.as_deref()).unwrap_or_default()
     }
-
-    /// True when the first answer hit its token limit.
-    pub fn is_cut(&self) -> bool {
-        self.choices.first().is_some_and(|choice| choice.finish_reason.as_deref() == Some("length"))
-    }
 }
 
 /// One of the `n` answers.

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value};
 
+/// Fewest examples that providers take for a job.
+pub const MIN_EXAMPLES: usize = 10;
+
 /// Body of `POST /fine_tuning/jobs`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobRequest {

@@ -130,6 +130,22 @@ async fn evidence_repeats_but_for_timing() {
     critic.close().await;
 }
 
+/// What is in the evidence does not depend on what was looked at before.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_in_all_evidence() {
+    let Some(runtime) = runtime("versions") else { return };
+    let _alone = super::ALONE.lock().await;
+    let critic = open(runtime).await;
+    let skipped = critic.observe(&brief("x"), &app("A = 1\n")).await.unwrap();
+    assert_eq!(skipped.run.as_ref().unwrap().status, RunStatus::Skipped);
+    assert_eq!(skipped.versions.keys().collect::<Vec<_>>(), ["python", "ruff", "streamlit"]);
+    assert_eq!(skipped.versions["streamlit"], "1.67.0");
+    let ran = critic.observe(&brief("x"), &app("import streamlit as st\nst.title('x')\n")).await.unwrap();
+    assert_eq!(ran.versions, skipped.versions);
+    assert_eq!(critic.observe(&brief("x"), &app("A = 1\n")).await.unwrap().versions, skipped.versions);
+    critic.close().await;
+}
+
 /// `taskset -c 0,1 cargo test -p hone --test it throughput -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]

@@ -77,7 +77,8 @@ async fn hostile_candidates_are_contained() {
         secrets(c),
         sockets(c),
         sudden_ends(c),
-        paths(c)
+        paths(c),
+        nesting(c)
     );
     forgeries(c).await;
     let honest = include_str!("../../../../docs/design/critic-apps/good-form/app.py");
@@ -234,6 +235,15 @@ async fn paths(critic: &Critic) {
     let run = evidence.run.unwrap();
     assert_eq!(run.visible(), 3, "{run:?}");
     assert_eq!(run.exceptions[0].at.as_deref(), Some("../app.py:5:1"), "places name the reply's own file");
+}
+
+/// Our parser reads it; ruff's stack does not last.
+async fn nesting(critic: &Critic) {
+    let source = format!("import streamlit as st\nst.title('x')\nx = {}1\n", "-".repeat(50_000));
+    let evidence = observe(critic, &app(&source)).await;
+    assert!(evidence.statics.files[0].parses);
+    let codes: Vec<&str> = evidence.statics.lint.iter().map(|lint| lint.code.as_str()).collect();
+    assert_eq!(codes, ["unreadable"], "{:?}", evidence.statics.lint);
 }
 
 async fn forgeries(critic: &Critic) {
