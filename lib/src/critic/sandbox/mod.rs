@@ -6,6 +6,7 @@
 //! sandbox: candidates would share it, and one that breaks out of its child meets the others.
 
 mod job;
+mod memory;
 mod pool;
 mod process;
 mod spec;

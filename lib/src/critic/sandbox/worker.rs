@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Job, SandboxSpec, process::Tree};
+use super::{Job, SandboxSpec, memory::Watch, process::Tree};
 use crate::{critic::error::CriticError, store::StoreError};
 
 /// Importing Streamlit takes about a second, several on a loaded machine.
@@ -29,6 +29,8 @@ const END: Duration = Duration::from_secs(5);
 /// A worker that has imported everything and waits for its job.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    /// Ends before the tree does, so that the number that it kills by is the tree's.
+    watch: Option<Watch>,
     tree: Tree,
     stdout: BufReader<ChildStdout>,
     folder: TempDir,
@@ -53,7 +55,10 @@ impl Worker {
         let mut line = String::new();
         let said = timeout(START, (&mut stdout).take(LONGEST).read_line(&mut line)).await;
         match serde_json::from_str::<Ready>(&line) {
-            Ok(ready) if ready.ready => Ok(Self { tree, stdout, folder, versions: ready.versions }),
+            Ok(ready) if ready.ready => {
+                let watch = Watch::over(tree.child().id());
+                Ok(Self { watch, tree, stdout, folder, versions: ready.versions })
+            }
             _ if said.is_err() => {
                 tree.end().await;
                 Err(CriticError::NoSandbox(format!("no worker within {} s", START.as_secs())))
@@ -82,6 +87,7 @@ impl Worker {
 
     /// Kills everything in the sandbox and waits for its end.
     pub async fn kill(mut self) {
+        drop(self.watch.take());
         self.tree.end().await;
         // All processes inside share this pipe: its end is theirs.
         let mut rest = [0; 1024];

@@ -140,6 +140,8 @@ async fn memory_and_processes(critic: &Critic) {
     let bomb = "import os, time\nout = 0\ntry:\n  for _ in range(300):\n    if os.fork() == 0:\n      time.sleep(60)\n      os._exit(0)\n    out += 1\nexcept OSError: pass";
     let forks: u32 = said(critic, bomb).await.parse().unwrap();
     assert!(forks < 64, "{forks} forks");
+    let many = "import os, time\nfor _ in range(6):\n  if os.fork() == 0:\n    kept = b'x' * (800 << 20)\n    time.sleep(60)\ntime.sleep(5)";
+    check_status(critic, many, &[RunStatus::Died]).await;
 }
 
 async fn files(critic: &Critic) {
@@ -161,10 +163,10 @@ async fn secrets(critic: &Critic) {
         "import glob, os\nout = []\nfor p in ['/etc/passwd', '/etc/shadow', '/etc/hostname', '/root/.bashrc', '/root/.ssh', '/var', '{project}']:\n  if os.path.exists(p): out.append(p)"
     );
     assert_eq!(said(critic, &read).await, "[]");
-    // Of the folders above the environment nothing is there but the way to it.
+    // Of the folders above the environment nothing is there but the ways to it and to its base interpreter.
     let python = std::env::var("HONE_TEST_PYTHON").unwrap();
     let beside = format!(
-        "import os\nout, at = [], os.path.dirname(os.path.dirname('{python}'))\nwhile len(at) > 1 and not at.startswith('/usr'):\n  at, name = os.path.split(at)\n  if at != '/': out += [n for n in os.listdir(at) if n != name]"
+        "import os, sys\nout, at = [], os.path.dirname(os.path.dirname('{python}'))\nways = [at + '/', sys.base_prefix + '/']\nwhile len(at) > 1 and not at.startswith('/usr'):\n  at = os.path.dirname(at)\n  beside = [os.path.join(at, n) + '/' for n in os.listdir(at)] if at != '/' else []\n  out += [p for p in beside if not any(way.startswith(p) for way in ways)]"
     );
     assert_eq!(said(critic, &beside).await, "[]");
     let environment = format!(
