@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
+    auto::{self, Auto},
     error::{Explain, Kind},
     store::{self, StoreError},
 };
@@ -105,49 +106,6 @@ pub struct Price {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<f64>,
     pub as_of: String,
-}
-
-const AUTO: &str = "auto";
-
-/// A number, or the word `auto`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Auto<T> {
-    Auto,
-    Fixed(T),
-}
-
-impl<T: Copy> Auto<T> {
-    pub fn fixed(self) -> Option<T> {
-        match self {
-            Self::Auto => None,
-            Self::Fixed(value) => Some(value),
-        }
-    }
-}
-
-impl<T: Serialize> Serialize for Auto<T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => serializer.serialize_str(AUTO),
-            Self::Fixed(value) => value.serialize(serializer),
-        }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Auto<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw<T> {
-            Number(T),
-            Word(String),
-        }
-        match Raw::deserialize(deserializer) {
-            Ok(Raw::Number(value)) => Ok(Self::Fixed(value)),
-            Ok(Raw::Word(word)) if word == AUTO => Ok(Self::Auto),
-            _ => Err(serde::de::Error::custom("expected a whole number or \"auto\"")),
-        }
-    }
 }
 
 /// The shipped defaults, in the form of the file that overrides them.
@@ -393,7 +351,7 @@ fn typed(defaults: &Table, key: &str, text: &str, origin: &Origin) -> Result<Val
         Some(Value::Integer(_)) => {
             text.parse().map(Value::Integer).map_err(|_| fail("expected a whole number"))
         }
-        Some(Value::String(default)) if default == AUTO => {
+        Some(Value::String(default)) if default == auto::AUTO => {
             Ok(text.parse().map_or_else(|_| Value::String(text.into()), Value::Integer))
         }
         _ => Ok(Value::String(text.into())),

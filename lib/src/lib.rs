@@ -3,6 +3,7 @@
 //! Modules appear in the order in which data flows; each knows only those above it. The library never prints, prompts,
 //! or reads the environment or the home folder: it is handed values, and it emits [`event::Event`]s.
 
+pub mod auto;
 pub mod cancel;
 pub mod config;
 pub mod error;

@@ -2,11 +2,12 @@ use std::path::Path;
 
 use clap::Args;
 use hone::{
-    config::{Auto, Settings},
+    auto::Auto,
+    config::Settings,
     dataset::check::{self, Severity},
     error::Kind,
     finetune::{self, Options},
-    model::wire::{Hyperparameters, Job, Setting},
+    model::wire::{Hyperparameters, Job},
     store,
 };
 
@@ -66,18 +67,13 @@ pub async fn execute(
     models: &mut Models<'_>,
 ) -> Result<Job> {
     let (client, model) = models.trainer().await?;
-    let n_epochs = match args.n_epochs {
-        Some(n) => Some(n),
-        None => Auto::fixed(settings.finetune.n_epochs),
-    };
-    let n_epochs = n_epochs.map_or(Setting::Auto, Setting::Is);
     let options = Options {
         model,
         suffix: Some(args.suffix.clone().unwrap_or_else(|| settings.finetune.suffix.clone())),
         hyperparameters: Hyperparameters {
-            n_epochs,
-            batch_size: args.batch_size.map_or(Setting::Auto, Setting::Is),
-            learning_rate_multiplier: args.learning_rate_multiplier.map_or(Setting::Auto, Setting::Is),
+            n_epochs: args.n_epochs.map_or(settings.finetune.n_epochs, Auto::Fixed),
+            batch_size: args.batch_size.into(),
+            learning_rate_multiplier: args.learning_rate_multiplier.into(),
         },
         seed: i64::try_from(context.global.seed).ok(),
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),

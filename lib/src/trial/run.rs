@@ -5,13 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use tokio::sync::Semaphore;
 
@@ -96,28 +97,30 @@ where
     let missing: Vec<Unit> =
         plan.iter().copied().filter(|unit| !ledger.has(&unit.key(trial.spec()))).collect();
     let in_flight = limits.generate.max(1) + limits.judge.max(1);
-    let mut results = stream::iter(missing).map(work).buffer_unordered(in_flight);
-    let mut first_error = None;
-    loop {
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(ledger.cancelled()),
-            result = results.next() => match result {
-                None => break,
-                Some(Ok(())) => {}
-                Some(Err(e)) => {
-                    stopped.store(true, Ordering::Relaxed);
-                    first_error.get_or_insert(e);
-                }
-            },
-        }
-    }
-    drop(results);
-    if let Some(e) = first_error {
-        return Err(e);
+    let results = stream::iter(missing).map(work).buffer_unordered(in_flight);
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(ledger.cancelled()),
+        done = drain(results, &stopped) => done?,
     }
     let rows = ledger.finish(&plan)?;
     Ok((trial, rows))
+}
+
+/// Waits for all that is in flight. The first error stops what has not begun, and is the one that is told.
+async fn drain(
+    results: impl Stream<Item = Result<(), TrialError>>,
+    stopped: &AtomicBool,
+) -> Result<(), TrialError> {
+    let mut results = pin!(results);
+    let mut first = Ok(());
+    while let Some(result) = results.next().await {
+        if result.is_err() {
+            stopped.store(true, Ordering::Relaxed);
+            first = first.and(result);
+        }
+    }
+    first
 }
 
 fn warn_unreadable(unreadable: &[String], events: &Events) {

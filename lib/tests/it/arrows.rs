@@ -8,7 +8,7 @@ use std::{
 
 /// Folders and files of `lib/src` in the order in which they may know each other: each only what stands before it.
 const ORDER: [&[&str]; 11] = [
-    &["cancel", "error", "event", "text"],
+    &["auto", "cancel", "error", "event", "text"],
     &["store"],
     &["config"],
     &["runtime"],

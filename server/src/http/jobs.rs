@@ -7,7 +7,8 @@ use axum::{
     extract::{Path, State},
     http::HeaderMap,
 };
-use hone::model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobRequest, Page, Setting};
+use hone::auto::Auto;
+use hone::model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobRequest, Page};
 use rand::RngExt;
 use serde_json::Value;
 
@@ -84,7 +85,7 @@ fn check(request: &JobRequest) -> Result<(), ApiError> {
 
 fn check_hyperparameters(values: &Hyperparameters) -> Result<(), ApiError> {
     let outside =
-        |value: Setting<u32>, most: u32| matches!(value, Setting::Is(value) if value == 0 || value > most);
+        |value: Auto<u32>, most: u32| matches!(value, Auto::Fixed(value) if value == 0 || value > most);
     let refuse = |name: &str, range: &str| {
         Err(ApiError::bad_param("hyperparameters", format!("`{name}` must be {range}")))
     };
@@ -95,7 +96,7 @@ fn check_hyperparameters(values: &Hyperparameters) -> Result<(), ApiError> {
         return refuse("batch_size", "from 1 to 256");
     }
     match values.learning_rate_multiplier {
-        Setting::Is(rate) if !(rate.is_finite() && rate > 0.0) => {
+        Auto::Fixed(rate) if !(rate.is_finite() && rate > 0.0) => {
             refuse("learning_rate_multiplier", "above 0")
         }
         _ => Ok(()),

@@ -1,6 +1,7 @@
 //! Hyperparameters: what "auto" means here.
 
-use hone::model::wire::{Hyperparameters, Setting};
+use hone::auto::Auto;
+use hone::model::wire::Hyperparameters;
 use hone_engine::train::Options;
 
 /// What a `learning_rate_multiplier` multiplies: of the rates tried, the one that taught a 135M model the most from a
@@ -12,9 +13,9 @@ pub const BASE_LEARNING_RATE: f64 = 2e-3;
 /// Epochs and batch follow OpenAI's published rules; the multiplier is 1.
 pub fn settle(asked: Hyperparameters, examples: usize) -> Hyperparameters {
     Hyperparameters {
-        n_epochs: Setting::Is(asked.n_epochs.or(auto_epochs(examples))),
-        batch_size: Setting::Is(asked.batch_size.or(auto_batch(examples))),
-        learning_rate_multiplier: Setting::Is(asked.learning_rate_multiplier.or(1.0)),
+        n_epochs: Auto::Fixed(asked.n_epochs.or(auto_epochs(examples))),
+        batch_size: Auto::Fixed(asked.batch_size.or(auto_batch(examples))),
+        learning_rate_multiplier: Auto::Fixed(asked.learning_rate_multiplier.or(1.0)),
     }
 }
 
@@ -82,10 +83,10 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_stays() {
-        let asked = Hyperparameters { n_epochs: Setting::Is(7), ..Hyperparameters::default() };
+        let asked = Hyperparameters { n_epochs: Auto::Fixed(7), ..Hyperparameters::default() };
         let settled = settle(asked, 100);
-        assert_eq!(settled.n_epochs, Setting::Is(7));
-        assert_eq!(settled.batch_size, Setting::Is(1));
+        assert_eq!(settled.n_epochs, Auto::Fixed(7));
+        assert_eq!(settled.batch_size, Auto::Fixed(1));
         let options = options(&settled, 5, "m");
         assert_eq!((options.epochs, options.batch_size, options.seed, options.lora.seed), (7, 1, 5, 5));
         assert!((options.learning_rate - BASE_LEARNING_RATE).abs() < 1e-12);

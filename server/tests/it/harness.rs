@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use hone::auto::Auto;
 use hone::model::{
     client::{Client, Endpoint, Retry},
-    wire::{ChatRequest, Hyperparameters, Job, JobRequest, Message, Setting},
+    wire::{ChatRequest, Hyperparameters, Job, JobRequest, Message},
 };
 use hone_engine::model::Model;
 use hone_server::{BaseModel, LocalServer, ServerConfig, run_training_child, spawn_local};
@@ -158,9 +159,9 @@ pub fn data(rows: usize) -> String {
 
 pub fn request(file: &str, epochs: u32) -> JobRequest {
     let hyperparameters = Hyperparameters {
-        n_epochs: Setting::Is(epochs),
-        batch_size: Setting::Is(2),
-        learning_rate_multiplier: Setting::Is(10.0),
+        n_epochs: Auto::Fixed(epochs),
+        batch_size: Auto::Fixed(2),
+        learning_rate_multiplier: Auto::Fixed(10.0),
     };
     JobRequest {
         model: BASE.into(),

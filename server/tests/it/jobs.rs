@@ -1,7 +1,8 @@
 //! Jobs from upload to answer.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use hone::model::wire::{JobRequest, JobStatus, Level, Setting};
+use hone::auto::Auto;
+use hone::model::wire::{JobRequest, JobStatus, Level};
 
 use crate::harness::{BASE, World, data, request, row};
 
@@ -13,7 +14,7 @@ async fn a_job_ends_in_a_model_that_has_learnt() {
     assert_eq!(created.status, JobStatus::ValidatingFiles);
     let job = world.end(&created.id).await;
     assert_eq!((&job.status, &job.error), (&JobStatus::Succeeded, &None));
-    assert_eq!(job.hyperparameters.n_epochs, Setting::Is(30));
+    assert_eq!(job.hyperparameters.n_epochs, Auto::Fixed(30));
     assert!(job.finished_at.unwrap() >= job.created_at);
     // 180 steps of 2 rows of the same length.
     let tokens = job.trained_tokens.unwrap();

@@ -3,11 +3,12 @@
 use std::{ffi::OsString, path::Path, time::Duration};
 
 use hone::{
+    auto::Auto,
     cancel::Cancel,
     error::{Explain, Kind},
     event::{Event, Events},
     finetune::{self, FinetuneError, Options},
-    model::wire::{Hyperparameters, JobStatus, Setting},
+    model::wire::{Hyperparameters, JobStatus},
     store::Workspace,
 };
 use hone_server::ServerConfig;
@@ -102,7 +103,7 @@ async fn an_adopted_child_can_be_cancelled() {
 }
 
 fn options(epochs: u32) -> Options {
-    let hyperparameters = Hyperparameters { n_epochs: Setting::Is(epochs), ..Hyperparameters::default() };
+    let hyperparameters = Hyperparameters { n_epochs: Auto::Fixed(epochs), ..Hyperparameters::default() };
     Options {
         model: BASE.into(),
         suffix: Some("v1".into()),

@@ -446,88 +446,69 @@ impl Builder {
     }
 
     fn board(&mut self) -> Vec<Section> {
-        let inline = self.reading.items.iter().find(|item| item.options.len() >= 3).cloned();
         let stage_list = self.reading.of_role(Some(Role::Stage)).first().map(|item| item.list);
-        let stages_said: Vec<String> = stage_list.map_or_else(Vec::new, |list| {
-            self.reading
-                .items
-                .iter()
-                .filter(|item| {
-                    item.list == list
-                        && item.role == Some(Role::Stage)
-                        && item.label.split_whitespace().count() <= 4
-                })
-                .map(|item| item.label.clone())
-                .collect()
-        });
-        let mut stages = if stages_said.len() >= 2 {
-            stages_said
-        } else if let Some(item) = inline {
-            item.options
-        } else {
-            Vec::new()
+        let stages = self.stages(stage_list);
+        let fields = self.card_fields(stage_list);
+        let entity = self.reading.entity.clone();
+        let known = bank::things(&entity).is_some() || bank::is_person(&entity);
+        let noun = if known { entity.clone() } else { "task".to_owned() };
+        let cells = |field: &Field, dice: &mut Dice| match &field.entry {
+            Entry::Choice(options) => bank::column(&field.label, options, &noun, dice),
+            _ => bank::column(&field.label, &[], &noun, dice),
         };
+        let columns: Vec<Vec<Cell>> = fields.iter().map(|field| cells(field, &mut self.dice)).collect();
+        let card = |at: usize| columns.iter().map(|cells| cells[at % cells.len()].clone()).collect();
+        let stages = stages.into_iter().enumerate();
+        let stages = stages.map(|(at, stage)| (stage, if at < 3 { vec![card(at)] } else { Vec::new() }));
+        vec![Section::Board(Board {
+            header: text::capital(&plural(&entity)),
+            stages: stages.collect(),
+            fields,
+            submit: format!("Add {noun}"),
+            moves: self.reading.says("move moves moved tap goes"),
+        })]
+    }
+
+    /// Columns of a board: the list of stages, the first long choice, or the usual three.
+    fn stages(&self, list: Option<usize>) -> Vec<String> {
+        let stage = |item: &&Item| {
+            Some(item.list) == list
+                && item.role == Some(Role::Stage)
+                && item.label.split_whitespace().count() <= 4
+        };
+        let mut stages: Vec<String> =
+            self.reading.items.iter().filter(stage).map(|item| item.label.clone()).collect();
+        if stages.len() < 2 {
+            let choice = self.reading.items.iter().find(|item| item.options.len() >= 3);
+            stages = choice.map_or_else(Vec::new, |item| item.options.clone());
+        }
         if stages.len() < 2 {
             stages = ["To do", "Doing", "Done"].map(str::to_owned).to_vec();
         }
         stages.truncate(5);
-        let mut fields: Vec<Field> = self
-            .reading
-            .items
-            .iter()
-            .filter(|item| {
-                matches!(item.role, Some(Role::Input | Role::Column | Role::Metric) | None)
-                    && Some(item.list) != stage_list
-            })
-            .map(|item| self.field(item))
-            .take(3)
-            .collect();
+        stages
+    }
+
+    /// What a card of a board says: two to four fields, one of them a name, all of them short.
+    fn card_fields(&self, stages: Option<usize>) -> Vec<Field> {
+        let said = |item: &&Item| {
+            matches!(item.role, Some(Role::Input | Role::Column | Role::Metric) | None)
+                && Some(item.list) != stages
+        };
+        let mut fields: Vec<Field> =
+            self.reading.items.iter().filter(said).map(|item| self.field(item)).take(3).collect();
         for field in &mut fields {
-            if matches!(
-                field.entry,
-                Entry::File | Entry::Several(_) | Entry::YesNo | Entry::Time | Entry::Date
-            ) {
-                field.entry = Entry::Text
+            if let Entry::File | Entry::Several(_) | Entry::YesNo | Entry::Time | Entry::Date = field.entry {
+                field.entry = Entry::Text;
             }
         }
-        if fields.is_empty() || !fields.iter().any(|field| Self::is_name(&field.label)) {
+        if !fields.iter().any(|field| Self::is_name(&field.label)) {
             fields.insert(0, Field { label: "Title".to_owned(), entry: Entry::Text });
         }
         if fields.len() < 2 {
             fields.push(Field { label: "Owner".to_owned(), entry: Entry::Text });
         }
-        let entity = self.reading.entity.clone();
-        let noun = if bank::things(&entity).is_some() || bank::is_person(&entity) {
-            entity.clone()
-        } else {
-            "task".to_owned()
-        };
-        let columns: Vec<Vec<Cell>> = fields
-            .iter()
-            .map(|field| {
-                let options = match &field.entry {
-                    Entry::Choice(options) => options.clone(),
-                    _ => Vec::new(),
-                };
-                bank::column(&field.label, &options, &noun, &mut self.dice)
-            })
-            .collect();
-        let cards = stages
-            .iter()
-            .enumerate()
-            .map(|(at, stage)| {
-                let card = columns.iter().map(|cells| cells[at % cells.len()].clone()).collect();
-                (stage.clone(), if at < 3 { vec![card] } else { Vec::new() })
-            })
-            .collect();
-        let moves = self.reading.says("move moves moved tap goes");
-        vec![Section::Board(Board {
-            header: text::capital(&plural(&entity)),
-            stages: cards,
-            fields,
-            submit: format!("Add {noun}"),
-            moves,
-        })]
+        fields
     }
 
     fn upload(&mut self) -> Vec<Section> {

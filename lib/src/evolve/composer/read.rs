@@ -110,6 +110,21 @@ const TRIGGERS: &[&str] = &[
     "by rate set choose pick takes see are has have gives give record about from for of needs need adds lists draw",
 ];
 
+/// Beginnings of a phrase that tell what to do with the thing, not what it is.
+const LEADS: &str = "a tick box for|tick box for|a checkbox for|checkbox for|a switch to|a note on|a note of|the number of|\
+    whether they've had|whether they|whether the|whether|if they|how|optionally|an optional|choose|pick|\
+    select|show|shows|see|with|set|enter|type|step 1|step 2|step 3|step 4|step 5|what|since when|and|where|\
+    record|lanes for|columns for|columns|its|rate|user types|users type|types|picks the|picks|sees the|sees|\
+    gets|each enters|enters|what they paid for|rows for|on|filter by|group by|selector for|ask for|then|\
+    finally|underneath|at the top|first|could";
+
+/// Beginnings of a phrase that is a rule about the page.
+const RULES: &str = "must|should|so |because|don't|do not|i |we |they |it |you |warn|highlight|flag |block|refuse|check |\
+    say |says|please|out of scope|not |but |no |if |when |nothing|there|anything with|move |delete |add a|\
+    sorted|sort by|sortable|older than|one tap|gets |approves|press |then press|get a|makes the|compare |\
+    complains|open it|offer |only |tell |forget|thank|work out|gets|compute the|count |who gets|cap at|\
+    list the|print a|anything else is|ideally|maybe|perhaps|thanks|use |keep |let |make |can |is |are ";
+
 /// The enumerated phrases of a sentence.
 fn phrases(sentence: &str, list: usize) -> Vec<Item> {
     let (head, tail) = split_head(sentence);
@@ -254,73 +269,7 @@ fn read_item(phrase: &str, role: Option<Role>, list: usize) -> Vec<Item> {
 /// `a tick box for the waiver`, `choose the room`, `whether they rent shoes`: what it is about.
 fn strip_ask(phrase: &str) -> &str {
     let mut rest = phrase.trim();
-    let leads = [
-        "a tick box for",
-        "tick box for",
-        "a checkbox for",
-        "checkbox for",
-        "a switch to",
-        "a note on",
-        "a note of",
-        "the number of",
-        "whether they've had",
-        "whether they",
-        "whether the",
-        "whether",
-        "if they",
-        "how",
-        "optionally",
-        "an optional",
-        "choose",
-        "pick",
-        "select",
-        "show",
-        "shows",
-        "see",
-        "with",
-        "set",
-        "enter",
-        "type",
-        "step 1",
-        "step 2",
-        "step 3",
-        "step 4",
-        "step 5",
-        "what",
-        "since when",
-        "and",
-        "where",
-        "record",
-        "lanes for",
-        "columns for",
-        "columns",
-        "its",
-        "rate",
-        "user types",
-        "users type",
-        "types",
-        "picks the",
-        "picks",
-        "sees the",
-        "sees",
-        "gets",
-        "each enters",
-        "enters",
-        "what they paid for",
-        "rows for",
-        "on",
-        "filter by",
-        "group by",
-        "selector for",
-        "ask for",
-        "then",
-        "finally",
-        "underneath",
-        "at the top",
-        "first",
-        "could",
-    ];
-    while let Some(lead) = leads.iter().find(|lead| {
+    while let Some(lead) = LEADS.split('|').find(|lead| {
         rest.get(..lead.len()).is_some_and(|start| start.eq_ignore_ascii_case(lead))
             && rest[lead.len()..].starts_with(' ')
     }) {
@@ -357,80 +306,7 @@ fn without_widget(label: &str, bare: bool) -> Option<String> {
 
 /// A rule about the page rather than a part of it.
 fn is_rule(low: &str) -> bool {
-    let starts = [
-        "must",
-        "should",
-        "so ",
-        "because",
-        "don't",
-        "do not",
-        "i ",
-        "we ",
-        "they ",
-        "it ",
-        "you ",
-        "warn",
-        "highlight",
-        "flag ",
-        "block",
-        "refuse",
-        "check ",
-        "say ",
-        "says",
-        "please",
-        "out of scope",
-        "not ",
-        "but ",
-        "no ",
-        "if ",
-        "when ",
-        "nothing",
-        "there",
-        "anything with",
-        "move ",
-        "delete ",
-        "add a",
-        "sorted",
-        "sort by",
-        "sortable",
-        "older than",
-        "one tap",
-        "gets ",
-        "approves",
-        "press ",
-        "then press",
-        "get a",
-        "makes the",
-        "compare ",
-        "complains",
-        "open it",
-        "offer ",
-        "only ",
-        "tell ",
-        "forget",
-        "thank",
-        "work out",
-        "gets",
-        "compute the",
-        "count ",
-        "who gets",
-        "cap at",
-        "list the",
-        "print a",
-        "anything else is",
-        "ideally",
-        "maybe",
-        "perhaps",
-        "thanks",
-        "use ",
-        "keep ",
-        "let ",
-        "make ",
-        "can ",
-        "is ",
-        "are ",
-    ];
-    let starts = starts.iter().any(|start| low.trim_start().starts_with(start));
+    let starts = RULES.split('|').any(|start| low.trim_start().starts_with(start));
     let words: Vec<&str> = low.split_whitespace().collect();
     starts && !low.starts_with("if they rent") || words.len() > 12
 }

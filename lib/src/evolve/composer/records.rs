@@ -11,9 +11,12 @@ use super::{
     text,
 };
 
+/// A label, and the options where there are some.
+type Column = (String, Vec<String>);
+
 impl Builder {
     /// Columns of the page's table, with options where the brief gave them.
-    pub(super) fn columns(&self) -> Vec<(String, Vec<String>)> {
+    pub(super) fn columns(&self) -> Vec<Column> {
         let of = |roles: &[Option<Role>]| {
             let items = self.reading.items.iter().filter(|item| roles.contains(&item.role));
             items.map(|item| (column_label(&item.label), item.options.clone())).collect::<Vec<_>>()
@@ -42,10 +45,40 @@ impl Builder {
         )
     }
 
-    /// A table of the brief's columns; `least` columns are made up when it names fewer.
+    /// A table of the brief's columns, with a form that adds to it where one is wanted.
     pub(super) fn records(&mut self, form: bool) -> Records {
-        let mut columns = self.columns();
         let (search, wanted) = self.narrowing();
+        let columns = self.table_columns(&wanted, if form { 4 } else { 5 });
+        let entity = self.reading.entity.clone();
+        let mut cells: Vec<Vec<Cell>> = columns
+            .iter()
+            .map(|(label, options)| bank::column(label, options, &entity, &mut self.dice))
+            .collect();
+        // Neighbours in a row differ from row to row, so that two filters narrow more than one.
+        cells.iter_mut().enumerate().for_each(|(at, column)| column.rotate_left(at % 3));
+        // The form adds to them, so fewer will do there.
+        let rows = (0..if form { 2 } else { 3 })
+            .map(|row| cells.iter().map(|column| column[row].clone()).collect())
+            .collect();
+        let (search, filters) = self.narrowed(search, &wanted, &columns, &cells);
+        let plural = plural(&entity);
+        Records {
+            header: text::capital(&plural),
+            columns: columns.iter().map(|(label, _)| label.clone()).collect(),
+            rows,
+            form: form.then(|| self.entry_form(&columns, &cells)),
+            search,
+            filters,
+            display: Display::Table,
+            count: (!form).then(|| format!("{} shown", text::capital(&plural))),
+            total: self.total(&columns, &cells),
+            download: self.downloads().then(|| "Download CSV".to_owned()),
+        }
+    }
+
+    /// What the brief names and filters by; a name in front and usual ones behind where it names too little.
+    fn table_columns(&self, wanted: &[Column], most: usize) -> Vec<Column> {
+        let mut columns = self.columns();
         let named = columns
             .iter()
             .take(2)
@@ -53,7 +86,7 @@ impl Builder {
         if !named && (self.reading.entity != "entry" || columns.len() < 2) {
             columns.insert(0, (self.entity_label(), Vec::new()));
         }
-        for (label, options) in &wanted {
+        for (label, options) in wanted {
             let have = columns.iter_mut().find(|(column, _)| same(column, label));
             match have {
                 Some((_, known)) if known.is_empty() => known.clone_from(options),
@@ -72,51 +105,35 @@ impl Builder {
             }
         }
         // What is filtered by stays, however many columns there are.
-        let most = if form { 4 } else { 5 };
         while columns.len() > most {
             let spare =
                 columns.iter().rposition(|(label, _)| !wanted.iter().any(|(filter, _)| same(label, filter)));
             columns.remove(spare.unwrap_or(columns.len() - 1));
         }
-        let entity = self.reading.entity.clone();
-        let mut cells: Vec<Vec<Cell>> = columns
-            .iter()
-            .map(|(label, options)| bank::column(label, options, &entity, &mut self.dice))
-            .collect();
-        // Neighbours in a row differ from row to row, so that two filters narrow more than one.
-        cells.iter_mut().enumerate().for_each(|(at, column)| column.rotate_left(at % 3));
-        // The form adds to them, so fewer will do there.
-        let rows = (0..if form { 2 } else { 3 })
-            .map(|row| cells.iter().map(|column| column[row].clone()).collect())
-            .collect();
-        let mut filters: Vec<(String, Vec<String>)> = Vec::new();
-        for (label, _) in &wanted {
-            let at = columns.iter().position(|(column, _)| same(column, label));
-            filters.extend(at.and_then(|at| options_of(&columns[at].0, &cells[at])));
+        columns
+    }
+
+    /// The search box and at most two filters: those that the brief wants, or else one that the columns offer.
+    fn narrowed(
+        &self,
+        search: Option<String>,
+        wanted: &[Column],
+        columns: &[Column],
+        cells: &[Vec<Cell>],
+    ) -> (Option<String>, Vec<Column>) {
+        let column_of = |(label, _): &Column| columns.iter().position(|(column, _)| same(column, label));
+        let filter = |at: usize| options_of(&columns[at].0, &cells[at]);
+        let mut filters: Vec<Column> = wanted.iter().filter_map(column_of).filter_map(filter).collect();
+        filters.truncate(2);
+        if !filters.is_empty() || search.is_some() {
+            return (search, filters);
         }
         let category = columns
             .iter()
             .position(|(label, options)| !options.is_empty() || lexicon::choices(label).is_some());
-        let mut search = search;
-        if filters.is_empty() && search.is_none() {
-            match category {
-                Some(at) => filters.extend(options_of(&columns[at].0, &cells[at])),
-                None => search = Some(format!("Search {}", plural(&self.reading.entity))),
-            }
-        }
-        filters.truncate(2);
-        let plural = plural(&self.reading.entity);
-        Records {
-            header: text::capital(&plural),
-            columns: columns.iter().map(|(label, _)| label.clone()).collect(),
-            rows,
-            form: form.then(|| self.entry_form(&columns, &cells)),
-            search,
-            filters,
-            display: Display::Table,
-            count: (!form).then(|| format!("{} shown", text::capital(&plural))),
-            total: self.total(&columns, &cells),
-            download: self.downloads().then(|| "Download CSV".to_owned()),
+        match category {
+            Some(at) => (None, filter(at).into_iter().collect()),
+            None => (Some(format!("Search {}", plural(&self.reading.entity))), Vec::new()),
         }
     }
 
@@ -130,7 +147,7 @@ impl Builder {
     }
 
     /// A field for each column, of the type that its cells have.
-    pub(super) fn entry_form(&self, columns: &[(String, Vec<String>)], cells: &[Vec<Cell>]) -> Form {
+    pub(super) fn entry_form(&self, columns: &[Column], cells: &[Vec<Cell>]) -> Form {
         let fields = columns.iter().zip(cells).map(|((label, options), cells)| {
             let entry =
                 if options.is_empty() { lexicon::entry(label, "") } else { Entry::Choice(options.clone()) };
@@ -156,7 +173,7 @@ impl Builder {
     }
 
     /// The search box and the filters that the brief names.
-    pub(super) fn narrowing(&self) -> (Option<String>, Vec<(String, Vec<String>)>) {
+    pub(super) fn narrowing(&self) -> (Option<String>, Vec<Column>) {
         let mut filters = Vec::new();
         let mut search =
             self.reading.says("search searching searchable keyword find type").then(|| "Search".to_owned());
@@ -181,11 +198,7 @@ impl Builder {
         (search, filters)
     }
 
-    pub(super) fn total(
-        &self,
-        columns: &[(String, Vec<String>)],
-        cells: &[Vec<Cell>],
-    ) -> Option<(String, String)> {
+    pub(super) fn total(&self, columns: &[Column], cells: &[Vec<Cell>]) -> Option<(String, String)> {
         let wanted = self.reading.says("total sum totals subtotals");
         let numeric = |at: &usize| cells[*at].iter().all(|cell| matches!(cell, Cell::Number(_)));
         let at = (1..columns.len()).find(numeric).filter(|_| wanted)?;
@@ -302,7 +315,7 @@ fn same(column: &str, label: &str) -> bool {
 }
 
 /// A filter over a column: its label and distinct texts.
-fn options_of(label: &str, cells: &[Cell]) -> Option<(String, Vec<String>)> {
+fn options_of(label: &str, cells: &[Cell]) -> Option<Column> {
     let mut seen = BTreeSet::new();
     let texts = cells.iter().filter_map(|cell| match cell {
         Cell::Text(text) => Some(text.clone()),

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+
+use crate::auto::Auto;
 
 /// Fewest examples that providers take for a job.
 pub const MIN_EXAMPLES: usize = 10;
@@ -64,57 +66,11 @@ pub struct Supervised {
 #[serde(default)]
 pub struct Hyperparameters {
     /// Examples per step, 1 to 256.
-    pub batch_size: Setting<u32>,
+    pub batch_size: Auto<u32>,
     /// Times the trainer's base learning rate.
-    pub learning_rate_multiplier: Setting<f64>,
+    pub learning_rate_multiplier: Auto<f64>,
     /// Passes over the data, 1 to 50.
-    pub n_epochs: Setting<u32>,
-}
-
-/// A number, or `"auto"`: the server's choice.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Setting<T> {
-    #[default]
-    Auto,
-    Is(T),
-}
-
-impl<T: Copy> Setting<T> {
-    pub fn or(self, auto: T) -> T {
-        match self {
-            Self::Auto => auto,
-            Self::Is(value) => value,
-        }
-    }
-}
-
-impl<T: Serialize> Serialize for Setting<T> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => to.serialize_str("auto"),
-            Self::Is(value) => value.serialize(to),
-        }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Setting<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw<T> {
-            Number(T),
-            Word(Option<String>),
-        }
-        let raw = Raw::deserialize(from).map_err(|_| D::Error::custom("expected a number or \"auto\""))?;
-        match raw {
-            Raw::Number(value) => Ok(Self::Is(value)),
-            Raw::Word(None) => Ok(Self::Auto),
-            Raw::Word(Some(word)) if word == "auto" => Ok(Self::Auto),
-            Raw::Word(Some(word)) => {
-                Err(D::Error::custom(format!("expected a number or \"auto\", not \"{word}\"")))
-            }
-        }
-    }
+    pub n_epochs: Auto<u32>,
 }
 
 /// Where a job is.

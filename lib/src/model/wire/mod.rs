@@ -13,7 +13,7 @@ pub use chat::{
 pub use file::{File, PURPOSES};
 pub use job::{
     Checkpoint, CheckpointMetrics, Hyperparameters, Job, JobError, JobEvent, JobRequest, JobStatus, Level,
-    MIN_EXAMPLES, Method, Setting, Supervised,
+    MIN_EXAMPLES, Method, Supervised,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};

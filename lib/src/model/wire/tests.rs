@@ -4,6 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auto::Auto;
 
 fn golden(name: &str) -> Value {
     let all: Value = serde_json::from_str(include_str!("golden.json")).unwrap();
@@ -50,9 +51,9 @@ fn constructors_give_the_golden_shapes() {
     chat.usage = Some(Usage::new(9, 1));
     check_shape("chat", &chat);
     let hyperparameters = Hyperparameters {
-        batch_size: Setting::Is(1),
-        learning_rate_multiplier: Setting::Is(1.8),
-        n_epochs: Setting::Is(3),
+        batch_size: Auto::Fixed(1),
+        learning_rate_multiplier: Auto::Fixed(1.8),
+        n_epochs: Auto::Fixed(3),
     };
     let request = JobRequest { hyperparameters: Some(hyperparameters), ..JobRequest::default() };
     check_shape("job", &Job::new("ftjob-1", &request, 1, 42));
@@ -99,7 +100,7 @@ fn content_is_text_parts_or_null() {
 fn hyperparameters_are_numbers_or_auto() {
     let read = |text: &str| serde_json::from_str::<Hyperparameters>(text);
     let some = read(r#"{"n_epochs":3,"batch_size":"auto"}"#).unwrap();
-    assert_eq!((some.n_epochs, some.batch_size), (Setting::Is(3), Setting::Auto));
+    assert_eq!((some.n_epochs, some.batch_size), (Auto::Fixed(3), Auto::Auto));
     assert_eq!(serde_json::to_value(some).unwrap()["learning_rate_multiplier"], "auto");
     for bad in [r#"{"n_epochs":"many"}"#, r#"{"n_epochs":1.5}"#, r#"{"n_epochs":-1}"#] {
         assert!(read(bad).is_err(), "{bad}");
