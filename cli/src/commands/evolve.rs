@@ -163,7 +163,12 @@ pub async fn open_critic(context: &Context, static_only: bool) -> Result<Critic>
 /// What the critic needs of this machine.
 pub fn critic_runtime(context: &Context) -> CriticRuntime {
     let runtime = context.machine.runtime();
-    CriticRuntime { python: runtime.python(), ruff: runtime.ruff(), bwrap: context.machine.bubblewrap() }
+    CriticRuntime {
+        python: runtime.python(),
+        ruff: runtime.ruff(),
+        bwrap: context.machine.bubblewrap(),
+        chromium: context.machine.chromium(),
+    }
 }
 
 fn text(summary: &Summary, context: &Context) -> String {

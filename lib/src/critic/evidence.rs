@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::VERSION;
+use super::{VERSION, browser::Rendered, witness::Agreement};
 
 /// How far the observation went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,6 +42,12 @@ pub struct Evidence {
     /// Controls that were there and were not tried (files to upload, tables to edit, more than the limit).
     pub untried: u32,
     pub brief: BriefMatch,
+    /// What a browser showed; null when none looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub browser: Option<Rendered>,
+    /// Whether the witnesses tell the same.
+    #[serde(skip_serializing_if = "Agreement::is_plain")]
+    pub agreement: Agreement,
     pub timing: Timing,
 }
 
@@ -58,6 +64,8 @@ impl Default for Evidence {
             actions: Vec::new(),
             untried: 0,
             brief: BriefMatch::default(),
+            browser: None,
+            agreement: Agreement::default(),
             timing: Timing::default(),
         }
     }
@@ -246,6 +254,9 @@ pub struct Element {
     /// It stands in a closed expander, popover or dialog.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tucked: bool,
+    /// A browser looked and does not show it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
 }
 
 /// One interaction and what came of it.
@@ -290,6 +301,8 @@ pub struct Timing {
     pub queue_ms: u64,
     /// From handing over the files to the first answer.
     pub first_ms: u64,
+    /// The look in the browser, with waiting for a free page.
+    pub browser_ms: u64,
     pub total_ms: u64,
 }
 
@@ -309,7 +322,7 @@ impl Statics {
 impl Run {
     /// What a user sees without opening anything: distinct, exceptions not counted.
     pub fn visible(&self) -> usize {
-        self.elements.iter().filter(|e| !e.tucked).count()
+        self.elements.iter().filter(|e| !e.tucked && !e.unseen).count()
     }
 }
 

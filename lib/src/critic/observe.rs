@@ -15,8 +15,8 @@ use super::{
     page::{self, Page, Snapshot},
 };
 
-/// For everything about one candidate.
-pub(super) const WHOLE: Duration = Duration::from_secs(20);
+/// For using one candidate.
+const WHOLE: Duration = Duration::from_secs(20);
 /// For the first page.
 const FIRST: Duration = Duration::from_secs(8);
 /// For each rerun after it.
@@ -51,24 +51,36 @@ impl Observed {
     }
 }
 
-/// Reads the app behind a worker's server and uses it.
-pub(super) async fn observe(api: &AgentApi) -> Observed {
+/// The first page of an app in a session of its own.
+#[derive(Debug)]
+pub(super) struct First {
+    snapshot: Snapshot,
+    /// Exceptions on it, those included that the app shows by itself.
+    pub boxes: usize,
+    pub observed: Observed,
+}
+
+/// Opens the app behind a worker's server; what came of it when no page did.
+pub(super) async fn open(api: &AgentApi) -> Result<First, Observed> {
     let start = Instant::now();
-    let end = start + WHOLE;
-    let answer = match api.open(FIRST).await {
-        Ok(answer) => answer,
-        Err(silence) => return Observed::silent(silence),
-    };
+    let answer = api.open(FIRST).await.map_err(Observed::silent)?;
     let page = answer.snapshot.page();
-    let mut observed = Observed {
+    let observed = Observed {
         run: run(&answer, &page),
         first_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         page,
         ..Observed::default()
     };
-    let plan = interact::plan(&answer.snapshot);
+    let boxes = answer.snapshot.nodes().iter().filter(|node| node.kind == "exception").count();
+    Ok(First { snapshot: answer.snapshot, boxes, observed })
+}
+
+/// Uses the app, from its first page on.
+pub(super) async fn use_page(api: &AgentApi, first: First) -> Observed {
+    let First { snapshot, mut observed, .. } = first;
+    let plan = interact::plan(&snapshot);
     observed.untried = plan.untried;
-    let mut user = User::new(api, end, answer.snapshot);
+    let mut user = User::new(api, Instant::now() + WHOLE, snapshot);
     if !plan.steps.is_empty() {
         user.learn_volatile().await;
     }
@@ -77,6 +89,14 @@ pub(super) async fn observe(api: &AgentApi) -> Observed {
     observed.actions = user.actions;
     observed.actions.extend((0..plan.forms_without_submit).map(|_| unsendable()));
     observed
+}
+
+/// Reads the app behind a worker's server and uses it.
+pub(super) async fn observe(api: &AgentApi) -> Observed {
+    match open(api).await {
+        Ok(first) => use_page(api, first).await,
+        Err(nothing) => nothing,
+    }
 }
 
 fn run(answer: &Answer, page: &Page) -> Run {

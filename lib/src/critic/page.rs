@@ -200,7 +200,7 @@ impl Page {
             && (node.prop("label").trim().is_empty()
                 || ["collapsed", "hidden"].contains(&node.prop("label_visibility")));
         let text = text(node);
-        let element = Element { kind: node.kind.clone(), label, control, unlabelled, tucked };
+        let element = Element { kind: node.kind.clone(), label, control, unlabelled, tucked, unseen: false };
         self.shown.push(Shown { element, text });
     }
 }

@@ -175,6 +175,7 @@ prop_compose! {
         const KINDS: [&str; 8] = ["title", "markdown", "metric", "dataframe", "button", "text_input", "line_chart", "radio"];
         kinds.into_iter().map(|(kind, label, tucked, unlabelled)| Element {
             kind: KINDS[kind].into(), label: label.to_string(), control: kind > 3, unlabelled: unlabelled && kind > 3, tucked,
+            unseen: false,
         }).collect()
     }
 }

@@ -103,8 +103,11 @@ async fn a_broken_environment_is_an_error_and_not_a_low_score() {
         return;
     }
     let critic = open(runtime).await;
-    let error =
-        critic.observe(&brief("x"), &app("import streamlit as st\nst.title('x')")).await.err().unwrap();
+    let error = critic
+        .observe(&brief("x"), &app("import streamlit as st\nst.title('x')"), Level::Browser)
+        .await
+        .err()
+        .unwrap();
     assert_eq!(error.kind(), Kind::Environment, "{error}");
     critic.close().await;
 }
@@ -119,7 +122,7 @@ async fn evidence_repeats_but_for_timing() {
         let candidate = files(&folder().join(name), &["app.py".to_owned()]);
         let brief = brief("a page with filters");
         let look = async || {
-            let mut evidence = critic.observe(&brief, &candidate).await.unwrap();
+            let mut evidence = critic.observe(&brief, &candidate, Level::Browser).await.unwrap();
             evidence.timing = Default::default();
             evidence
         };
@@ -136,13 +139,19 @@ async fn versions_are_in_all_evidence() {
     let Some(runtime) = runtime("versions") else { return };
     let _alone = super::ALONE.lock().await;
     let critic = open(runtime).await;
-    let skipped = critic.observe(&brief("x"), &app("A = 1\n")).await.unwrap();
+    let skipped = critic.observe(&brief("x"), &app("A = 1\n"), Level::Browser).await.unwrap();
     assert_eq!(skipped.run.as_ref().unwrap().status, RunStatus::Skipped);
     assert_eq!(skipped.versions.keys().collect::<Vec<_>>(), ["python", "ruff", "streamlit"]);
     assert_eq!(skipped.versions["streamlit"], "1.67.0");
-    let ran = critic.observe(&brief("x"), &app("import streamlit as st\nst.title('x')\n")).await.unwrap();
+    let ran = critic
+        .observe(&brief("x"), &app("import streamlit as st\nst.title('x')\n"), Level::Browser)
+        .await
+        .unwrap();
     assert_eq!(ran.versions, skipped.versions);
-    assert_eq!(critic.observe(&brief("x"), &app("A = 1\n")).await.unwrap().versions, skipped.versions);
+    assert_eq!(
+        critic.observe(&brief("x"), &app("A = 1\n"), Level::Browser).await.unwrap().versions,
+        skipped.versions
+    );
     critic.close().await;
 }
 
