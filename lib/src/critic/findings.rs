@@ -4,7 +4,7 @@
 
 use super::{
     Action, Evidence, Fault, Issue, Level, RunStatus, Severity, SubScores,
-    score::{self, Content},
+    score::{self, Content, seen},
 };
 
 /// More than this many issues help nobody.
@@ -54,6 +54,7 @@ pub(super) fn issues(evidence: &Evidence, content: &Content) -> Vec<Issue> {
     about_actions(evidence, &mut issues);
     about_brief(evidence, content, &mut issues);
     about_access(evidence, &mut issues);
+    about_looks(evidence, &mut issues);
     about_code(evidence, &mut issues);
     issues.0.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
     issues.0.truncate(MOST);
@@ -222,6 +223,71 @@ fn about_access(evidence: &Evidence, issues: &mut Issues) {
     }
 }
 
+fn about_looks(evidence: &Evidence, issues: &mut Issues) {
+    for contradiction in &evidence.agreement.contradictions {
+        let message = format!("what the app tells of itself is not what it shows: {contradiction}");
+        issues.add(Severity::Critical, message);
+    }
+    let Some(rendered) = &evidence.browser else { return };
+    if let Some(detail) = rendered.detail.as_ref().filter(|_| !rendered.ready) {
+        issues
+            .add(Severity::Major, format!("{detail}: let the script end, and the page come to rest"))
+            .cites("g027");
+    }
+    for layout in [&rendered.wide, &rendered.narrow].into_iter().filter(|layout| layout.overflow() > 4.0) {
+        let message = format!(
+            "at {} pixels the page is {:.0} pixels too wide: drop fixed widths and use fewer columns",
+            layout.width,
+            layout.overflow()
+        );
+        issues.add(Severity::Major, message).cites("g017");
+    }
+    for violation in seen::authored(rendered) {
+        let severity = match violation.impact.as_str() {
+            "critical" | "serious" => Severity::Major,
+            _ => Severity::Minor,
+        };
+        let text = if violation.text.is_empty() {
+            String::new()
+        } else {
+            format!(" (`{}`)", clip(&violation.text, 40))
+        };
+        let message = format!("{}: {} times in {}{text}", violation.help, violation.nodes, violation.kind);
+        issues.add(severity, message).guideline = guideline_of(&violation.rule).map(str::to_owned);
+    }
+    if rendered.wide.small_text() > 0.1 {
+        let message =
+            format!("{:.0}% of the text is smaller than 12 pixels", 100.0 * rendered.wide.small_text());
+        issues.add(Severity::Minor, message).cites("g058");
+    }
+    if rendered.wide.controls_per_screen > 24.0 {
+        let message = "controls crowd the page: group them in tabs or expanders, or ask in steps";
+        issues.add(Severity::Minor, message).cites("g038");
+    }
+    if rendered.wide.overlaps.max(rendered.narrow.overlaps) > 0 {
+        issues
+            .add(Severity::Major, "elements cover each other: remove the styles that move them")
+            .cites("g105");
+    }
+    if !rendered.external_requests.is_empty() {
+        let list: Vec<&str> = rendered.external_requests.iter().take(3).map(String::as_str).collect();
+        let message = format!("the page asks other addresses for what it shows: {}", list.join(", "));
+        issues.add(Severity::Minor, message);
+    }
+}
+
+/// The guideline behind a rule of axe.
+fn guideline_of(rule: &str) -> Option<&'static str> {
+    Some(match rule {
+        "color-contrast" => "g001",
+        "image-alt" | "svg-img-alt" | "role-img-alt" => "g005",
+        "link-name" | "button-name" | "label" | "select-name" | "aria-input-field-name" => "g010",
+        "heading-order" | "page-has-heading-one" | "empty-heading" => "g006",
+        "target-size" => "g015",
+        _ => return None,
+    })
+}
+
 fn about_code(evidence: &Evidence, issues: &mut Issues) {
     let statics = &evidence.statics;
     if !statics.errors.is_empty() {
@@ -271,6 +337,7 @@ pub(super) fn improvements(evidence: &Evidence, content: &Content, scores: &SubS
         advice(scores.executes, "make the script run to its end without an exception, after every click too"),
         advice(scores.behaviour, behaviour),
         advice(scores.accessibility, "give the page one title, headings in order, and every control a label"),
+        advice(scores.visual, "let the page fit narrow windows, and keep text readable and elements apart"),
         advice(scores.match_, "use the words of the brief in titles, labels and columns"),
         advice(scores.code, "mend what the linter names and put long scripts into functions"),
     ]

@@ -34,7 +34,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
-pub use browser::{Layout, Rendered, Violation, Wire};
+pub use browser::{Baseline, Layout, Rendered, Violation, Wire, baseline};
 pub use critique::{Cap, Citation, Critique, Issue, Severity, SubScores};
 pub use error::CriticError;
 pub use evidence::{

@@ -1,11 +1,13 @@
 //! Evidence to critique: pure, the same on every machine.
 //!
-//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "1": a change of
+//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "2": a change of
 //! anything here that changes a score is a new version.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cap, Critique, Element, Evidence, Level, RunStatus, SubScores, findings, guidelines};
+
+pub(super) mod seen;
 
 /// Weights of the sub-scores; those without evidence share theirs out.
 const WEIGHTS: [f64; 6] = [0.30, 0.20, 0.14, 0.14, 0.12, 0.10];
@@ -56,13 +58,14 @@ pub(super) struct Content {
 impl Content {
     fn of(evidence: &Evidence) -> Self {
         let Some(run) = &evidence.run else { return Self::of_calls(evidence) };
-        let (tucked, plain): (Vec<&Element>, Vec<&Element>) = run.elements.iter().partition(|e| e.tucked);
+        let in_sight = run.elements.iter().filter(|element| !element.unseen);
+        let (tucked, plain): (Vec<&Element>, Vec<&Element>) = in_sight.partition(|element| element.tucked);
         let shown = counted(plain.iter().map(|e| e.kind.as_str()));
         let kinds: BTreeSet<&str> = plain.iter().map(|e| e.kind.as_str()).collect();
         Self {
             unique: shown + counted(tucked.iter().map(|e| e.kind.as_str())).min(shown),
             kinds: kinds.len() as f64,
-            controls: run.elements.iter().filter(|e| e.control).count(),
+            controls: run.elements.iter().filter(|e| e.control && !e.unseen).count(),
             data: plain.iter().filter(|e| is_data(&e.kind)).count(),
         }
     }
@@ -103,7 +106,11 @@ fn sub_scores(evidence: &Evidence, content: &Content) -> SubScores {
         behaviour: if ran { ten(behaviour(evidence, content)) } else { None },
         executes: if ran { ten(executes(evidence, content)) } else { None },
         accessibility: if ran { ten(accessibility(evidence, content)) } else { None },
-        visual: None,
+        visual: match &evidence.browser {
+            Some(rendered) => ten(seen::visual(evidence, rendered, content)),
+            // Nothing came up that a browser could have shown.
+            None => (evidence.level == Level::Browser).then_some(0.0),
+        },
         match_: if ran { shown_of_brief(evidence).and_then(ten) } else { None },
         code: ten(code(evidence, content)),
     }
@@ -147,14 +154,15 @@ fn executes(evidence: &Evidence, content: &Content) -> f64 {
     if breaks { 0.7 * first } else { first }
 }
 
-/// Penalties by axe's impacts (serious 2, moderate 1, minor 0.3), at most 5 of a kind.
+/// Penalties by axe's impacts (serious 2, moderate 1, minor 0.3), at most 5 of a kind, and what axe itself finds.
 fn accessibility(evidence: &Evidence, content: &Content) -> f64 {
     let Some(run) = &evidence.run else { return 0.0 };
     let unlabelled = run.elements.iter().filter(|e| e.unlabelled).count().min(6) as f64;
     let penalty = 2.0 * unlabelled
         + f64::from(u8::from(top_headings(evidence) != 1))
         + (skipped_levels(evidence).min(5)) as f64
-        + 0.3 * f64::from(u8::from(!evidence.statics.page_title));
+        + 0.3 * f64::from(u8::from(!evidence.statics.page_title))
+        + evidence.browser.as_ref().map_or(0.0, seen::audited);
     unit(content.unique / 4.0) / (1.0 + penalty / 5.0)
 }
 
@@ -205,11 +213,20 @@ fn caps(evidence: &Evidence, content: &Content) -> Vec<Cap> {
     let tried = evidence.actions.len();
     let shown = shown_of_brief(evidence).filter(|_| evidence.run.is_some()).unwrap_or(1.0);
     let hiding = evidence.run.as_ref().is_some_and(|run| run.hiding);
+    let torn = evidence.agreement.contradictions.first();
+    let rendered = evidence.browser.as_ref();
+    let unsettled = rendered.filter(|seen| !seen.ready).and_then(|seen| seen.detail.clone());
+    let wider = rendered.is_some_and(|seen| seen.wide.overflow().min(seen.narrow.overflow()) > 4.0);
     let idle = evidence.run.is_some() && evidence.brief.interactive && content.controls == 0;
     let limits = [
         (content.unique < 1.0, 0.5, "nothing rendered".to_owned()),
         (!compiles(evidence), 1.0, "the code does not compile".to_owned()),
         (!statics.tamper.is_empty(), 1.0, "it reaches for the machinery that observes it".to_owned()),
+        (
+            torn.is_some(),
+            1.0,
+            format!("what it tells of itself is not what it shows: {}", torn.cloned().unwrap_or_default()),
+        ),
         (content.unique < 3.0, 2.0, "fewer than 3 different elements".to_owned()),
         (share > 0.25, 2.5, format!("{:.0}% of the lines are configuration, 25% is the most", 100.0 * share)),
         (flooded(evidence), 3.0, "more than 40 elements of which fewer than 20% are visible".to_owned()),
@@ -221,6 +238,8 @@ fn caps(evidence: &Evidence, content: &Content) -> Vec<Cap> {
         (raised, 4.5, "the first run ends in an exception".to_owned()),
         (evidence.level == Level::Static, 5.0, "the code was not executed".to_owned()),
         (shown < 0.25, 5.0, "it shows almost nothing of what the brief asks for".to_owned()),
+        (unsettled.is_some(), 5.0, unsettled.unwrap_or_default()),
+        (wider, 5.0, "the page is wider than the window at 1280 and at 375 pixels".to_owned()),
         (hiding, 5.0, "styles hide content".to_owned()),
         (idle, 6.5, "the brief asks for something to operate and there is no control".to_owned()),
         (failing > 0, 6.5, format!("{failing} of {tried} controls tried end in an exception")),

@@ -74,6 +74,11 @@ st.success("It is saved.")
 st.info("It takes a minute.")
 st.warning("It is nearly full.")
 st.error("It did not work.")
+st.toast("A message from the side.", duration="infinite")
+st.badge("New")
+st.graphviz_chart("digraph { a -> b }")
+st.map(pd.DataFrame({"lat": [46.9], "lon": [7.4]}))
+st.page_link("https://example.org", label="Elsewhere")
 
 with st.sidebar:
     st.header("Filters")

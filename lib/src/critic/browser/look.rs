@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle, time::Instant};
 
 use super::{
+    baseline,
     cdp::{Cdp, CdpError, Event},
     chromium::FIRST_PORT,
     rendered::{Item, Layout, Rendered, Violation},
@@ -147,14 +148,14 @@ impl<'a> Page<'a> {
         if !settled.ready {
             rendered.detail = Some(format!("the page does not settle within {} s", FIRST.as_secs()));
         }
-        let items = format!("hone.items({})", json!(ids));
+        let (items, audited) = (format!("hone.items({})", json!(ids)), format!("hone.audit({})", json!(ids)));
         looked.items = world.ask(&items).await?;
         rendered.wide = world.ask("hone.layout()").await?;
         rendered.headings = world.ask::<Vec<Heading>>("hone.headings()").await?;
         looked.shots.push((1280, self.shot().await?));
         world.run(AXE).await?;
         let mut audit = Audit::default();
-        audit.add(world.ask("hone.audit()").await?);
+        audit.add(world.ask(&audited).await?);
         let tabs: u32 = world.ask("hone.tabs()").await?;
         // The first tab of each row is open already.
         for at in 1..tabs.min(MOST_TABS) {
@@ -162,10 +163,10 @@ impl<'a> Page<'a> {
                 break;
             }
             looked.items.extend(world.ask::<Vec<Item>>(&items).await?);
-            audit.add(world.ask("hone.audit()").await?);
+            audit.add(world.ask(&audited).await?);
             rendered.tabs += 1;
         }
-        rendered.audit = audit.found.into_values().collect();
+        rendered.audit = audit.found.into_values().map(baseline::mark).collect();
         self.size(375, 812).await?;
         world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
         rendered.narrow = world.ask::<Layout>("hone.layout()").await?;

@@ -8,16 +8,22 @@ globalThis.hone = (() => {
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const frame = () => Promise.race([new Promise((done) => requestAnimationFrame(done)), pause(100)]);
 
+  // How far everything around an element is scrolled: what is scrolled out of sight can be scrolled back.
+  const scrolled = (element) => {
+    let [left, top] = [0, 0];
+    for (let at = element.parentElement; at; at = at.parentElement) [left, top] = [left + at.scrollLeft, top + at.scrollTop];
+    return [left, top];
+  };
   const seen = (element) => {
     const box = element.getBoundingClientRect();
-    const inside = box.right > 0 && box.bottom + scrollTop() > 0;
+    const [left, top] = scrolled(element);
+    const inside = box.right + left > 0 && box.bottom + top > 0;
     return (
       box.width >= 1 && box.height >= 1 && inside &&
       element.checkVisibility({ opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true })
     );
   };
   const main = () => one("stMain") || document.documentElement;
-  const scrollTop = () => main().scrollTop + window.scrollY;
   const state = () => {
     const app = one("stApp");
     return {
@@ -166,7 +172,8 @@ globalThis.hone = (() => {
   }
 
   // What axe finds, by rule and by the kind of element that encloses it.
-  async function audit() {
+  async function audit(named) {
+    const ids = new Set(named);
     const options = {
       resultTypes: ["violations"], iframes: false,
       runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
@@ -179,7 +186,7 @@ globalThis.hone = (() => {
         const selector = [].concat(...node.target)[0];
         let element = null;
         try { element = document.querySelector(selector); } catch { /* a selector into a frame */ }
-        const kind = enclosing(element);
+        const kind = enclosing(element, ids);
         kinds[kind] = kinds[kind] || { nodes: 0, target: String(selector).slice(0, 200), text: "" };
         kinds[kind].nodes++;
         if (!kinds[kind].text && element) kinds[kind].text = words(element).slice(0, 80);
@@ -191,15 +198,15 @@ globalThis.hone = (() => {
     return found.slice(0, 100);
   }
 
-  // The test id of the element that something belongs to, or of the part of the frame.
-  function enclosing(element) {
+  // The test id of the element that something belongs to: one of the named ones, or else the nearest there is.
+  function enclosing(element, ids) {
+    let nearest = "page";
     for (let at = element; at; at = at.parentElement) {
-      const parent = at.parentElement;
       const id = at.getAttribute("data-testid");
-      if (id && parent && parent.closest('[data-testid="stElementContainer"]') === null) return id;
-      if (id && parent && parent.getAttribute("data-testid") === "stElementContainer") return id;
+      if (id && ids.has(id)) return id;
+      if (id && nearest === "page" && id !== "stElementContainer") nearest = id;
     }
-    return "page";
+    return nearest;
   }
 
   // Opens a tab by its place among all tabs; false when there is none.

@@ -4,6 +4,7 @@
 //! of its slot, which serves Streamlit's own files and passes on what the candidate's server has to answer. On the way
 //! the proxy reads what the server tells the page ([`wire`]), before any script of the page can act on it.
 
+mod baseline;
 mod cdp;
 mod chromium;
 mod look;
@@ -18,6 +19,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+pub use self::baseline::{Baseline, shipped as baseline};
 pub use self::rendered::{Layout, Rendered, Violation, Wire};
 use self::{
     chromium::{Chromium, MOST_SLOTS},

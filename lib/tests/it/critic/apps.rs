@@ -34,11 +34,12 @@ fn row(name: &str, evidence: &Evidence, critique: &Critique) -> String {
     let cap = critique.caps.iter().map(|cap| cap.value).fold(f64::INFINITY, f64::min);
     let yes = |b: bool| if b { "yes" } else { "no" };
     format!(
-        "| {name} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {}/{ok}/{effect} | {} | {} |\n",
+        "| {name} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {} | {}/{ok}/{effect} | {} | {} |\n",
         critique.overall_score,
         part(s.behaviour),
         part(s.executes),
         part(s.accessibility),
+        part(s.visual),
         part(s.match_),
         part(s.code),
         if cap.is_finite() { cap.to_string() } else { "-".to_owned() },
@@ -55,7 +56,7 @@ async fn published_scores_are_what_the_critic_gives() {
     let Some(runtime) = runtime("published scores") else { return };
     let _alone = super::ALONE.lock().await;
     let critic = open(runtime).await;
-    let mut table = "| app | score | behaviour | executes | accessibility | match | code | cap | visible | tried/ok/effect | ui-first | runs |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n".to_owned();
+    let mut table = "| app | score | behaviour | executes | accessibility | visual | match | code | cap | visible | tried/ok/effect | ui-first | runs |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n".to_owned();
     for entry in entries() {
         let candidate = files(&folder().join(&entry.name), &entry.files);
         let (evidence, critique) = critic.critique(&brief(&entry.brief), &candidate).await.unwrap();

@@ -1,6 +1,6 @@
 //! What the browser tells of apps, with the real Chromium.
 
-use hone::critic::Level;
+use hone::critic::{Baseline, Level, baseline};
 
 use super::{ALONE, app, brief, open, runtime};
 
@@ -41,4 +41,24 @@ async fn evidence_of_an_app() {
         );
     }
     critic.close().await;
+}
+
+/// `HONE_TEST_PYTHON=.../bin/python cargo test -p hone --test it baseline -- --nocapture` prints the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_baseline_is_what_the_gallery_gives() {
+    let Some(runtime) = runtime("baseline") else { return };
+    let _alone = ALONE.lock().await;
+    let critic = open(runtime).await;
+    let gallery = include_str!("../../../src/critic/browser/gallery.py");
+    let evidence = critic.observe(&brief("a gallery"), &app(gallery), Level::Browser).await.unwrap();
+    critic.close().await;
+    let unseen: Vec<_> = evidence.run.iter().flat_map(|run| &run.elements).filter(|e| e.unseen).collect();
+    assert!(unseen.is_empty() && evidence.agreement.agrees(), "{unseen:?} {:?}", evidence.agreement);
+    let rendered = evidence.browser.unwrap();
+    let mut violations: Vec<_> = rendered.audit.iter().map(|v| (v.rule.clone(), v.kind.clone())).collect();
+    violations.sort();
+    let (streamlit, axe) = (evidence.versions["streamlit"].clone(), evidence.versions["axe"].clone());
+    let found = Baseline { streamlit, axe, violations };
+    println!("{}", serde_json::to_string(&found).unwrap());
+    assert_eq!(&found, baseline());
 }
