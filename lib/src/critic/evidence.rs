@@ -338,6 +338,11 @@ impl Evidence {
         ui && rendered && self.statics.config_share() <= 0.25
     }
 
+    /// What was seen may be believed: the source does not reach for what observes it, and the witnesses agree.
+    pub fn trusted(&self) -> bool {
+        self.statics.tamper.is_empty() && self.agreement.agrees()
+    }
+
     /// No exception on the first run and at least 3 visible elements. Never true at level `static`.
     pub fn runs(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.status == RunStatus::Ready && run.visible() >= 3)

@@ -99,6 +99,7 @@ pub enum DropReason {
     DoesNotRun,
     NotUiFirst,
     BelowMinScore,
+    Tampers,
     DoesNotReadBack,
     TooLong,
     Duplicate,
@@ -108,7 +109,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::HeldOut,
         Self::NoEvidence,
         Self::OtherCritic,
@@ -116,6 +117,7 @@ impl DropReason {
         Self::DoesNotRun,
         Self::NotUiFirst,
         Self::BelowMinScore,
+        Self::Tampers,
         Self::DoesNotReadBack,
         Self::TooLong,
         Self::Duplicate,
@@ -134,6 +136,7 @@ impl DropReason {
             Self::DoesNotRun => "does not run",
             Self::NotUiFirst => "not ui-first",
             Self::BelowMinScore => "below min score",
+            Self::Tampers => "tampers",
             Self::DoesNotReadBack => "does not read back",
             Self::TooLong => "too long",
             Self::Duplicate => "duplicate",
