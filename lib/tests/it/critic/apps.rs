@@ -142,7 +142,10 @@ async fn versions_are_in_all_evidence() {
     let critic = open(runtime).await;
     let skipped = critic.observe(&brief("x"), &app("A = 1\n"), Level::Browser).await.unwrap();
     assert_eq!(skipped.run.as_ref().unwrap().status, RunStatus::Skipped);
-    assert_eq!(skipped.versions.keys().collect::<Vec<_>>(), ["python", "ruff", "streamlit"]);
+    assert_eq!(
+        skipped.versions.keys().collect::<Vec<_>>(),
+        ["axe", "chromium", "python", "ruff", "streamlit"]
+    );
     assert_eq!(skipped.versions["streamlit"], "1.67.0");
     let ran = critic
         .observe(&brief("x"), &app("import streamlit as st\nst.title('x')\n"), Level::Browser)

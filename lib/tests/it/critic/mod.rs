@@ -5,6 +5,7 @@
 
 mod apps;
 mod browser;
+mod forged;
 mod hostile;
 mod uses;
 
