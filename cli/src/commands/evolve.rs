@@ -4,7 +4,7 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::{Critic, CriticOptions, CriticRuntime},
+    critic::{Critic, CriticOptions, CriticRuntime, Level},
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
 };
@@ -125,7 +125,8 @@ async fn evolve(
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
         row => Teacher::Model(Box::new(models.agent(row).await?)),
     };
-    let critic = open_critic(context, args.static_only).await?;
+    let options = CriticOptions { static_only: args.static_only, ..Default::default() };
+    let critic = open_critic(context, options).await?;
     let evolver = Evolver {
         workspace: &context.workspace,
         agent: &agent,
@@ -152,12 +153,18 @@ async fn evolve(
 const BRIEFS_AT_ONCE: usize = 32;
 
 /// The critic at the level that the machine allows, or static on explicit request.
-pub async fn open_critic(context: &Context, static_only: bool) -> Result<Critic> {
-    if !static_only && !context.machine.runtime().is_ready() {
+pub async fn open_critic(context: &Context, options: CriticOptions) -> Result<Critic> {
+    if !options.static_only && !context.machine.runtime().is_ready() {
         hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
     }
-    let options = CriticOptions { static_only, ..Default::default() };
-    Ok(Critic::open(critic_runtime(context), options, &context.cancel).await?)
+    let critic = Critic::open(critic_runtime(context), options, &context.cancel).await?;
+    if critic.level() == Level::Run {
+        let hint = "install Chromium (`apt-get install chromium`); `hone doctor` says whether it is found";
+        context
+            .events
+            .warn("no Chromium: apps are run and used, but nobody looks at them", Some(hint.into()));
+    }
+    Ok(critic)
 }
 
 /// What the critic needs of this machine.

@@ -122,21 +122,21 @@ impl Critic {
         let ruff = lint::version(&runtime.ruff).await?;
         let mut versions = BTreeMap::from([("ruff".to_owned(), ruff)]);
         let workers = options.workers.max(1);
-        let (mut pool, mut browser, mut isolation) = (None, None, "none");
+        let (mut pool, mut shown, mut isolation) = (None, None, "none");
         if !options.static_only {
             let spec = spec(&runtime).await?;
             versions.extend(spec.versions.clone());
             isolation = spec.isolation.name();
-            if let Some((program, package)) = runtime.chromium.as_deref().zip(spec.streamlit.clone()) {
-                let shown = Browser::new(spec.clone(), program, &package, workers);
-                versions.insert("chromium".to_owned(), shown.version().await?);
+            shown = browser(&runtime, &spec, workers);
+            if let Some(browser) = &shown {
+                versions.insert("chromium".to_owned(), browser.version().await?);
                 versions.insert("axe".to_owned(), browser::AXE_VERSION.to_owned());
-                browser = Some(shown);
             }
             pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
         }
         let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots);
-        let shared = Shared { runtime, pool, browser, screenshots, isolation, at_once, workers, versions };
+        let shared =
+            Shared { runtime, pool, browser: shown, screenshots, isolation, at_once, workers, versions };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -349,29 +349,34 @@ pub struct SandboxReport {
     pub start_ms: u64,
     /// From the files to the first page.
     pub first_ms: u64,
+    /// The look in a browser, its start not counted; null without a browser.
+    pub look_ms: Option<u64>,
 }
 
-/// Runs a trivial app in a sandbox, for `hone doctor` and `hone setup`.
+/// Runs a trivial app in a sandbox and shows it to the browser, for `hone doctor` and `hone setup`.
 pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError> {
     let spec = spec(runtime).await?;
     let isolation = spec.isolation.name().to_owned();
     let start = Instant::now();
     let worker = sandbox::Worker::start(&spec, 63, observe::WAIT_SECONDS).await?;
     let start_ms = millis(start);
-    let versions = worker.versions.clone();
+    let mut versions = worker.versions.clone();
     let app = Candidate::single("app.py", "import streamlit as st\nst.title('probe')\nst.button('go')\n");
-    let observed = match Job::of(&app) {
-        Some(job) => {
-            let given = worker.give(&job).await;
-            given.map_err(|e| CriticError::NoSandbox(format!("it does not take an app: {e}")))?;
-            observe::observe(&AgentApi::new(worker.socket())).await
+    let job = Job::of(&app).ok_or_else(|| CriticError::Internal("a trivial app is no job".to_owned()))?;
+    let given = worker.give(&job).await;
+    given.map_err(|e| CriticError::NoSandbox(format!("it does not take an app: {e}")))?;
+    let observed = observe::observe(&AgentApi::new(worker.socket())).await;
+    let look_ms = match browser(runtime, &spec, 1) {
+        Some(browser) => {
+            versions.insert("chromium".to_owned(), browser.version().await?);
+            Some(probe_look(&browser, &worker.socket()).await?)
         }
-        None => Observed::default(),
+        None => None,
     };
     worker.kill().await;
     match observed.run {
         run if run.status == RunStatus::Ready && run.visible() == 2 => {
-            Ok(SandboxReport { isolation, versions, start_ms, first_ms: observed.first_ms })
+            Ok(SandboxReport { isolation, versions, start_ms, first_ms: observed.first_ms, look_ms })
         }
         run => Err(CriticError::NoSandbox(format!(
             "a trivial app does not run in it: {:?} {}",
@@ -379,6 +384,26 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
             run.detail.unwrap_or_default()
         ))),
     }
+}
+
+/// How long a look takes, in milliseconds.
+async fn probe_look(browser: &Browser, socket: &Path) -> Result<u64, CriticError> {
+    let start = Instant::now();
+    let looked = browser.look(socket, &witness::ids()).await?;
+    browser.close().await;
+    match looked.rendered.ready && looked.items.len() == 2 {
+        true => Ok(millis(start)),
+        false => Err(CriticError::Browser(format!(
+            "it does not show a trivial app: {}",
+            looked.rendered.detail.unwrap_or_else(|| format!("{} elements", looked.items.len()))
+        ))),
+    }
+}
+
+/// The browser, where there is one and there is something that draws pages for it.
+fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize) -> Option<Browser> {
+    let (program, package) = runtime.chromium.as_deref().zip(spec.streamlit.as_deref())?;
+    Some(Browser::new(spec.clone(), program, package, pages))
 }
 
 async fn spec(runtime: &CriticRuntime) -> Result<SandboxSpec, CriticError> {
