@@ -264,6 +264,13 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
         let message = "controls crowd the page: group them in tabs or expanders, or ask in steps";
         issues.add(Severity::Minor, message).cites("g038");
     }
+    if rendered.wide.clipped > 0 {
+        let message = format!(
+            "{} names or figures do not fit their place and end in dots: use fewer columns",
+            rendered.wide.clipped
+        );
+        issues.add(Severity::Major, message).cites("g087");
+    }
     if rendered.wide.overlaps.max(rendered.narrow.overlaps) > 0 {
         issues
             .add(Severity::Major, "elements cover each other: remove the styles that move them")

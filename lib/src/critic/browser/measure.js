@@ -132,6 +132,13 @@ globalThis.hone = (() => {
     return pairs;
   }
 
+  // Names and figures that do not fit their place and end in dots.
+  function clipped() {
+    const parts = "button p,label p,[data-testid=stMetricValue] *,[data-testid=stMetricLabel] *";
+    const cut = (e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible";
+    return [...document.querySelectorAll(parts)].filter((e) => !e.closest(FRAME) && seen(e) && cut(e)).length;
+  }
+
   // Sizes and places at the present width.
   function layout() {
     const area = main();
@@ -162,6 +169,7 @@ globalThis.hone = (() => {
       screens: round(screens),
       fill: within.height > 1 ? fill(boxes, within) : 0,
       overlaps: overlaps(elements),
+      clipped: clipped(),
       text_sizes: texts(),
     };
   }

@@ -65,6 +65,8 @@ pub struct Layout {
     pub fill: f64,
     /// Pairs of elements that cover each other.
     pub overlaps: u32,
+    /// Names of controls and figures that do not fit and end in dots.
+    pub clipped: u32,
     /// Characters in sight by size of their font in pixels.
     pub text_sizes: BTreeMap<String, u32>,
 }

@@ -30,7 +30,7 @@ pub(in crate::critic) fn faint(rendered: &Rendered) -> u32 {
     authored(rendered).filter(|violation| violation.rule == "color-contrast").map(|v| v.nodes).sum()
 }
 
-/// How the page looks: the mean of ten measures with the worst of them counted once more.
+/// How the page looks: the mean of eleven measures with the worst of them counted once more.
 pub(super) fn visual(evidence: &Evidence, rendered: &Rendered, content: &Content) -> f64 {
     let measures = measures(evidence, rendered);
     let mean = measures.iter().sum::<f64>() / measures.len() as f64;
@@ -38,7 +38,7 @@ pub(super) fn visual(evidence: &Evidence, rendered: &Rendered, content: &Content
     unit(content.unique / 5.0) * (0.75 * mean + 0.25 * worst)
 }
 
-fn measures(evidence: &Evidence, rendered: &Rendered) -> [f64; 10] {
+fn measures(evidence: &Evidence, rendered: &Rendered) -> [f64; 11] {
     let (wide, narrow) = (&rendered.wide, &rendered.narrow);
     let fits = |overflow: f64| f64::from(u8::from(overflow <= 4.0));
     let sizes = wide.text_sizes.len() as f64;
@@ -55,5 +55,6 @@ fn measures(evidence: &Evidence, rendered: &Rendered) -> [f64; 10] {
         0.5 * f64::from(u8::from(title)) + 0.5 * f64::from(u8::from(sizes >= 2.0)),
         unit(1.0 - (sizes - 8.0) / 6.0),
         unit(1.0 - f64::from(wide.overlaps.max(narrow.overlaps)) / 4.0),
+        unit(1.0 - f64::from(wide.clipped) / 4.0),
     ]
 }
