@@ -134,8 +134,8 @@ globalThis.hone = (() => {
 
   // Names and figures that do not fit their place and end in dots.
   function clipped() {
-    const parts = "button p,label p,[data-testid=stMetricValue] *,[data-testid=stMetricLabel] *";
-    const cut = (e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== "visible";
+    const parts = '[data-testid="stMarkdownContainer"],[data-testid="stMetricValue"],[data-testid="stMetricValue"] *';
+    const cut = (e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).textOverflow === "ellipsis";
     return [...document.querySelectorAll(parts)].filter((e) => !e.closest(FRAME) && seen(e) && cut(e)).length;
   }
 
