@@ -279,6 +279,9 @@ pub struct Action {
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// The value is one that nobody expects (empty, extreme, markup); only what fails is kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hostile: bool,
 }
 
 /// The brief's words against what the app shows.
@@ -336,6 +339,11 @@ impl Evidence {
         let ui = first.is_some_and(|f| f.python && f.parses && f.ui);
         let rendered = self.run.as_ref().map_or(self.level == Level::Static, |run| run.visible() > 0);
         ui && rendered && self.statics.config_share() <= 0.25
+    }
+
+    /// Controls that were used as a person would, whatever came of it.
+    pub fn tried(&self) -> impl Iterator<Item = &Action> {
+        self.actions.iter().filter(|action| !action.hostile)
     }
 
     /// What was seen may be believed: the source does not reach for what observes it, and the witnesses agree.

@@ -153,12 +153,19 @@ fn raised(kind: &str, message: &str) -> String {
 }
 
 fn about_actions(evidence: &Evidence, issues: &mut Issues) {
-    for action in evidence.actions.iter().filter(|action| !action.ok) {
+    for action in evidence.actions.iter().filter(|action| action.hostile) {
+        let error = clip(action.error.as_deref().unwrap_or("an exception"), 160);
+        let message = format!(
+            "values that nobody expects (empty, extreme, markup) end in {error}: check what is entered"
+        );
+        issues.add(Severity::Major, message).at(action.at.as_ref()).cites("g031");
+    }
+    for action in evidence.tried().filter(|action| !action.ok) {
         let error = action.error.as_deref().unwrap_or("an exception");
         let message = format!("using {} ends in {}", name(action), clip(error, 160));
         issues.add(Severity::Critical, message).at(action.at.as_ref()).cites("g035");
     }
-    for action in evidence.actions.iter().filter(|action| action.ok && !action.effect) {
+    for action in evidence.tried().filter(|action| action.ok && !action.effect) {
         let message = format!("{} changes nothing: show a result of it, or remove it", name(action));
         let severity = if is_trigger(&action.kind) { Severity::Major } else { Severity::Minor };
         issues.add(severity, message).cites("g027");
@@ -319,7 +326,7 @@ pub(super) fn strengths(evidence: &Evidence, content: &Content) -> Vec<String> {
     if content.kinds >= 6.0 {
         strengths.push(format!("{} kinds of elements are on the page", content.kinds));
     }
-    let tried = evidence.actions.len();
+    let tried = evidence.tried().count();
     if tried > 0 && evidence.actions.iter().all(|action| action.ok && action.effect) {
         strengths.push(format!("each of the {tried} controls tried does something"));
     }

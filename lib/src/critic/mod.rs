@@ -291,7 +291,8 @@ impl Critic {
                     evidence.timing.browser_ms += millis(start);
                     self.take_in(looked, &mut first, evidence)?;
                 }
-                observe::use_page(&api, first).await
+                let most = if evidence.level == Level::Browser { interact::MOST } else { interact::SOME };
+                observe::use_page(&api, first, most).await
             }
             Err(nothing) => nothing,
         };
@@ -306,12 +307,13 @@ impl Critic {
         first: &mut observe::First,
         evidence: &mut Evidence,
     ) -> Result<(), CriticError> {
-        let Looked { mut rendered, items, shots } = looked;
+        let Looked { mut rendered, items, uploads, shots } = looked;
         let Observed { run, page, .. } = &mut first.observed;
         evidence.agreement = witness::compare(run, first.boxes, &mut rendered, &items);
         // Evidence keeps the first of a page's elements; those beyond were not compared.
         let unseen = run.elements.iter().map(|element| element.unseen).chain(std::iter::repeat(true));
         page.shown.iter_mut().zip(unseen).for_each(|(shown, unseen)| shown.element.unseen = unseen);
+        first.observed.uploads(uploads);
         if let Some(folder) = &self.shared.screenshots {
             for (width, bytes) in shots {
                 let name = format!("{:.16}-{width}.webp", evidence.source_sha256);

@@ -128,10 +128,10 @@ fn behaviour(evidence: &Evidence, content: &Content) -> f64 {
 /// Share of the tried controls that do something; a report without controls earns most of it by showing data, unless the
 /// brief asks for something to operate.
 fn interaction(evidence: &Evidence, content: &Content) -> f64 {
-    let tried = evidence.actions.len();
+    let tried = evidence.tried().count();
     if tried > 0 {
-        let effect = evidence.actions.iter().filter(|a| a.ok && a.effect).count() as f64;
-        let quiet = evidence.actions.iter().filter(|a| a.ok && !a.effect).count() as f64;
+        let effect = evidence.tried().filter(|a| a.ok && a.effect).count() as f64;
+        let quiet = evidence.tried().filter(|a| a.ok && !a.effect).count() as f64;
         return (effect + 0.25 * quiet) / tried as f64;
     }
     match (evidence.brief.interactive, content.data) {
@@ -150,8 +150,8 @@ fn executes(evidence: &Evidence, content: &Content) -> f64 {
         RunStatus::Error if compiles(evidence) => 0.35 * unit(content.unique / 6.0),
         _ => 0.0,
     };
-    let breaks = evidence.actions.iter().any(|action| !action.ok);
-    if breaks { 0.7 * first } else { first }
+    let breaks = |hostile: bool| evidence.actions.iter().any(|a| !a.ok && a.hostile == hostile);
+    first * if breaks(false) { 0.7 } else { 1.0 } * if breaks(true) { 0.85 } else { 1.0 }
 }
 
 /// Penalties by axe's impacts (serious 2, moderate 1, minor 0.3), at most 5 of a kind, and what axe itself finds.
@@ -209,8 +209,8 @@ fn caps(evidence: &Evidence, content: &Content) -> Vec<Cap> {
     let statics = &evidence.statics;
     let share = statics.config_share();
     let raised = evidence.run.as_ref().is_some_and(|run| run.status == RunStatus::Error);
-    let failing = evidence.actions.iter().filter(|a| !a.ok).count();
-    let tried = evidence.actions.len();
+    let failing = evidence.tried().filter(|a| !a.ok).count();
+    let tried = evidence.tried().count();
     let shown = shown_of_brief(evidence).filter(|_| evidence.run.is_some()).unwrap_or(1.0);
     let hiding = evidence.run.as_ref().is_some_and(|run| run.hiding);
     let torn = evidence.agreement.contradictions.first();
@@ -230,11 +230,7 @@ fn caps(evidence: &Evidence, content: &Content) -> Vec<Cap> {
         (content.unique < 3.0, 2.0, "fewer than 3 different elements".to_owned()),
         (share > 0.25, 2.5, format!("{:.0}% of the lines are configuration, 25% is the most", 100.0 * share)),
         (flooded(evidence), 3.0, "more than 40 elements of which fewer than 20% are visible".to_owned()),
-        (
-            tried >= 4 && evidence.actions.iter().all(|a| !a.effect),
-            4.0,
-            "no control has an effect".to_owned(),
-        ),
+        (tried >= 4 && evidence.tried().all(|a| !a.effect), 4.0, "no control has an effect".to_owned()),
         (raised, 4.5, "the first run ends in an exception".to_owned()),
         (evidence.level == Level::Static, 5.0, "the code was not executed".to_owned()),
         (shown < 0.25, 5.0, "it shows almost nothing of what the brief asks for".to_owned()),

@@ -28,6 +28,10 @@ const WHOLE: Duration = Duration::from_secs(20);
 const FIRST: Duration = Duration::from_secs(10);
 /// For it to settle after a change of width.
 const NEXT: Duration = Duration::from_secs(2);
+/// For it to settle after an upload.
+const UPLOAD: Duration = Duration::from_secs(4);
+/// Uploaders that get a file.
+const MOST_UPLOADS: u32 = 3;
 /// For closing a page.
 const CLOSE: Duration = Duration::from_secs(3);
 /// Tabs that are opened.
@@ -40,8 +44,22 @@ const MOST_MESSAGES: usize = 20;
 pub(in crate::critic) struct Looked {
     pub rendered: Rendered,
     pub items: Vec<Item>,
+    /// What came of giving a small file to each uploader.
+    pub uploads: Vec<Upload>,
     /// WebP images by width.
     pub shots: Vec<(u32, Vec<u8>)>,
+}
+
+/// A file given to an uploader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::critic) struct Upload {
+    pub label: String,
+    /// Null when the uploader takes no file of a kind that there is a sample of.
+    pub file: Option<String>,
+    /// What the page then raised.
+    pub error: Option<String>,
+    /// Something else on the page changed.
+    pub effect: bool,
 }
 
 /// Looks at the app behind a slot's port. An error says that the browser is gone or may not be used again; a page that
@@ -167,6 +185,7 @@ impl<'a> Page<'a> {
             rendered.tabs += 1;
         }
         rendered.audit = audit.found.into_values().map(baseline::mark).collect();
+        looked.uploads = world.upload_all(&items).await?;
         self.size(375, 812).await?;
         world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
         rendered.narrow = world.ask::<Layout>("hone.layout()").await?;
@@ -201,6 +220,25 @@ impl<'a> Page<'a> {
 }
 
 #[derive(serde::Deserialize)]
+struct Given {
+    label: String,
+    file: Option<String>,
+}
+
+impl Given {
+    fn compare(self, before: &[Item], after: &[Item]) -> Upload {
+        let raised = |items: &[Item]| items.iter().filter(|item| item.id == "stException").count();
+        let newest = after.iter().rfind(|item| item.id == "stException");
+        let error = newest.filter(|_| raised(after) > raised(before)).map(|item| item.text.clone());
+        let others = |items: &[Item]| -> Vec<Item> {
+            items.iter().filter(|item| item.id != "stFileUploader").cloned().collect()
+        };
+        let effect = error.is_none() && others(before) != others(after);
+        Upload { label: self.label, file: self.file, error, effect }
+    }
+}
+
+#[derive(serde::Deserialize)]
 struct Settled {
     ready: bool,
     state: String,
@@ -227,6 +265,20 @@ impl World<'_> {
 
     async fn run(&self, script: &str) -> Result<(), CdpError> {
         self.evaluate(script, false).await.map(|_| ())
+    }
+
+    /// Gives a small file to every uploader, one after the other.
+    async fn upload_all(&self, items: &str) -> Result<Vec<Upload>, CdpError> {
+        let mut uploads = Vec::new();
+        let mut before: Vec<Item> = self.ask(items).await?;
+        for at in 0..MOST_UPLOADS {
+            let Some(given) = self.ask::<Option<Given>>(&format!("hone.upload({at})")).await? else { break };
+            self.ask::<Settled>(&format!("hone.settle({})", UPLOAD.as_millis())).await?;
+            let after: Vec<Item> = self.ask(items).await?;
+            uploads.push(given.compare(&before, &after));
+            before = after;
+        }
+        Ok(uploads)
     }
 
     async fn ask<T: DeserializeOwned>(&self, expression: &str) -> Result<T, CdpError> {

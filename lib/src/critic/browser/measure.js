@@ -227,6 +227,35 @@ globalThis.hone = (() => {
     return true;
   }
 
-  return { settle, items, layout, headings, audit, tab, tabs: () => all("stTab").filter(seen).length, size };
+  const SAMPLES = [
+    [".csv", "sample.csv", "text/csv", "name,amount,date\nAda,12,2026-01-05\nBen,7,2026-01-06\nEva,9,2026-01-07\n"],
+    [".txt", "sample.txt", "text/plain", "A first line.\nA second line.\n"],
+    [".json", "sample.json", "application/json", '[{"name": "Ada", "amount": 12}, {"name": "Ben", "amount": 7}]'],
+    [".png", "sample.png", "image/png", null],
+  ];
+  const picture = () => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [64, 48];
+    canvas.getContext("2d").fillRect(8, 8, 48, 32);
+    return new Promise((done) => canvas.toBlob(done, "image/png"));
+  };
+
+  // Gives a small file to the uploader at a place; its label, or null when there is none or it takes no such file.
+  async function upload(at) {
+    const input = all("stFileUploaderDropzoneInput")[at];
+    if (!input) return null;
+    const sample = SAMPLES.find(([end, , type]) => !input.accept || input.accept.includes(end) || input.accept.includes(type));
+    const label = (input.closest('[data-testid="stFileUploader"]')?.innerText || "").split("\n")[0].slice(0, 80);
+    if (!sample) return { label, file: null };
+    const [, name, type, text] = sample;
+    const given = new DataTransfer();
+    given.items.add(new File([text ?? (await picture())], name, { type }));
+    input.files = given.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    await pause(150);
+    return { label, file: name };
+  }
+
+  return { settle, upload, items, layout, headings, audit, tab, tabs: () => all("stTab").filter(seen).length, size };
 })();
 true;

@@ -26,7 +26,10 @@ use self::{
     proxy::{Files, Upstream},
     wire::Tap,
 };
-pub(in crate::critic) use self::{look::Looked, rendered::Item};
+pub(in crate::critic) use self::{
+    look::{Looked, Upload},
+    rendered::Item,
+};
 use super::{error::CriticError, sandbox::SandboxSpec};
 
 /// Of the file beside this one.

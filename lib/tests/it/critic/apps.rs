@@ -29,8 +29,8 @@ fn folder() -> std::path::PathBuf {
 fn row(name: &str, evidence: &Evidence, critique: &Critique) -> String {
     let part = |score: Option<f64>| score.map_or("-".to_owned(), |score| format!("{score:.1}"));
     let s = &critique.scores;
-    let ok = evidence.actions.iter().filter(|a| a.ok).count();
-    let effect = evidence.actions.iter().filter(|a| a.effect).count();
+    let ok = evidence.tried().filter(|a| a.ok).count();
+    let effect = evidence.tried().filter(|a| a.effect).count();
     let cap = critique.caps.iter().map(|cap| cap.value).fold(f64::INFINITY, f64::min);
     let yes = |b: bool| if b { "yes" } else { "no" };
     format!(
@@ -44,7 +44,7 @@ fn row(name: &str, evidence: &Evidence, critique: &Critique) -> String {
         part(s.code),
         if cap.is_finite() { cap.to_string() } else { "-".to_owned() },
         evidence.run.as_ref().map_or("-".to_owned(), |run| run.visible().to_string()),
-        evidence.actions.len(),
+        evidence.tried().count(),
         yes(evidence.ui_first()),
         yes(evidence.runs()),
     )
