@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{VERSION, browser::Rendered, witness::Agreement};
+use super::{Habit, VERSION, browser::Rendered, witness::Agreement};
 
 /// How far the observation went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -254,6 +254,15 @@ pub struct Element {
     /// It stands in a closed expander, popover or dialog.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tucked: bool,
+    /// A control that is part of a form.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_form: bool,
+    /// What a chart draws with: `bar`, `line`, `arc` (a pie), `point`...
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mark: String,
+    /// A chart with a title of its own, or right below a heading.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub titled: bool,
     /// A browser looked and does not show it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unseen: bool,
@@ -330,15 +339,12 @@ impl Run {
 }
 
 impl Evidence {
-    /// The habit: the first file is UI code that parses, configuration is at most 25% of the reply's lines, and at least
-    /// one element rendered, even if an exception follows.
+    /// The built-in habit: the first file is UI code that parses, configuration is at most 25% of the reply's lines, and
+    /// at least one element rendered, even if an exception follows.
     ///
-    /// At level `static` nothing rendered, so the first file's live calls of Streamlit stand in for it.
+    /// At level `static` nothing rendered, so live calls of Streamlit stand in for it.
     pub fn ui_first(&self) -> bool {
-        let first = self.statics.files.first();
-        let ui = first.is_some_and(|f| f.python && f.parses && f.ui);
-        let rendered = self.run.as_ref().map_or(self.level == Level::Static, |run| run.visible() > 0);
-        ui && rendered && self.statics.config_share() <= 0.25
+        Habit::ui_first().kept(self).holds
     }
 
     /// Controls that were used as a person would, whatever came of it.

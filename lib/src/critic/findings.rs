@@ -3,7 +3,7 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Evidence, Fault, Issue, Level, RunStatus, Severity, SubScores,
+    Action, Evidence, Fault, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores,
     score::{self, Content, seen},
 };
 
@@ -47,9 +47,10 @@ impl Cites for Issue {
     }
 }
 
-pub(super) fn issues(evidence: &Evidence, content: &Content) -> Vec<Issue> {
+pub(super) fn issues(evidence: &Evidence, content: &Content, habits: &[Habit], kept: &[Kept]) -> Vec<Issue> {
     let mut issues = Issues(Vec::new());
     about_reply(evidence, &mut issues);
+    about_habits(habits, kept, &mut issues);
     about_run(evidence, content, &mut issues);
     about_actions(evidence, &mut issues);
     about_brief(evidence, content, &mut issues);
@@ -90,6 +91,17 @@ fn about_reply(evidence: &Evidence, issues: &mut Issues) {
             100.0 * share
         );
         issues.add(Severity::Critical, message);
+    }
+}
+
+/// The built-in habit is what the reply's own findings are about; those of the user speak for themselves.
+fn about_habits(habits: &[Habit], kept: &[Kept], issues: &mut Issues) {
+    let own = habits.iter().zip(kept).filter(|(habit, _)| habit.name != Habit::ui_first().name);
+    for (habit, kept) in own {
+        for check in habit.checks.iter().filter(|check| kept.missed.contains(&check.message)) {
+            let message = format!("{} (habit `{}`)", check.message, habit.name);
+            issues.add(Severity::Major, message).guideline.clone_from(&check.guideline);
+        }
     }
 }
 

@@ -15,10 +15,12 @@ mod findings;
 #[cfg(test)]
 mod fixtures;
 mod guidelines;
+mod habit;
 mod interact;
 mod lint;
 mod observe;
 mod page;
+mod rubric;
 mod sandbox;
 mod score;
 mod statics;
@@ -42,7 +44,9 @@ pub use evidence::{
     RunStatus, SandboxFacts, Statics, Timing,
 };
 pub use guidelines::{Guideline, guidelines};
-pub use score::score;
+pub use habit::{Check, Habit, Kept};
+pub use rubric::{Caps, Rubric, Weights};
+pub use score::{Standards, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
 pub use witness::Agreement;
 
@@ -83,13 +87,20 @@ pub struct CriticOptions {
     pub ahead: usize,
     /// Where screenshots are kept; none are without it.
     pub screenshots: Option<PathBuf>,
+    pub standards: Standards,
 }
 
 impl Default for CriticOptions {
     /// As many at once as there are cores: waiting and computing balance.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Self { static_only: false, workers: cores.clamp(1, 16), ahead: cores.clamp(1, 8), screenshots: None }
+        Self {
+            static_only: false,
+            workers: cores.clamp(1, 16),
+            ahead: cores.clamp(1, 8),
+            screenshots: None,
+            standards: Standards::default(),
+        }
     }
 }
 
@@ -105,6 +116,9 @@ struct Shared {
     pool: Option<Pool>,
     browser: Option<Browser>,
     screenshots: Option<PathBuf>,
+    standards: Standards,
+    /// With the fingerprint of the rubric, when it is not the shipped one.
+    version: String,
     isolation: &'static str,
     at_once: Semaphore,
     workers: usize,
@@ -135,14 +149,30 @@ impl Critic {
             pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
         }
         let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots);
-        let shared =
-            Shared { runtime, pool, browser: shown, screenshots, isolation, at_once, workers, versions };
+        let (standards, version) = (options.standards.clone(), options.standards.rubric.version());
+        let shared = Shared {
+            runtime,
+            pool,
+            browser: shown,
+            screenshots,
+            standards,
+            version,
+            isolation,
+            at_once,
+            workers,
+            versions,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Candidates that it can run at once.
     pub fn workers(&self) -> usize {
         self.shared.workers
+    }
+
+    /// Version of its scores: those of another do not compare.
+    pub fn version(&self) -> &str {
+        &self.shared.version
     }
 
     /// How far its observations can go: scores of different levels do not compare.
@@ -171,7 +201,7 @@ impl Critic {
         level: Level,
     ) -> Result<(Evidence, Critique), CriticError> {
         let evidence = self.observe(brief, candidate, level).await?;
-        let critique = score(&evidence);
+        let critique = score_by(&evidence, &self.shared.standards);
         Ok((evidence, critique))
     }
 
@@ -188,6 +218,7 @@ impl Critic {
         let level = level.min(self.level());
         let mut evidence = Evidence {
             level,
+            critic: self.shared.version.clone(),
             source_sha256: fingerprint(candidate),
             versions: self.shared.versions.clone(),
             statics,

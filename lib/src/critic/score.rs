@@ -3,14 +3,18 @@
 //! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "2": a change of
 //! anything here that changes a score is a new version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
-use super::{Cap, Critique, Element, Evidence, Level, RunStatus, SubScores, findings, guidelines};
+use super::{
+    Cap, Critique, Element, Evidence, Habit, Kept, Level, Rubric, RunStatus, SubScores, findings, guidelines,
+    habit,
+    rubric::{Caps, Weights},
+};
 
 pub(super) mod seen;
-
-/// Weights of the sub-scores; those without evidence share theirs out.
-const WEIGHTS: [f64; 6] = [0.30, 0.20, 0.14, 0.14, 0.12, 0.10];
 
 /// Elements whose whole contribution is prose.
 const TEXT: &[&str] =
@@ -20,15 +24,39 @@ const TEXT: &[&str] =
 const DATA: &[&str] =
     &["dataframe", "table", "metric", "json", "map", "pydeck_chart", "image", "graphviz_chart"];
 
-/// Scores evidence.
+/// What a candidate is held to.
+#[derive(Clone, Debug)]
+pub struct Standards {
+    pub rubric: Rubric,
+    /// Habits that have to hold.
+    pub habits: Vec<Habit>,
+}
+
+impl Default for Standards {
+    /// The shipped rubric, and the built-in habit.
+    fn default() -> Self {
+        Self { rubric: Rubric::default(), habits: vec![Habit::ui_first().clone()] }
+    }
+}
+
+static SHIPPED: LazyLock<Standards> = LazyLock::new(Standards::default);
+
+/// Scores evidence by what is shipped.
 pub fn score(evidence: &Evidence) -> Critique {
+    score_by(evidence, &SHIPPED)
+}
+
+/// Scores evidence.
+pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
     let content = Content::of(evidence);
-    let caps = caps(evidence, &content);
+    let habits = habit::kept(&standards.habits, evidence);
+    let caps = caps(evidence, &content, &habits, &standards.rubric.caps);
     let scores = sub_scores(evidence, &content);
     let lowest = caps.iter().map(|cap| cap.value).fold(10.0, f64::min);
-    let issues = findings::issues(evidence, &content);
+    let issues = findings::issues(evidence, &content, &standards.habits, &habits);
     Critique {
-        overall_score: round(weighted(&scores).min(lowest)),
+        overall_score: round(weighted(&scores, &standards.rubric.weights).min(lowest)),
+        habits,
         accessibility_score: scores.accessibility,
         visual_design_score: scores.visual,
         code_quality_score: scores.code,
@@ -91,10 +119,12 @@ fn is_data(kind: &str) -> bool {
     DATA.contains(&kind) || kind.ends_with("_chart") || kind == "pyplot" || kind == "data_editor"
 }
 
-fn weighted(scores: &SubScores) -> f64 {
+/// The weighted mean; a part without evidence shares its weight out.
+fn weighted(scores: &SubScores, weights: &Weights) -> f64 {
     let parts =
         [scores.behaviour, scores.executes, scores.accessibility, scores.visual, scores.match_, scores.code];
-    let present = parts.iter().zip(WEIGHTS).filter_map(|(part, weight)| part.map(|p| (p * weight, weight)));
+    let present =
+        parts.iter().zip(weights.list()).filter_map(|(part, weight)| part.map(|p| (p * weight, weight)));
     let (sum, weight) = present.fold((0.0, 0.0), |(s, w), (p, q)| (s + p, w + q));
     if weight > 0.0 { sum / weight } else { 0.0 }
 }
@@ -205,7 +235,8 @@ pub(super) fn compiles(evidence: &Evidence) -> bool {
     evidence.statics.errors.is_empty() && evidence.statics.files.iter().any(|file| file.python)
 }
 
-fn caps(evidence: &Evidence, content: &Content) -> Vec<Cap> {
+fn caps(evidence: &Evidence, content: &Content, habits: &[Kept], at_most: &Caps) -> Vec<Cap> {
+    let missed = habits.iter().find(|habit| !habit.holds);
     let statics = &evidence.statics;
     let share = statics.config_share();
     let raised = evidence.run.as_ref().is_some_and(|run| run.status == RunStatus::Error);
@@ -219,28 +250,64 @@ fn caps(evidence: &Evidence, content: &Content) -> Vec<Cap> {
     let wider = rendered.is_some_and(|seen| seen.wide.overflow().min(seen.narrow.overflow()) > 4.0);
     let idle = evidence.run.is_some() && evidence.brief.interactive && content.controls == 0;
     let limits = [
-        (content.unique < 1.0, 0.5, "nothing rendered".to_owned()),
-        (!compiles(evidence), 1.0, "the code does not compile".to_owned()),
-        (!statics.tamper.is_empty(), 1.0, "it reaches for the machinery that observes it".to_owned()),
+        (content.unique < 1.0, at_most.nothing_rendered, "nothing rendered".to_owned()),
+        (!compiles(evidence), at_most.does_not_compile, "the code does not compile".to_owned()),
+        (
+            !statics.tamper.is_empty(),
+            at_most.tampers,
+            "it reaches for the machinery that observes it".to_owned(),
+        ),
         (
             torn.is_some(),
-            1.0,
+            at_most.contradicts,
             format!("what it tells of itself is not what it shows: {}", torn.cloned().unwrap_or_default()),
         ),
-        (content.unique < 3.0, 2.0, "fewer than 3 different elements".to_owned()),
-        (share > 0.25, 2.5, format!("{:.0}% of the lines are configuration, 25% is the most", 100.0 * share)),
-        (flooded(evidence), 3.0, "more than 40 elements of which fewer than 20% are visible".to_owned()),
-        (tried >= 4 && evidence.tried().all(|a| !a.effect), 4.0, "no control has an effect".to_owned()),
-        (raised, 4.5, "the first run ends in an exception".to_owned()),
-        (evidence.level == Level::Static, 5.0, "the code was not executed".to_owned()),
-        (shown < 0.25, 5.0, "it shows almost nothing of what the brief asks for".to_owned()),
-        (unsettled.is_some(), 5.0, unsettled.unwrap_or_default()),
-        (wider, 5.0, "the page is wider than the window at 1280 and at 375 pixels".to_owned()),
-        (hiding, 5.0, "styles hide content".to_owned()),
-        (idle, 6.5, "the brief asks for something to operate and there is no control".to_owned()),
-        (failing > 0, 6.5, format!("{failing} of {tried} controls tried end in an exception")),
-        (content.unique < 5.0, 6.5, "fewer than 5 different elements".to_owned()),
-        (shown < 0.5, 6.5, "it shows less than half of what the brief asks for".to_owned()),
+        (content.unique < 3.0, at_most.almost_nothing, "fewer than 3 different elements".to_owned()),
+        (
+            share > 0.25,
+            at_most.configuration,
+            format!("{:.0}% of the lines are configuration, 25% is the most", 100.0 * share),
+        ),
+        (
+            flooded(evidence),
+            at_most.flood,
+            "more than 40 elements of which fewer than 20% are visible".to_owned(),
+        ),
+        (
+            tried >= 4 && evidence.tried().all(|a| !a.effect),
+            at_most.no_effect,
+            "no control has an effect".to_owned(),
+        ),
+        (raised, at_most.exception, "the first run ends in an exception".to_owned()),
+        (evidence.level == Level::Static, at_most.not_executed, "the code was not executed".to_owned()),
+        (shown < 0.25, at_most.off_topic, "it shows almost nothing of what the brief asks for".to_owned()),
+        (unsettled.is_some(), at_most.unsettled, unsettled.unwrap_or_default()),
+        (wider, at_most.too_wide, "the page is wider than the window at 1280 and at 375 pixels".to_owned()),
+        (hiding, at_most.hides, "styles hide content".to_owned()),
+        (
+            missed.is_some(),
+            at_most.habit_missed,
+            format!(
+                "the habit `{}` is not kept",
+                missed.map(|habit| habit.name.as_str()).unwrap_or_default()
+            ),
+        ),
+        (
+            idle,
+            at_most.nothing_to_operate,
+            "the brief asks for something to operate and there is no control".to_owned(),
+        ),
+        (
+            failing > 0,
+            at_most.control_fails,
+            format!("{failing} of {tried} controls tried end in an exception"),
+        ),
+        (content.unique < 5.0, at_most.few_elements, "fewer than 5 different elements".to_owned()),
+        (
+            shown < 0.5,
+            at_most.half_off_topic,
+            "it shows less than half of what the brief asks for".to_owned(),
+        ),
     ];
     limits.into_iter().filter(|(holds, ..)| *holds).map(|(_, value, why)| Cap { value, why }).collect()
 }

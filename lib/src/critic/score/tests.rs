@@ -174,8 +174,7 @@ prop_compose! {
     fn elements()(kinds in prop::collection::vec((0..8usize, 0..12u8, any::<bool>(), any::<bool>()), 0..30)) -> Vec<Element> {
         const KINDS: [&str; 8] = ["title", "markdown", "metric", "dataframe", "button", "text_input", "line_chart", "radio"];
         kinds.into_iter().map(|(kind, label, tucked, unlabelled)| Element {
-            kind: KINDS[kind].into(), label: label.to_string(), control: kind > 3, unlabelled: unlabelled && kind > 3, tucked,
-            unseen: false,
+            kind: KINDS[kind].into(), label: label.to_string(), control: kind > 3, unlabelled: unlabelled && kind > 3, tucked, ..Element::default()
         }).collect()
     }
 }
