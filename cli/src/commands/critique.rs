@@ -49,7 +49,7 @@ pub async fn run(args: &Critique, context: &Context) -> Result {
     let options = CriticOptions {
         static_only: args.static_only,
         screenshots: args.screenshots.clone(),
-        ..Default::default()
+        ..evolve::critic_options(context, &context.settings(&[])?)?
     };
     let critic = evolve::open_critic(context, options).await?;
     let judged = judge(&critic, &brief, &apps).await;

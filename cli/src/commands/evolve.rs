@@ -4,16 +4,18 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::{Critic, CriticOptions, CriticRuntime, Level},
+    critic::{Critic, CriticOptions, CriticRuntime, Habit, Level, Rubric, Standards},
+    error::Kind,
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
+    store,
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     context::{Context, print_line, to_json},
-    error::Result,
+    error::{CommandError, Result},
     models::Models,
 };
 
@@ -125,7 +127,7 @@ async fn evolve(
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
         row => Teacher::Model(Box::new(models.agent(row).await?)),
     };
-    let options = CriticOptions { static_only: args.static_only, ..Default::default() };
+    let options = CriticOptions { static_only: args.static_only, ..critic_options(context, settings)? };
     let critic = open_critic(context, options).await?;
     let evolver = Evolver {
         workspace: &context.workspace,
@@ -166,6 +168,29 @@ pub async fn open_critic(context: &Context, options: CriticOptions) -> Result<Cr
     }
     Ok(critic)
 }
+
+/// The critic's options with the rubric and the habits of the settings.
+pub fn critic_options(context: &Context, settings: &Settings) -> Result<CriticOptions> {
+    let read = |name: &str| store::read_text(&context.workspace.root().join(name));
+    let refuse = |name: &str, why: String, hint: &str| {
+        CommandError::new(Kind::Input, format!("`{name}` cannot be used: {why}")).hint(hint)
+    };
+    let rubric = match settings.critic.rubric.as_str() {
+        "" => Rubric::default(),
+        name => Rubric::parse(&read(name)?).map_err(|why| refuse(name, why, RUBRIC_HINT))?,
+    };
+    let mut habits = Vec::new();
+    for name in &settings.critic.habits {
+        habits.push(match name.as_str() {
+            "ui-first" => Habit::ui_first().clone(),
+            name => Habit::parse(&read(name)?).map_err(|why| refuse(name, why, HABIT_HINT))?,
+        });
+    }
+    Ok(CriticOptions { standards: Standards { rubric, habits }, ..Default::default() })
+}
+
+const RUBRIC_HINT: &str = "docs/design/critic.md lists weights and caps";
+const HABIT_HINT: &str = "docs/habits.md shows what a habit's file holds";
 
 /// What the critic needs of this machine.
 pub fn critic_runtime(context: &Context) -> CriticRuntime {

@@ -96,7 +96,8 @@ pub async fn execute(
         agents.push(Agent { model: arm.model.clone(), ..models.agent(&settings.finetune.model).await? });
     }
     let screenshots = Some(opened.trial.folder().join("screenshots"));
-    let options = CriticOptions { static_only: args.static_only, screenshots, ..Default::default() };
+    let standards = evolve::critic_options(context, settings)?;
+    let options = CriticOptions { static_only: args.static_only, screenshots, ..standards };
     let critic = evolve::open_critic(context, options).await?;
     let limits = trial::Limits { generate: 32, judge: critic.workers() };
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {

@@ -281,6 +281,22 @@ message = "put the inputs into `st.form`"
     }
 
     #[test]
+    fn the_examples_of_the_guide_are_habits() {
+        let guide = include_str!("../../../docs/habits.md");
+        let block = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        Habit::parse(block).unwrap();
+        let rows = guide.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+        let expressions: Vec<String> = rows
+            .filter_map(|row| Some(row.split_once("| `")?.1.strip_suffix("` |")?.replace("\\|", "|")))
+            .collect();
+        assert!(expressions.len() >= 5, "{expressions:?}");
+        for that in expressions {
+            let habit = format!("name = 'a'\ndescription = ''\n[[check]]\nthat = {that:?}\nmessage = 'm'");
+            Habit::parse(&habit).unwrap();
+        }
+    }
+
+    #[test]
     fn ui_first_is_what_the_design_says() {
         let holds = |change: fn(&mut Evidence)| sample(change).ui_first();
         assert!(holds(|_| {}));

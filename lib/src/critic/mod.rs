@@ -149,7 +149,7 @@ impl Critic {
             pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
         }
         let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots);
-        let (standards, version) = (options.standards.clone(), options.standards.rubric.version());
+        let (standards, version) = (options.standards.clone(), options.standards.version());
         let shared = Shared {
             runtime,
             pool,

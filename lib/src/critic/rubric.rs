@@ -3,13 +3,10 @@
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use super::VERSION;
 
 const SHIPPED: &str = include_str!("rubric.toml");
 
-/// Weights and caps. Scores of different rubrics are never compared, so its fingerprint is part of the critic's version.
+/// Weights and caps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rubric {
@@ -107,15 +104,6 @@ impl Rubric {
             Err(format!("cap `{name}` is {value}: caps lie between 0 and 10"))
         })
     }
-
-    /// The critic's version with these numbers.
-    pub fn version(&self) -> String {
-        if *self == *DEFAULT {
-            return VERSION.to_owned();
-        }
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        format!("{VERSION}+{}", &crate::text::hex(&Sha256::digest(text))[..8])
-    }
 }
 
 /// Whether a value alone takes the place of the shipped one.
@@ -143,9 +131,6 @@ mod tests {
         let rubric = Rubric::parse("[weights]\nvisual = 0.5\n[caps]\nflood = 1.0").unwrap();
         assert_eq!((rubric.weights.visual, rubric.caps.flood), (0.5, 1.0));
         assert_eq!(rubric.weights.code, Rubric::default().weights.code);
-        assert_ne!(rubric.version(), VERSION);
-        assert!(rubric.version().starts_with(&format!("{VERSION}+")), "{}", rubric.version());
-        assert_eq!(Rubric::default().version(), VERSION);
     }
 
     #[track_caller]

@@ -8,9 +8,11 @@ use std::{
     sync::LazyLock,
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{
-    Cap, Critique, Element, Evidence, Habit, Kept, Level, Rubric, RunStatus, SubScores, findings, guidelines,
-    habit,
+    Cap, Critique, Element, Evidence, Habit, Kept, Level, Rubric, RunStatus, SubScores, VERSION, findings,
+    guidelines, habit,
     rubric::{Caps, Weights},
 };
 
@@ -36,6 +38,17 @@ impl Default for Standards {
     /// The shipped rubric, and the built-in habit.
     fn default() -> Self {
         Self { rubric: Rubric::default(), habits: vec![Habit::ui_first().clone()] }
+    }
+}
+
+impl Standards {
+    /// The critic's version with these standards. Scores by others are never compared, so their fingerprint is part of it.
+    pub fn version(&self) -> String {
+        if (&self.rubric, &self.habits) == (&SHIPPED.rubric, &SHIPPED.habits) {
+            return VERSION.to_owned();
+        }
+        let text = serde_json::to_vec(&(&self.rubric, &self.habits)).unwrap_or_default();
+        format!("{VERSION}+{}", &crate::text::hex(&Sha256::digest(text))[..8])
     }
 }
 

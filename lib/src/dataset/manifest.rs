@@ -98,6 +98,7 @@ pub enum DropReason {
     OtherLevel,
     DoesNotRun,
     NotUiFirst,
+    HabitMissed,
     BelowMinScore,
     Tampers,
     DoesNotReadBack,
@@ -109,13 +110,14 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::HeldOut,
         Self::NoEvidence,
         Self::OtherCritic,
         Self::OtherLevel,
         Self::DoesNotRun,
         Self::NotUiFirst,
+        Self::HabitMissed,
         Self::BelowMinScore,
         Self::Tampers,
         Self::DoesNotReadBack,
@@ -134,6 +136,7 @@ impl DropReason {
             Self::OtherCritic => "other critic version",
             Self::OtherLevel => "other evidence level",
             Self::DoesNotRun => "does not run",
+            Self::HabitMissed => "habit missed",
             Self::NotUiFirst => "not ui-first",
             Self::BelowMinScore => "below min score",
             Self::Tampers => "tampers",

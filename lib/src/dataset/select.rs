@@ -128,6 +128,8 @@ type VersionKey = Vec<u64>;
 
 /// "1.10" is newer than "1.9".
 fn version_key(version: &str) -> VersionKey {
+    // What follows a plus names the standards, which have no order.
+    let version = version.split('+').next().unwrap_or_default();
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
@@ -159,6 +161,9 @@ fn gate(case: Case<'_>, heldout: &Heldout, options: &PrepareOptions) -> Result<(
     let refuse = |reason| Err((reason, None));
     if !case.entry.evidence.ui_first() {
         return refuse(DropReason::NotUiFirst);
+    }
+    if let Some(habit) = case.entry.critique.habits.iter().find(|habit| !habit.holds) {
+        return Err((DropReason::HabitMissed, Some(format!("{}: {}", habit.name, habit.missed.join("; ")))));
     }
     if !case.entry.evidence.runs() {
         return refuse(DropReason::DoesNotRun);
