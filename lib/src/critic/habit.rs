@@ -285,7 +285,9 @@ message = "put the inputs into `st.form`"
         let guide = include_str!("../../../docs/habits.md");
         let block = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
         Habit::parse(block).unwrap();
-        let rows = guide.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+        let rows = guide
+            .lines()
+            .filter(|line| line.starts_with("| ") && line.ends_with("` |") && !line.contains("| `that` |"));
         let expressions: Vec<String> = rows
             .filter_map(|row| Some(row.split_once("| `")?.1.strip_suffix("` |")?.replace("\\|", "|")))
             .collect();
