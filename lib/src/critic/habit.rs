@@ -285,9 +285,8 @@ message = "put the inputs into `st.form`"
         let guide = include_str!("../../../docs/habits.md");
         let block = guide.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
         Habit::parse(block).unwrap();
-        let rows = guide
-            .lines()
-            .filter(|line| line.starts_with("| ") && line.ends_with("` |") && !line.contains("| `that` |"));
+        let examples = guide.split_once("| habit | `that` |").unwrap().1.split("## ").next().unwrap();
+        let rows = examples.lines().filter(|line| line.ends_with("` |"));
         let expressions: Vec<String> = rows
             .filter_map(|row| Some(row.split_once("| `")?.1.strip_suffix("` |")?.replace("\\|", "|")))
             .collect();
