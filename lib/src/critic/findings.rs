@@ -179,7 +179,7 @@ fn about_actions(evidence: &Evidence, issues: &mut Issues) {
     }
     for action in evidence.tried().filter(|action| action.ok && !action.effect) {
         let message = format!("{} changes nothing: show a result of it, or remove it", name(action));
-        let severity = if is_trigger(&action.kind) { Severity::Major } else { Severity::Minor };
+        let severity = if action.is_trigger() { Severity::Major } else { Severity::Minor };
         issues.add(severity, message).cites("g027");
     }
 }
@@ -191,10 +191,6 @@ fn name(action: &Action) -> String {
     } else {
         format!("the {kind} `{}`", clip(&action.label, 60))
     }
-}
-
-fn is_trigger(kind: &str) -> bool {
-    kind.contains("button") || kind == "chat_input"
 }
 
 fn about_brief(evidence: &Evidence, content: &Content, issues: &mut Issues) {

@@ -199,7 +199,13 @@ impl<'a> Page<'a> {
     }
 
     /// Makes the window as high as the page, so that nothing has to be scrolled to.
-    async fn unroll(&self, world: &World<'_>, width: u32, height: u32, layout: &Layout) -> Result<(), CdpError> {
+    async fn unroll(
+        &self,
+        world: &World<'_>,
+        width: u32,
+        height: u32,
+        layout: &Layout,
+    ) -> Result<(), CdpError> {
         if layout.screens <= 1.0 {
             return Ok(());
         }

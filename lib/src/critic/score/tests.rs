@@ -71,10 +71,17 @@ fn caps_are_what_the_design_says() {
             run(e).status = RunStatus::Error;
             run(e).exceptions.push(Exception::default());
         },
-        4.5,
+        4.4,
     );
     check_cap(|e| e.brief.found.clear(), 5.0);
     check_cap(|e| run(e).hiding = true, 5.0);
+    check_cap(|e| run(e).most_repeated = 31, 3.0);
+    check_cap(|e| run(e).elements.iter_mut().filter(|x| x.control).for_each(|x| x.unseen = true), 5.0);
+    check_cap(|e| e.statics.calls = vec![call(false), call(true)], 6.5);
+    check_cap(|e| e.actions = vec![quiet("button"), acted("toggle")], 6.5);
+    check_cap(|e| e.actions = vec![quiet("button"), acted("button")], 8.0);
+    check_cap(|e| inputs(e).for_each(|x| x.unlabelled = true), 6.5);
+    check_cap(|e| inputs(e).skip(1).for_each(|x| x.kind = "button".into()), 10.0);
     check_cap(|e| e.actions[0].ok = false, 6.5);
     check_cap(|e| e.brief.found.truncate(1), 6.5);
     for status in [RunStatus::Died, RunStatus::TimedOut, RunStatus::TooLarge] {
@@ -272,7 +279,7 @@ proptest! {
         run(&mut more).elements.push(element("metric", &format!("new {n}")));
         run(&mut more).total += 1;
         // One more of 40 may be the one that makes a flood of what was hidden before.
-        prop_assume!(flooded(&evidence) == flooded(&more));
+        prop_assume!(caps::flooded(&evidence) == caps::flooded(&more));
         prop_assert!(not_less(&more, &evidence));
     }
 
