@@ -4,7 +4,7 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::{Critic, CriticOptions, CriticRuntime},
+    critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore},
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
 };
@@ -125,12 +125,14 @@ async fn evolve(
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
         row => Teacher::Model(Box::new(models.agent(row).await?)),
     };
+    let guidelines = GuidelineStore::open(&settings.guidelines.store, &context.cancel)?;
     let critic = open_critic(context, args.static_only).await?;
     let evolver = Evolver {
         workspace: &context.workspace,
         agent: &agent,
         teacher: &teacher,
         critic: &critic,
+        guidelines: &guidelines,
         options: Options {
             target_score: settings.evolve.target_score,
             max_iterations: settings.evolve.max_iterations,

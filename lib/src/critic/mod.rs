@@ -37,7 +37,7 @@ pub use evidence::{
     Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint, Run,
     RunStatus, SandboxFacts, Statics, Timing,
 };
-pub use guidelines::{Guideline, guidelines};
+pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use score::score;
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
 

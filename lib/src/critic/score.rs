@@ -24,7 +24,9 @@ pub fn score(evidence: &Evidence) -> Critique {
     let caps = caps(evidence, &content);
     let scores = sub_scores(evidence, &content);
     let lowest = caps.iter().map(|cap| cap.value).fold(10.0, f64::min);
-    let issues = findings::issues(evidence, &content);
+    let mut issues = findings::issues(evidence, &content);
+    // A finding cites the guideline behind its rule: the whole table is what rules retrieve from.
+    let cited = guidelines::cite(&mut issues, guidelines::Guidelines::embedded().rows());
     Critique {
         overall_score: round(weighted(&scores).min(lowest)),
         accessibility_score: scores.accessibility,
@@ -32,7 +34,8 @@ pub fn score(evidence: &Evidence) -> Critique {
         code_quality_score: scores.code,
         strengths: findings::strengths(evidence, &content),
         improvements: findings::improvements(evidence, &content, &scores),
-        citations: guidelines::citations(&issues),
+        citations: cited.citations,
+        citations_dropped: cited.dropped,
         scores,
         caps,
         issues,
