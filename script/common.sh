@@ -14,6 +14,17 @@ missing_packages() {
   [ -n "$(find_python)" ] || echo python3-venv
 }
 
+# Where the critic looks for it; Ubuntu's own package is a snap, which no sandbox can start.
+has_chromium() {
+  local program
+  for program in /usr/lib/chromium/chromium /usr/lib64/chromium-browser/chromium-browser \
+    /usr/lib/chromium-browser/chromium-browser /opt/google/chrome/chrome /opt/chromium.org/chromium/chromium \
+    /opt/microsoft/msedge/msedge; do
+    [ -x "$program" ] && return
+  done
+  return 1
+}
+
 new_enough_python() {
   local name
   for name in python3 python3.14 python3.13 python3.12 python3.11; do
@@ -33,22 +44,36 @@ find_python() {
   done
 }
 
+can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+install() {
+  say "installing with apt-get: $*"
+  apt-get update -qq >&2 || say "warning: apt-get update failed; trying with the lists that are there"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# Without a browser everything works, but nobody looks at the apps.
+install_chromium() {
+  if can_install && install chromium && has_chromium; then return; fi
+  say "warning: no Chromium: apps are run and used, but nobody looks at them"
+  say "    Debian: sudo apt-get install -y chromium; Ubuntu: install Google Chrome's package"
+}
+
 install_missing() {
   local packages
   packages=$(missing_packages | sort -u | tr '\n' ' ')
   if [ -n "${packages// /}" ]; then
     say "missing: $packages"
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-      say "installing with apt-get: $packages"
-      apt-get update -qq >&2 || say "warning: apt-get update failed; trying with the lists that are there"
+    if can_install; then
       # shellcheck disable=SC2086
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+      install $packages
     else
       say "run this, then run the script again:"
       say "    sudo apt-get update && sudo apt-get install -y $packages"
       exit 7
     fi
   fi
+  has_chromium || install_chromium
   [ -n "$(find_python)" ] ||
     fail "Python 3.11 or newer with the venv module is needed" \
       "use Debian 12, Ubuntu 24.04 or newer, or install python3.11 and python3.11-venv"

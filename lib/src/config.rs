@@ -17,6 +17,7 @@ pub struct Settings {
     pub agent: Agent,
     pub teacher: Teacher,
     pub judge: Judge,
+    pub critic: Critic,
     pub evolve: Evolve,
     pub budget: Budget,
     pub finetune: Finetune,
@@ -49,6 +50,15 @@ pub struct Teacher {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
     pub model: String,
+}
+
+/// What candidates are held to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Critic {
+    /// A file with weights and caps of one's own, from the workspace on; empty for the shipped ones.
+    pub rubric: String,
+    /// Habits that have to hold: `ui-first`, or files.
+    pub habits: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,6 +138,10 @@ model = "composer"
 
 [judge]
 model = "none"
+
+[critic]
+rubric = ""
+habits = ["ui-first"]
 
 [evolve]
 target_score = 8.0
@@ -364,6 +378,10 @@ fn typed(defaults: &Table, key: &str, text: &str, origin: &Origin) -> Result<Val
         }
         Some(Value::String(default)) if default == auto::AUTO => {
             Ok(text.parse().map_or_else(|_| Value::String(text.into()), Value::Integer))
+        }
+        Some(Value::Array(_)) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Ok(Value::Array(items.map(|item| Value::String(item.into())).collect()))
         }
         _ => Ok(Value::String(text.into())),
     }

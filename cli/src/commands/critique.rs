@@ -4,7 +4,7 @@ use clap::Args;
 use hone::{
     agent::{Candidate, SourceFile},
     brief::Brief,
-    critic::Critique as Judgement,
+    critic::{CriticOptions, Critique as Judgement},
     error::Kind,
     store,
 };
@@ -31,6 +31,9 @@ pub struct Critique {
     /// Score without running anything
     #[arg(long)]
     static_only: bool,
+    /// Keep pictures of each app there, at 1280 and 375 pixels
+    #[arg(long, value_name = "DIR")]
+    screenshots: Option<PathBuf>,
 }
 
 /// Says nothing that an app could fail to show.
@@ -43,7 +46,12 @@ pub async fn run(args: &Critique, context: &Context) -> Result {
     };
     let apps: Vec<(PathBuf, Candidate)> =
         args.paths.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<_>>()?;
-    let critic = evolve::open_critic(context, args.static_only).await?;
+    let options = CriticOptions {
+        static_only: args.static_only,
+        screenshots: args.screenshots.clone(),
+        ..evolve::critic_options(context, &context.settings(&[])?)?
+    };
+    let critic = evolve::open_critic(context, options).await?;
     let judged = judge(&critic, &brief, &apps).await;
     critic.close().await;
     let judged = judged?;

@@ -31,7 +31,16 @@ async fn app_check(context: &Context) -> Check {
         Ok(found) => {
             let streamlit = found.versions.get("streamlit").map_or("unknown", String::as_str);
             let seconds = (found.start_ms + found.first_ms) as f64 / 1000.0;
-            Check::well("app in the sandbox", format!("Streamlit {streamlit} answers after {seconds:.1} s"))
+            let looked = match (found.versions.get("chromium"), found.look_ms) {
+                (Some(version), Some(ms)) => {
+                    format!(", Chromium {version} shows it in {:.1} s", ms as f64 / 1000.0)
+                }
+                _ => String::new(),
+            };
+            Check::well(
+                "app in the sandbox",
+                format!("Streamlit {streamlit} answers after {seconds:.1} s{looked}"),
+            )
         }
         Err(e) => Check::fault("app in the sandbox", e.to_string(), e.hint().unwrap_or_default()),
     }

@@ -4,16 +4,18 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore},
+    critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore, Habit, Level, Rubric, Standards},
+    error::Kind,
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
+    store,
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     context::{Context, print_line, to_json},
-    error::Result,
+    error::{CommandError, Result},
     models::Models,
 };
 
@@ -126,7 +128,8 @@ async fn evolve(
         row => Teacher::Model(Box::new(models.agent(row).await?)),
     };
     let guidelines = GuidelineStore::open(&settings.guidelines.store, &context.cancel)?;
-    let critic = open_critic(context, args.static_only).await?;
+    let options = CriticOptions { static_only: args.static_only, ..critic_options(context, settings)? };
+    let critic = open_critic(context, options).await?;
     let evolver = Evolver {
         workspace: &context.workspace,
         agent: &agent,
@@ -154,18 +157,52 @@ async fn evolve(
 const BRIEFS_AT_ONCE: usize = 32;
 
 /// The critic at the level that the machine allows, or static on explicit request.
-pub async fn open_critic(context: &Context, static_only: bool) -> Result<Critic> {
-    if !static_only && !context.machine.runtime().is_ready() {
+pub async fn open_critic(context: &Context, options: CriticOptions) -> Result<Critic> {
+    if !options.static_only && !context.machine.runtime().is_ready() {
         hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
     }
-    let options = CriticOptions { static_only, ..Default::default() };
-    Ok(Critic::open(critic_runtime(context), options, &context.cancel).await?)
+    let critic = Critic::open(critic_runtime(context), options, &context.cancel).await?;
+    if critic.level() == Level::Run {
+        let hint = "install Chromium (`apt-get install chromium`); `hone doctor` says whether it is found";
+        context
+            .events
+            .warn("no Chromium: apps are run and used, but nobody looks at them", Some(hint.into()));
+    }
+    Ok(critic)
 }
+
+/// The critic's options with the rubric and the habits of the settings.
+pub fn critic_options(context: &Context, settings: &Settings) -> Result<CriticOptions> {
+    let read = |name: &str| store::read_text(&context.workspace.root().join(name));
+    let refuse = |name: &str, why: String, hint: &str| {
+        CommandError::new(Kind::Input, format!("`{name}` cannot be used: {why}")).hint(hint)
+    };
+    let rubric = match settings.critic.rubric.as_str() {
+        "" => Rubric::default(),
+        name => Rubric::parse(&read(name)?).map_err(|why| refuse(name, why, RUBRIC_HINT))?,
+    };
+    let mut habits = Vec::new();
+    for name in &settings.critic.habits {
+        habits.push(match name.as_str() {
+            "ui-first" => Habit::ui_first().clone(),
+            name => Habit::parse(&read(name)?).map_err(|why| refuse(name, why, HABIT_HINT))?,
+        });
+    }
+    Ok(CriticOptions { standards: Standards { rubric, habits }, ..Default::default() })
+}
+
+const RUBRIC_HINT: &str = "docs/design/critic.md lists weights and caps";
+const HABIT_HINT: &str = "docs/habits.md shows what a habit's file holds";
 
 /// What the critic needs of this machine.
 pub fn critic_runtime(context: &Context) -> CriticRuntime {
     let runtime = context.machine.runtime();
-    CriticRuntime { python: runtime.python(), ruff: runtime.ruff(), bwrap: context.machine.bubblewrap() }
+    CriticRuntime {
+        python: runtime.python(),
+        ruff: runtime.ruff(),
+        bwrap: context.machine.bubblewrap(),
+        chromium: context.machine.chromium(),
+    }
 }
 
 fn text(summary: &Summary, context: &Context) -> String {

@@ -5,6 +5,7 @@ use hone::{
     agent::{self, Agent},
     brief::{self, Brief},
     config::Settings,
+    critic::CriticOptions,
     dataset,
     error::Kind,
     finetune,
@@ -94,7 +95,10 @@ pub async fn execute(
     for arm in &spec.arms {
         agents.push(Agent { model: arm.model.clone(), ..models.agent(&settings.finetune.model).await? });
     }
-    let critic = evolve::open_critic(context, args.static_only).await?;
+    let screenshots = Some(opened.trial.folder().join("screenshots"));
+    let standards = evolve::critic_options(context, settings)?;
+    let options = CriticOptions { static_only: args.static_only, screenshots, ..standards };
+    let critic = evolve::open_critic(context, options).await?;
     let limits = trial::Limits { generate: 32, judge: critic.workers() };
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
         let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();

@@ -53,7 +53,12 @@ fn evolved(world: &World) {
         assert_eq!(log["initial_score"], first["critique"]["overall_score"]);
         let best = log["best_iteration"].as_u64().unwrap() as usize;
         assert_eq!(history[best - 1]["iteration"], log["best_iteration"]);
-        assert!(history.iter().all(|entry| entry["evidence"]["level"] == "run"), "{name}");
+        // What the log is read for was shown to the browser.
+        for entry in [first, &history[best - 1]] {
+            assert_eq!(entry["evidence"]["level"], "browser", "{name}");
+        }
+        let levels = history.iter().map(|entry| &entry["critique"]["level"]);
+        assert!(levels.clone().all(|level| level == "browser" || level == "run"), "{name}");
     }
     let lines = world.ok(&["evolve", "--limit", "12", "--drafts", "1", "--json"]);
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Level;
+use super::{Kept, Level};
 
 /// A score and its reasons: a pure function of evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Critique {
     pub code_quality_score: Option<f64>,
     pub scores: SubScores,
     pub caps: Vec<Cap>,
+    /// Whether each habit holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub habits: Vec<Kept>,
     pub strengths: Vec<String>,
     pub issues: Vec<Issue>,
     pub improvements: Vec<String>,

@@ -16,6 +16,9 @@ pub enum CriticError {
     /// The Python environment does not do what it should.
     #[error("the Python environment at `{}` does not work: {why}", python.display())]
     Runtime { python: PathBuf, why: String },
+    /// Chromium does not do what it should.
+    #[error("the browser does not work: {0}")]
+    Browser(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cancelled")]
@@ -28,7 +31,7 @@ pub enum CriticError {
 impl Explain for CriticError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoSandbox(_) | Self::Runtime { .. } => Kind::Environment,
+            Self::NoSandbox(_) | Self::Runtime { .. } | Self::Browser(_) => Kind::Environment,
             Self::Store(e) => e.kind(),
             Self::Cancelled => Kind::Cancelled,
             Self::Internal(_) => Kind::Internal,
@@ -43,6 +46,7 @@ impl Explain for CriticError {
                     .into(),
             ),
             Self::Runtime { .. } => Some("run `hone setup`, which repairs the Python environment".into()),
+            Self::Browser(_) => Some("`hone doctor` looks at it; `apt-get install --reinstall chromium` repairs it".into()),
             Self::Store(e) => e.hint(),
             Self::Cancelled | Self::Internal(_) => None,
         }

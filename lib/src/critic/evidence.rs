@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::VERSION;
+use super::{Habit, VERSION, browser::Rendered, witness::Agreement};
 
 /// How far the observation went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,6 +42,12 @@ pub struct Evidence {
     /// Controls that were there and were not tried (files to upload, tables to edit, more than the limit).
     pub untried: u32,
     pub brief: BriefMatch,
+    /// What a browser showed; null when none looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub browser: Option<Rendered>,
+    /// Whether the witnesses tell the same.
+    #[serde(skip_serializing_if = "Agreement::is_plain")]
+    pub agreement: Agreement,
     pub timing: Timing,
 }
 
@@ -58,6 +64,8 @@ impl Default for Evidence {
             actions: Vec::new(),
             untried: 0,
             brief: BriefMatch::default(),
+            browser: None,
+            agreement: Agreement::default(),
             timing: Timing::default(),
         }
     }
@@ -246,6 +254,18 @@ pub struct Element {
     /// It stands in a closed expander, popover or dialog.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tucked: bool,
+    /// A control that is part of a form.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_form: bool,
+    /// What a chart draws with: `bar`, `line`, `arc` (a pie), `point`...
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mark: String,
+    /// A chart with a title of its own, or right below a heading.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub titled: bool,
+    /// A browser looked and does not show it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
 }
 
 /// One interaction and what came of it.
@@ -268,6 +288,9 @@ pub struct Action {
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// The value is one that nobody expects (empty, extreme, markup); only what fails is kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hostile: bool,
 }
 
 /// The brief's words against what the app shows.
@@ -290,6 +313,8 @@ pub struct Timing {
     pub queue_ms: u64,
     /// From handing over the files to the first answer.
     pub first_ms: u64,
+    /// The look in the browser, with waiting for a free page.
+    pub browser_ms: u64,
     pub total_ms: u64,
 }
 
@@ -309,20 +334,27 @@ impl Statics {
 impl Run {
     /// What a user sees without opening anything: distinct, exceptions not counted.
     pub fn visible(&self) -> usize {
-        self.elements.iter().filter(|e| !e.tucked).count()
+        self.elements.iter().filter(|e| !e.tucked && !e.unseen).count()
     }
 }
 
 impl Evidence {
-    /// The habit: the first file is UI code that parses, configuration is at most 25% of the reply's lines, and at least
-    /// one element rendered, even if an exception follows.
+    /// The built-in habit: the first file is UI code that parses, configuration is at most 25% of the reply's lines, and
+    /// at least one element rendered, even if an exception follows.
     ///
-    /// At level `static` nothing rendered, so the first file's live calls of Streamlit stand in for it.
+    /// At level `static` nothing rendered, so live calls of Streamlit stand in for it.
     pub fn ui_first(&self) -> bool {
-        let first = self.statics.files.first();
-        let ui = first.is_some_and(|f| f.python && f.parses && f.ui);
-        let rendered = self.run.as_ref().map_or(self.level == Level::Static, |run| run.visible() > 0);
-        ui && rendered && self.statics.config_share() <= 0.25
+        Habit::ui_first().kept(self).holds
+    }
+
+    /// Controls that were used as a person would, whatever came of it.
+    pub fn tried(&self) -> impl Iterator<Item = &Action> {
+        self.actions.iter().filter(|action| !action.hostile)
+    }
+
+    /// What was seen may be believed: the source does not reach for what observes it, and the witnesses agree.
+    pub fn trusted(&self) -> bool {
+        self.statics.tamper.is_empty() && self.agreement.agrees()
     }
 
     /// No exception on the first run and at least 3 visible elements. Never true at level `static`.

@@ -3,8 +3,8 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Evidence, Fault, Guidelines, Issue, Level, RunStatus, Severity, SubScores,
-    score::{self, Content},
+    Action, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores,
+    score::{self, Content, seen},
 };
 
 /// More than this many issues help nobody.
@@ -47,13 +47,15 @@ impl Cites for Issue {
     }
 }
 
-pub(super) fn issues(evidence: &Evidence, content: &Content) -> Vec<Issue> {
+pub(super) fn issues(evidence: &Evidence, content: &Content, habits: &[Habit], kept: &[Kept]) -> Vec<Issue> {
     let mut issues = Issues(Vec::new());
     about_reply(evidence, &mut issues);
+    about_habits(habits, kept, &mut issues);
     about_run(evidence, content, &mut issues);
     about_actions(evidence, &mut issues);
     about_brief(evidence, content, &mut issues);
     about_access(evidence, &mut issues);
+    about_looks(evidence, &mut issues);
     about_code(evidence, &mut issues);
     issues.0.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
     issues.0.truncate(MOST);
@@ -89,6 +91,17 @@ fn about_reply(evidence: &Evidence, issues: &mut Issues) {
             100.0 * share
         );
         issues.add(Severity::Critical, message).cites("g224");
+    }
+}
+
+/// The built-in habit is what the reply's own findings are about; those of the user speak for themselves.
+fn about_habits(habits: &[Habit], kept: &[Kept], issues: &mut Issues) {
+    let own = habits.iter().zip(kept).filter(|(habit, _)| habit.name != Habit::ui_first().name);
+    for (habit, kept) in own {
+        for check in habit.checks.iter().filter(|check| kept.missed.contains(&check.message)) {
+            let message = format!("{} (habit `{}`)", check.message, habit.name);
+            issues.add(Severity::Major, message).guideline.clone_from(&check.guideline);
+        }
     }
 }
 
@@ -163,12 +176,19 @@ fn behind(kind: &str, message: &str) -> &'static str {
 }
 
 fn about_actions(evidence: &Evidence, issues: &mut Issues) {
-    for action in evidence.actions.iter().filter(|action| !action.ok) {
+    for action in evidence.actions.iter().filter(|action| action.hostile) {
+        let error = clip(action.error.as_deref().unwrap_or("an exception"), 160);
+        let message = format!(
+            "values that nobody expects (empty, extreme, markup) end in {error}: check what is entered"
+        );
+        issues.add(Severity::Major, message).at(action.at.as_ref()).cites("g031");
+    }
+    for action in evidence.tried().filter(|action| !action.ok) {
         let error = action.error.as_deref().unwrap_or("an exception");
         let message = format!("using {} ends in {}", name(action), clip(error, 160));
         issues.add(Severity::Critical, message).at(action.at.as_ref()).cites("g035");
     }
-    for action in evidence.actions.iter().filter(|action| action.ok && !action.effect) {
+    for action in evidence.tried().filter(|action| action.ok && !action.effect) {
         let message = format!("{} changes nothing: show a result of it, or remove it", name(action));
         let severity = if is_trigger(&action.kind) { Severity::Major } else { Severity::Minor };
         issues.add(severity, message).cites("g027");
@@ -233,6 +253,71 @@ fn about_access(evidence: &Evidence, issues: &mut Issues) {
     }
 }
 
+fn about_looks(evidence: &Evidence, issues: &mut Issues) {
+    for contradiction in &evidence.agreement.contradictions {
+        let message = format!("what the app tells of itself is not what it shows: {contradiction}");
+        issues.add(Severity::Critical, message);
+    }
+    let Some(rendered) = &evidence.browser else { return };
+    if let Some(detail) = rendered.detail.as_ref().filter(|_| !rendered.ready) {
+        issues
+            .add(Severity::Major, format!("{detail}: let the script end, and the page come to rest"))
+            .cites("g027");
+    }
+    for layout in [&rendered.wide, &rendered.narrow].into_iter().filter(|layout| layout.overflow() > 4.0) {
+        let message = format!(
+            "at {} pixels the page is {:.0} pixels too wide: drop fixed widths and use fewer columns",
+            layout.width,
+            layout.overflow()
+        );
+        issues.add(Severity::Major, message).cites("g017");
+    }
+    for violation in seen::authored(rendered) {
+        let severity = match violation.impact.as_str() {
+            "critical" | "serious" => Severity::Major,
+            _ => Severity::Minor,
+        };
+        let text = if violation.text.is_empty() {
+            String::new()
+        } else {
+            format!(" (`{}`)", clip(&violation.text, 40))
+        };
+        let message = format!("{}: {} times in {}{text}", violation.help, violation.nodes, violation.kind);
+        issues.add(severity, message).guideline = behind_rule("axe", &violation.rule);
+    }
+    if rendered.wide.small_text() > 0.1 {
+        let message =
+            format!("{:.0}% of the text is smaller than 12 pixels", 100.0 * rendered.wide.small_text());
+        issues.add(Severity::Minor, message).cites("g058");
+    }
+    if rendered.wide.controls_per_screen > 24.0 {
+        let message = "controls crowd the page: group them in tabs or expanders, or ask in steps";
+        issues.add(Severity::Minor, message).cites("g038");
+    }
+    if rendered.wide.clipped > 0 {
+        let message = format!(
+            "{} names or figures do not fit their place and end in dots: use fewer columns",
+            rendered.wide.clipped
+        );
+        issues.add(Severity::Major, message).cites("g087");
+    }
+    if rendered.wide.overlaps.max(rendered.narrow.overlaps) > 0 {
+        issues
+            .add(Severity::Major, "elements cover each other: remove the styles that move them")
+            .cites("g105");
+    }
+    if !rendered.external_requests.is_empty() {
+        let list: Vec<&str> = rendered.external_requests.iter().take(3).map(String::as_str).collect();
+        let message = format!("the page asks other addresses for what it shows: {}", list.join(", "));
+        issues.add(Severity::Minor, message);
+    }
+}
+
+/// The guideline behind a rule of a tool.
+fn behind_rule(tool: &str, rule: &str) -> Option<String> {
+    Guidelines::embedded().checked_by(tool, rule).map(|guideline| guideline.id.clone())
+}
+
 fn about_code(evidence: &Evidence, issues: &mut Issues) {
     let statics = &evidence.statics;
     if !statics.errors.is_empty() {
@@ -245,10 +330,9 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
     issues.add_faults(Severity::Minor, &statics.dead, None);
     for lint in &statics.lint {
         let severity = if lint.code == "F821" { Severity::Critical } else { Severity::Minor };
-        let guideline = Guidelines::embedded().checked_by("ruff", &lint.code);
         let issue = issues.add(severity, format!("{} ({})", lint.message, lint.code));
         issue.at = Some(lint.at.clone());
-        issue.guideline = guideline.map(|guideline| guideline.id.clone());
+        issue.guideline = behind_rule("ruff", &lint.code);
     }
 }
 
@@ -263,7 +347,7 @@ pub(super) fn strengths(evidence: &Evidence, content: &Content) -> Vec<String> {
     if content.kinds >= 6.0 {
         strengths.push(format!("{} kinds of elements are on the page", content.kinds));
     }
-    let tried = evidence.actions.len();
+    let tried = evidence.tried().count();
     if tried > 0 && evidence.actions.iter().all(|action| action.ok && action.effect) {
         strengths.push(format!("each of the {tried} controls tried does something"));
     }
@@ -288,6 +372,7 @@ pub(super) fn improvements(evidence: &Evidence, content: &Content, scores: &SubS
         advice(scores.executes, "make the script run to its end without an exception, after every click too"),
         advice(scores.behaviour, behaviour),
         advice(scores.accessibility, "give the page one title, headings in order, and every control a label"),
+        advice(scores.visual, "let the page fit narrow windows, and keep text readable and elements apart"),
         advice(scores.match_, "use the words of the brief in titles, labels and columns"),
         advice(scores.code, "mend what the linter names and put long scripts into functions"),
     ]

@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::page::{CONTROLS, Node, Snapshot};
 
-/// Most controls tried on one page.
-pub(super) const MOST: usize = 10;
-/// Most of them that are buttons and forms, when there are others.
-const MOST_TRIGGERS: usize = 6;
+/// Most controls tried on one page when there is a hurry.
+pub(super) const SOME: usize = 10;
+/// Most controls tried on one page at all; what is left of the time decides before that.
+pub(super) const MOST: usize = 40;
 
 /// One thing to try.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub untried: u32,
     /// Forms that have no button to send them.
     pub forms_without_submit: u32,
+    /// Rounds of values that nobody expects: all inputs at once, then what there is to press.
+    pub hostile: Vec<Vec<Step>>,
 }
 
 impl Step {
@@ -54,9 +56,11 @@ impl Step {
     }
 }
 
+/// What to try, at most `most` controls.
+///
 /// Buttons first, because what they give with the page's own defaults is compared with what they give later; then
 /// inputs, then forms.
-pub(super) fn plan(snapshot: &Snapshot) -> Plan {
+pub(super) fn plan(snapshot: &Snapshot, most: usize) -> Plan {
     let offers = snapshot.offers();
     let nodes = snapshot.nodes();
     let usable = |node: &&&Node| node.key.as_deref().is_some_and(|key| offers.contains(key));
@@ -75,7 +79,8 @@ pub(super) fn plan(snapshot: &Snapshot) -> Plan {
     let forms = forms(&controls);
     let in_forms = controls.iter().filter(|node| node.form_id.is_some()).count();
     let alone = buttons.len() + inputs.len();
-    let steps = choose(buttons, inputs, forms);
+    let hostile = hostile(&controls, &buttons, &forms);
+    let steps = choose(buttons, inputs, forms, most);
     let taken = steps.iter().filter(|step| step.kind != "form_submit_button").count();
     let names: BTreeSet<_> =
         controls.iter().filter(|n| n.kind == "form_submit_button").map(|n| &n.form_id).collect();
@@ -84,15 +89,71 @@ pub(super) fn plan(snapshot: &Snapshot) -> Plan {
         untried: u32::try_from(alone - taken + present.saturating_sub(alone + in_forms)).unwrap_or(u32::MAX),
         forms_without_submit: u32::try_from(without.count()).unwrap_or(u32::MAX),
         steps,
+        hostile,
     }
 }
 
-/// At most [`MOST`]: forms and buttons first, then inputs, one of each kind before a second.
-fn choose(mut buttons: Vec<Step>, inputs: Vec<Step>, mut forms: Vec<Step>) -> Vec<Step> {
-    let room = if inputs.is_empty() { MOST } else { MOST_TRIGGERS };
+/// Buttons and forms pressed in a hostile round.
+const MOST_PRESSED: usize = 3;
+
+/// A round with the least and one with the most that the inputs take.
+fn hostile(controls: &[&Node], buttons: &[Step], forms: &[Step]) -> Vec<Vec<Step>> {
+    let round = |most: bool| {
+        let value = |node: &&Node| Some((node.key.clone()?, extreme(node, most)?));
+        let alone: Map<String, Value> =
+            controls.iter().filter(|node| node.form_id.is_none()).filter_map(value).collect();
+        let set = Step { kind: "inputs".to_owned(), values: alone.clone(), ..Step::default() };
+        let presses = buttons.iter().filter(|step| step.kind == "button").take(MOST_PRESSED).cloned();
+        let sends = forms.iter().take(MOST_PRESSED).map(|form| {
+            let known = controls
+                .iter()
+                .filter(|node| node.key.as_ref().is_some_and(|key| form.values.contains_key(key)));
+            Step { values: known.filter_map(value).collect(), ..form.clone() }
+        });
+        let steps: Vec<Step> = Some(set)
+            .filter(|step| !step.values.is_empty())
+            .into_iter()
+            .chain(presses)
+            .chain(sends)
+            .collect();
+        // Buttons alone were pressed already.
+        if alone.is_empty() && steps.iter().all(|step| step.values.is_empty()) { Vec::new() } else { steps }
+    };
+    [round(false), round(true)].into_iter().filter(|steps| !steps.is_empty()).collect()
+}
+
+/// The least or the most that an input takes: nothing at all, or markup and far too much of it.
+fn extreme(node: &Node, most: bool) -> Option<Value> {
+    let number = |name: &str, otherwise: f64| numeral(node, bound(node, name).unwrap_or(otherwise));
+    match node.kind.as_str() {
+        "text_input" | "text_area" if most => {
+            let limit = node.props.get("max_chars").and_then(Value::as_u64).unwrap_or(2000);
+            let text = format!("<b>'\"; DROP TABLE x; --</b> {{{{7*7}}}} %s \u{1f600} {}", "9".repeat(3000));
+            Some(json!(text.chars().take(usize::try_from(limit).unwrap_or(2000)).collect::<String>()))
+        }
+        "text_input" | "text_area" => Some(json!("")),
+        "number_input" if most => Some(number("max_value", 1e9)),
+        "number_input" => Some(number("min_value", 0.0)),
+        "slider" if !node.value.is_array() => {
+            Some(if most { number("max_value", 100.0) } else { number("min_value", 0.0) })
+        }
+        "multiselect" => Some(if most { node.props.get("options")?.clone() } else { json!([]) }),
+        "selectbox" | "radio" | "select_slider" if !node.value.is_array() => {
+            let options = node.props.get("options")?.as_array()?;
+            (if most { options.last() } else { options.first() }).cloned()
+        }
+        "checkbox" | "toggle" => Some(json!(most)),
+        _ => None,
+    }
+}
+
+/// At most `most`: forms and buttons first, six tenths of them when there are others; then inputs, one of each kind before
+/// a second.
+fn choose(mut buttons: Vec<Step>, inputs: Vec<Step>, mut forms: Vec<Step>, most: usize) -> Vec<Step> {
+    let room = if inputs.is_empty() { most } else { most * 6 / 10 };
     forms.truncate(room);
     buttons.truncate(room - forms.len());
-    let room = MOST - forms.len() - buttons.len();
+    let room = most - forms.len() - buttons.len();
     let chosen = varied(&inputs, room);
     let inputs = inputs.into_iter().enumerate().filter(|(i, _)| chosen.contains(i)).map(|(_, step)| step);
     buttons.into_iter().chain(inputs).chain(forms).collect()

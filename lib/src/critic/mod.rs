@@ -1,11 +1,13 @@
 //! The critic: evidence first, then a pure score of it.
 //!
 //! A candidate is read as data ([`statics`], [`lint`]), then run in a [`sandbox`] of its own as a real Streamlit server
-//! and used through Streamlit's agent API ([`agent_api`], [`interact`], [`observe`]). All that was seen is
-//! [`Evidence`]; [`score`] makes a [`Critique`] of it and of nothing else. Faults of a candidate are evidence; an error
-//! means that the critic could not look.
+//! and used through Streamlit's agent API ([`agent_api`], [`interact`], [`observe`]), and shown by a [`browser`] that the
+//! candidate's server cannot lie to; [`witness`] compares the two. All that was seen is [`Evidence`]; [`score`] makes a
+//! [`Critique`] of it and of nothing else. Faults of a candidate are evidence; an error means that the critic could not
+//! look.
 
 mod agent_api;
+mod browser;
 mod critique;
 mod error;
 mod evidence;
@@ -13,13 +15,16 @@ mod findings;
 #[cfg(test)]
 mod fixtures;
 mod guidelines;
+mod habit;
 mod interact;
 mod lint;
 mod observe;
 mod page;
+mod rubric;
 mod sandbox;
 mod score;
 mod statics;
+mod witness;
 mod words;
 
 use std::{
@@ -31,6 +36,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
+pub use browser::{Baseline, Layout, Rendered, Violation, Wire, baseline};
 pub use critique::{Cap, Citation, Critique, Issue, Severity, SubScores};
 pub use error::CriticError;
 pub use evidence::{
@@ -38,18 +44,22 @@ pub use evidence::{
     RunStatus, SandboxFacts, Statics, Timing,
 };
 pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
-pub use score::score;
+pub use habit::{Check, Habit, Kept};
+pub use rubric::{Caps, Rubric, Weights};
+pub use score::{Standards, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
+pub use witness::Agreement;
 
 use self::{
     agent_api::AgentApi,
+    browser::{Browser, Looked},
     observe::Observed,
     sandbox::{Job, Lease, Pool, SandboxSpec},
 };
 use crate::{agent::Candidate, brief::Brief, cancel::Cancel};
 
 /// Scores of different versions are never compared or mixed.
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
 
 /// Sandboxes that may end by themselves before one takes a candidate.
 const ATTEMPTS: usize = 3;
@@ -62,10 +72,12 @@ pub struct CriticRuntime {
     /// Bubblewrap, when it was found.
     pub bwrap: Option<PathBuf>,
     pub ruff: PathBuf,
+    /// Chromium, when it was found; without it no score goes beyond level `run`.
+    pub chromium: Option<PathBuf>,
 }
 
 /// How the critic works.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CriticOptions {
     /// Score without running anything: the user's explicit choice, recorded in the evidence.
     pub static_only: bool,
@@ -73,13 +85,22 @@ pub struct CriticOptions {
     pub workers: usize,
     /// Sandboxes that are started ahead of demand.
     pub ahead: usize,
+    /// Where screenshots are kept; none are without it.
+    pub screenshots: Option<PathBuf>,
+    pub standards: Standards,
 }
 
 impl Default for CriticOptions {
     /// As many at once as there are cores: waiting and computing balance.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        Self { static_only: false, workers: cores.clamp(1, 16), ahead: cores.clamp(1, 8) }
+        Self {
+            static_only: false,
+            workers: cores.clamp(1, 16),
+            ahead: cores.clamp(1, 8),
+            screenshots: None,
+            standards: Standards::default(),
+        }
     }
 }
 
@@ -93,6 +114,11 @@ struct Shared {
     runtime: CriticRuntime,
     /// Null when the user opted for static scoring.
     pool: Option<Pool>,
+    browser: Option<Browser>,
+    screenshots: Option<PathBuf>,
+    standards: Standards,
+    /// With the fingerprint of the rubric, when it is not the shipped one.
+    version: String,
     isolation: &'static str,
     at_once: Semaphore,
     workers: usize,
@@ -109,26 +135,34 @@ impl Critic {
     ) -> Result<Self, CriticError> {
         let ruff = lint::version(&runtime.ruff).await?;
         let mut versions = BTreeMap::from([("ruff".to_owned(), ruff)]);
-        let (pool, isolation) = if options.static_only {
-            (None, "none")
-        } else {
+        let workers = options.workers.max(1);
+        let (mut pool, mut shown, mut isolation) = (None, None, "none");
+        if !options.static_only {
             let spec = spec(&runtime).await?;
             versions.extend(spec.versions.clone());
-            let isolation = spec.isolation.name();
-            let workers = options.workers.max(1);
-            (Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel)), isolation)
+            isolation = spec.isolation.name();
+            shown = browser(&runtime, &spec, workers);
+            if let Some(browser) = &shown {
+                versions.insert("chromium".to_owned(), browser.version().await?);
+                versions.insert("axe".to_owned(), browser::AXE_VERSION.to_owned());
+            }
+            pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
+        }
+        let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots);
+        let (standards, version) = (options.standards.clone(), options.standards.version());
+        let shared = Shared {
+            runtime,
+            pool,
+            browser: shown,
+            screenshots,
+            standards,
+            version,
+            isolation,
+            at_once,
+            workers,
+            versions,
         };
-        let at_once = Semaphore::new(options.workers.max(1));
-        Ok(Self {
-            shared: Arc::new(Shared {
-                runtime,
-                pool,
-                isolation,
-                at_once,
-                workers: options.workers.max(1),
-                versions,
-            }),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Candidates that it can run at once.
@@ -136,36 +170,65 @@ impl Critic {
         self.shared.workers
     }
 
-    /// How far its observations go: scores of different levels do not compare.
-    pub fn level(&self) -> Level {
-        if self.shared.pool.is_some() { Level::Run } else { Level::Static }
+    /// Version of its scores: those of another do not compare.
+    pub fn version(&self) -> &str {
+        &self.shared.version
     }
 
-    /// Observes and scores.
+    /// How far its observations can go: scores of different levels do not compare.
+    pub fn level(&self) -> Level {
+        match (&self.shared.pool, &self.shared.browser) {
+            (None, _) => Level::Static,
+            (Some(_), None) => Level::Run,
+            (Some(_), Some(_)) => Level::Browser,
+        }
+    }
+
+    /// Observes as far as it can, and scores.
     pub async fn critique(
         &self,
         brief: &Brief,
         candidate: &Candidate,
     ) -> Result<(Evidence, Critique), CriticError> {
-        let evidence = self.observe(brief, candidate).await?;
-        let critique = score(&evidence);
+        self.critique_to(brief, candidate, Level::Browser).await
+    }
+
+    /// Observes no further than a level, and scores: a search looks at many and shows few to the browser.
+    pub async fn critique_to(
+        &self,
+        brief: &Brief,
+        candidate: &Candidate,
+        level: Level,
+    ) -> Result<(Evidence, Critique), CriticError> {
+        let evidence = self.observe(brief, candidate, level).await?;
+        let critique = score_by(&evidence, &self.shared.standards);
         Ok((evidence, critique))
     }
 
-    /// Everything there is to see about a candidate.
-    pub async fn observe(&self, brief: &Brief, candidate: &Candidate) -> Result<Evidence, CriticError> {
+    /// What there is to see about a candidate, no further than a level.
+    pub async fn observe(
+        &self,
+        brief: &Brief,
+        candidate: &Candidate,
+        level: Level,
+    ) -> Result<Evidence, CriticError> {
         let start = Instant::now();
         let mut statics = statics::analyse(candidate).await?;
         self.lint(candidate, &mut statics).await?;
+        let level = level.min(self.level());
         let mut evidence = Evidence {
+            level,
+            critic: self.shared.version.clone(),
             source_sha256: fingerprint(candidate),
             versions: self.shared.versions.clone(),
             statics,
             brief: words::wanted(brief),
             ..Evidence::default()
         };
-        if let Some(pool) = &self.shared.pool {
-            evidence.level = Level::Run;
+        if level < Level::Browser {
+            evidence.versions.retain(|name, _| name != "chromium" && name != "axe");
+        }
+        if let Some(pool) = self.shared.pool.as_ref().filter(|_| level > Level::Static) {
             evidence.sandbox.kind = "bubblewrap".to_owned();
             self.shared.isolation.clone_into(&mut evidence.sandbox.isolation);
             self.run(pool, candidate, &mut evidence).await?;
@@ -178,6 +241,9 @@ impl Critic {
     pub async fn close(self) {
         if let Some(pool) = &self.shared.pool {
             pool.close().await;
+        }
+        if let Some(browser) = &self.shared.browser {
+            browser.close().await;
         }
     }
 
@@ -202,7 +268,7 @@ impl Critic {
             (None, Some(job)) => self.run_job(pool, &job, evidence).await?,
         };
         let mut run = observed.run;
-        if evidence.statics.tamper.is_empty() {
+        if evidence.statics.tamper.is_empty() && evidence.agreement.agrees() {
             words::find(&mut evidence.brief, &observed.page);
         }
         evidence.actions = observed.actions;
@@ -214,20 +280,80 @@ impl Critic {
         Ok(())
     }
 
+    /// Runs the app; once more when the witnesses contradict each other, because an app that differs from session to
+    /// session is no forgery.
     async fn run_job(
         &self,
         pool: &Pool,
         job: &Job,
         evidence: &mut Evidence,
     ) -> Result<Observed, CriticError> {
-        let start = Instant::now();
         let closed = |_| CriticError::Cancelled;
+        let start = Instant::now();
         let _place = self.shared.at_once.acquire().await.map_err(closed)?;
-        let lease = take_and_give(pool, job).await?;
         evidence.timing.queue_ms = millis(start);
-        let observed = observe::observe(&AgentApi::new(lease.worker.socket())).await;
+        let observed = self.run_once(pool, job, evidence).await?;
+        if evidence.agreement.agrees() {
+            return Ok(observed);
+        }
+        let again = self.run_once(pool, job, evidence).await?;
+        evidence.agreement.unsteady = evidence.agreement.agrees();
+        Ok(again)
+    }
+
+    async fn run_once(
+        &self,
+        pool: &Pool,
+        job: &Job,
+        evidence: &mut Evidence,
+    ) -> Result<Observed, CriticError> {
+        let start = Instant::now();
+        let lease = take_and_give(pool, job).await?;
+        evidence.timing.queue_ms += millis(start);
+        let api = AgentApi::new(lease.worker.socket());
+        let observed = match observe::open(&api).await {
+            Ok(mut first) => {
+                // Before anything is used: what a control leaves behind in the process is not what a visitor sees.
+                if let Some(browser) =
+                    self.shared.browser.as_ref().filter(|_| evidence.level == Level::Browser)
+                {
+                    let start = Instant::now();
+                    let looked = browser.look(&lease.worker.socket(), &witness::ids()).await?;
+                    evidence.timing.browser_ms += millis(start);
+                    self.take_in(looked, &mut first, evidence)?;
+                }
+                let most = if evidence.level == Level::Browser { interact::MOST } else { interact::SOME };
+                observe::use_page(&api, first, most).await
+            }
+            Err(nothing) => nothing,
+        };
         lease.close().await;
         Ok(observed)
+    }
+
+    /// Compares what the browser showed with the snapshot, and keeps its pictures.
+    fn take_in(
+        &self,
+        looked: Looked,
+        first: &mut observe::First,
+        evidence: &mut Evidence,
+    ) -> Result<(), CriticError> {
+        let Looked { mut rendered, items, uploads, shots } = looked;
+        let Observed { run, page, .. } = &mut first.observed;
+        evidence.agreement = witness::compare(run, first.boxes, &mut rendered, &items);
+        // Evidence keeps the first of a page's elements; those beyond were not compared.
+        let unseen = run.elements.iter().map(|element| element.unseen).chain(std::iter::repeat(true));
+        page.shown.iter_mut().zip(unseen).for_each(|(shown, unseen)| shown.element.unseen = unseen);
+        first.observed.uploads(uploads);
+        if let Some(folder) = &self.shared.screenshots {
+            for (width, bytes) in shots {
+                let name = format!("{:.16}-{width}.webp", evidence.source_sha256);
+                crate::store::write_atomic(&folder.join(&name), &bytes)?;
+                rendered.screenshots.push(name);
+            }
+        }
+        evidence.browser = Some(rendered);
+        Ok(())
     }
 }
 
@@ -256,29 +382,34 @@ pub struct SandboxReport {
     pub start_ms: u64,
     /// From the files to the first page.
     pub first_ms: u64,
+    /// The look in a browser, its start not counted; null without a browser.
+    pub look_ms: Option<u64>,
 }
 
-/// Runs a trivial app in a sandbox, for `hone doctor` and `hone setup`.
+/// Runs a trivial app in a sandbox and shows it to the browser, for `hone doctor` and `hone setup`.
 pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError> {
     let spec = spec(runtime).await?;
     let isolation = spec.isolation.name().to_owned();
     let start = Instant::now();
     let worker = sandbox::Worker::start(&spec, 63, observe::WAIT_SECONDS).await?;
     let start_ms = millis(start);
-    let versions = worker.versions.clone();
+    let mut versions = worker.versions.clone();
     let app = Candidate::single("app.py", "import streamlit as st\nst.title('probe')\nst.button('go')\n");
-    let observed = match Job::of(&app) {
-        Some(job) => {
-            let given = worker.give(&job).await;
-            given.map_err(|e| CriticError::NoSandbox(format!("it does not take an app: {e}")))?;
-            observe::observe(&AgentApi::new(worker.socket())).await
+    let job = Job::of(&app).ok_or_else(|| CriticError::Internal("a trivial app is no job".to_owned()))?;
+    let given = worker.give(&job).await;
+    given.map_err(|e| CriticError::NoSandbox(format!("it does not take an app: {e}")))?;
+    let observed = observe::observe(&AgentApi::new(worker.socket())).await;
+    let look_ms = match browser(runtime, &spec, 1) {
+        Some(browser) => {
+            versions.insert("chromium".to_owned(), browser.version().await?);
+            Some(probe_look(&browser, &worker.socket()).await?)
         }
-        None => Observed::default(),
+        None => None,
     };
     worker.kill().await;
     match observed.run {
         run if run.status == RunStatus::Ready && run.visible() == 2 => {
-            Ok(SandboxReport { isolation, versions, start_ms, first_ms: observed.first_ms })
+            Ok(SandboxReport { isolation, versions, start_ms, first_ms: observed.first_ms, look_ms })
         }
         run => Err(CriticError::NoSandbox(format!(
             "a trivial app does not run in it: {:?} {}",
@@ -286,6 +417,26 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
             run.detail.unwrap_or_default()
         ))),
     }
+}
+
+/// How long a look takes, in milliseconds.
+async fn probe_look(browser: &Browser, socket: &Path) -> Result<u64, CriticError> {
+    let start = Instant::now();
+    let looked = browser.look(socket, &witness::ids()).await?;
+    browser.close().await;
+    match looked.rendered.ready && looked.items.len() == 2 {
+        true => Ok(millis(start)),
+        false => Err(CriticError::Browser(format!(
+            "it does not show a trivial app: {}",
+            looked.rendered.detail.unwrap_or_else(|| format!("{} elements", looked.items.len()))
+        ))),
+    }
+}
+
+/// The browser, where there is one and there is something that draws pages for it.
+fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize) -> Option<Browser> {
+    let (program, package) = runtime.chromium.as_deref().zip(spec.streamlit.as_deref())?;
+    Some(Browser::new(spec.clone(), program, package, pages))
 }
 
 async fn spec(runtime: &CriticRuntime) -> Result<SandboxSpec, CriticError> {

@@ -11,12 +11,13 @@ use tokio::time::Instant;
 use super::{
     Action, Element, Exception, Run, RunStatus,
     agent_api::{AgentApi, Answer, Silence},
+    browser::Upload,
     interact::{self, Step},
     page::{self, Page, Snapshot},
 };
 
-/// For everything about one candidate.
-pub(super) const WHOLE: Duration = Duration::from_secs(20);
+/// For using one candidate.
+const WHOLE: Duration = Duration::from_secs(20);
 /// For the first page.
 const FIRST: Duration = Duration::from_secs(8);
 /// For each rerun after it.
@@ -39,6 +40,23 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// Takes in what came of giving files to uploaders, which the agent API cannot do.
+    pub fn uploads(&mut self, uploads: Vec<Upload>) {
+        for upload in uploads {
+            let Some(file) = upload.file else { continue };
+            self.actions.push(Action {
+                kind: "file_uploader".to_owned(),
+                label: upload.label,
+                value: file.into(),
+                ok: upload.error.is_none(),
+                effect: upload.effect,
+                error: upload.error,
+                at: None,
+                hostile: false,
+            });
+        }
+    }
+
     /// Nothing came.
     pub fn silent(silence: Silence) -> Self {
         let (status, detail) = match silence {
@@ -51,32 +69,54 @@ impl Observed {
     }
 }
 
-/// Reads the app behind a worker's server and uses it.
-pub(super) async fn observe(api: &AgentApi) -> Observed {
+/// The first page of an app in a session of its own.
+#[derive(Debug)]
+pub(super) struct First {
+    snapshot: Snapshot,
+    /// Exceptions on it, those included that the app shows by itself.
+    pub boxes: usize,
+    pub observed: Observed,
+}
+
+/// Opens the app behind a worker's server; what came of it when no page did.
+pub(super) async fn open(api: &AgentApi) -> Result<First, Observed> {
     let start = Instant::now();
-    let end = start + WHOLE;
-    let answer = match api.open(FIRST).await {
-        Ok(answer) => answer,
-        Err(silence) => return Observed::silent(silence),
-    };
+    let answer = api.open(FIRST).await.map_err(Observed::silent)?;
     let page = answer.snapshot.page();
-    let mut observed = Observed {
+    let observed = Observed {
         run: run(&answer, &page),
         first_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         page,
         ..Observed::default()
     };
-    let plan = interact::plan(&answer.snapshot);
+    let boxes = answer.snapshot.nodes().iter().filter(|node| node.kind == "exception").count();
+    Ok(First { snapshot: answer.snapshot, boxes, observed })
+}
+
+/// Uses the app, from its first page on, at most `most` controls of it.
+pub(super) async fn use_page(api: &AgentApi, first: First, most: usize) -> Observed {
+    let First { snapshot, mut observed, .. } = first;
+    let plan = interact::plan(&snapshot, most);
     observed.untried = plan.untried;
-    let mut user = User::new(api, end, answer.snapshot);
+    let mut user = User::new(api, Instant::now() + WHOLE, snapshot);
     if !plan.steps.is_empty() {
         user.learn_volatile().await;
     }
     let done = user.try_all(plan.steps).await;
-    observed.untried += done;
-    observed.actions = user.actions;
+    user.try_hostile(&plan.hostile).await;
+    // Uploaders were tried in the browser, if at all.
+    observed.untried = (observed.untried + done).saturating_sub(observed.actions.len() as u32);
+    observed.actions.extend(user.actions);
     observed.actions.extend((0..plan.forms_without_submit).map(|_| unsendable()));
     observed
+}
+
+/// Reads the app behind a worker's server and uses it.
+pub(super) async fn observe(api: &AgentApi) -> Observed {
+    match open(api).await {
+        Ok(first) => use_page(api, first, interact::SOME).await,
+        Err(nothing) => nothing,
+    }
 }
 
 fn run(answer: &Answer, page: &Page) -> Run {
@@ -173,6 +213,35 @@ impl<'a> User<'a> {
         self.press_again().await;
         self.press_quiet().await;
         untried
+    }
+
+    /// Gives every input what nobody expects, all at once, and presses what there is to press: only a crash is noted.
+    async fn try_hostile(&mut self, rounds: &[Vec<Step>]) {
+        for steps in rounds {
+            self.start_over().await;
+            for step in steps {
+                if self.out_of_time() {
+                    return;
+                }
+                match self.send(step).await {
+                    Ok(answer) => {
+                        if let Some((error, at)) = self.fault(&answer.snapshot) {
+                            let error = Some(error);
+                            self.actions.push(Action { error, at, hostile: true, ..action(step) });
+                            break;
+                        }
+                        self.now = answer.snapshot;
+                    }
+                    // The input is not there any more, or takes no such value: that is well.
+                    Err(Silence::Refused(_)) => {}
+                    Err(silence) => {
+                        let error = Observed::silent(silence).run.detail;
+                        self.actions.push(Action { error, hostile: true, ..action(step) });
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     /// Tries one control; false when it is not there any more.

@@ -99,6 +99,8 @@ const NOTHING: &[&str] =
 const CLOSED: &[&str] = &["expander", "popover", "dialog", "status"];
 /// Containers that are only structure.
 const FRAME: &[&str] = &["root", "main", "event", "bottom", "column", "tab", "container"];
+/// Elements that name what follows them.
+const HEADINGS: &[&str] = &["title", "header", "subheader"];
 /// Longest label kept, in characters.
 const LABEL: usize = 80;
 
@@ -126,6 +128,25 @@ impl Node {
         let columns = self.data["columns"].as_array().map(Vec::as_slice).unwrap_or_default();
         let names = columns.iter().filter_map(|column| column["name"].as_str());
         names.filter(|name| !name.contains("streamlit-generated")).collect()
+    }
+
+    /// What a chart draws with; of several layers the first.
+    fn mark(&self) -> String {
+        let spec = &self.data["spec"];
+        let marks = [
+            &spec["mark"],
+            &spec["layer"][0]["mark"],
+            &spec["hconcat"][0]["mark"],
+            &spec["vconcat"][0]["mark"],
+        ];
+        let name = |mark: &&Value| mark.as_str().or(mark["type"].as_str()).map(str::to_owned);
+        marks.iter().find_map(name).unwrap_or_default()
+    }
+
+    /// A chart's own title.
+    fn has_title(&self) -> bool {
+        let title = &self.data["spec"]["title"];
+        title.as_str().or(title["text"].as_str()).is_some_and(|text| !text.trim().is_empty())
     }
 
     pub fn walk<'a>(&'a self, visit: &mut impl FnMut(&'a Node)) {
@@ -200,7 +221,18 @@ impl Page {
             && (node.prop("label").trim().is_empty()
                 || ["collapsed", "hidden"].contains(&node.prop("label_visibility")));
         let text = text(node);
-        let element = Element { kind: node.kind.clone(), label, control, unlabelled, tucked };
+        let below = self.shown.last().is_some_and(|last| HEADINGS.contains(&last.element.kind.as_str()));
+        let element = Element {
+            kind: node.kind.clone(),
+            label,
+            control,
+            unlabelled,
+            tucked,
+            in_form: control && node.form_id.is_some(),
+            mark: node.mark(),
+            titled: node.kind.ends_with("chart") && (below || node.has_title()),
+            unseen: false,
+        };
         self.shown.push(Shown { element, text });
     }
 }

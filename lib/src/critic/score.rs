@@ -1,14 +1,22 @@
 //! Evidence to critique: pure, the same on every machine.
 //!
-//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "1": a change of
+//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "2": a change of
 //! anything here that changes a score is a new version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
-use super::{Cap, Critique, Element, Evidence, Level, RunStatus, SubScores, findings, guidelines};
+use sha2::{Digest, Sha256};
 
-/// Weights of the sub-scores; those without evidence share theirs out.
-const WEIGHTS: [f64; 6] = [0.30, 0.20, 0.14, 0.14, 0.12, 0.10];
+use super::{
+    Cap, Critique, Element, Evidence, Habit, Kept, Level, Rubric, RunStatus, SubScores, VERSION, findings,
+    guidelines, habit,
+    rubric::{Caps, Weights},
+};
+
+pub(super) mod seen;
 
 /// Elements whose whole contribution is prose.
 const TEXT: &[&str] =
@@ -18,17 +26,52 @@ const TEXT: &[&str] =
 const DATA: &[&str] =
     &["dataframe", "table", "metric", "json", "map", "pydeck_chart", "image", "graphviz_chart"];
 
-/// Scores evidence.
+/// What a candidate is held to.
+#[derive(Clone, Debug)]
+pub struct Standards {
+    pub rubric: Rubric,
+    /// Habits that have to hold.
+    pub habits: Vec<Habit>,
+}
+
+impl Default for Standards {
+    /// The shipped rubric, and the built-in habit.
+    fn default() -> Self {
+        Self { rubric: Rubric::default(), habits: vec![Habit::ui_first().clone()] }
+    }
+}
+
+impl Standards {
+    /// The critic's version with these standards. Scores by others are never compared, so their fingerprint is part of it.
+    pub fn version(&self) -> String {
+        if (&self.rubric, &self.habits) == (&SHIPPED.rubric, &SHIPPED.habits) {
+            return VERSION.to_owned();
+        }
+        let text = serde_json::to_vec(&(&self.rubric, &self.habits)).unwrap_or_default();
+        format!("{VERSION}+{}", &crate::text::hex(&Sha256::digest(text))[..8])
+    }
+}
+
+static SHIPPED: LazyLock<Standards> = LazyLock::new(Standards::default);
+
+/// Scores evidence by what is shipped.
 pub fn score(evidence: &Evidence) -> Critique {
+    score_by(evidence, &SHIPPED)
+}
+
+/// Scores evidence.
+pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
     let content = Content::of(evidence);
-    let caps = caps(evidence, &content);
+    let habits = habit::kept(&standards.habits, evidence);
+    let caps = caps(evidence, &content, &habits, &standards.rubric.caps);
     let scores = sub_scores(evidence, &content);
     let lowest = caps.iter().map(|cap| cap.value).fold(10.0, f64::min);
-    let mut issues = findings::issues(evidence, &content);
+    let mut issues = findings::issues(evidence, &content, &standards.habits, &habits);
     // A finding cites the guideline behind its rule: the whole table is what rules retrieve from.
     let cited = guidelines::cite(&mut issues, guidelines::Guidelines::embedded().rows());
     Critique {
-        overall_score: round(weighted(&scores).min(lowest)),
+        overall_score: round(weighted(&scores, &standards.rubric.weights).min(lowest)),
+        habits,
         accessibility_score: scores.accessibility,
         visual_design_score: scores.visual,
         code_quality_score: scores.code,
@@ -59,13 +102,14 @@ pub(super) struct Content {
 impl Content {
     fn of(evidence: &Evidence) -> Self {
         let Some(run) = &evidence.run else { return Self::of_calls(evidence) };
-        let (tucked, plain): (Vec<&Element>, Vec<&Element>) = run.elements.iter().partition(|e| e.tucked);
+        let in_sight = run.elements.iter().filter(|element| !element.unseen);
+        let (tucked, plain): (Vec<&Element>, Vec<&Element>) = in_sight.partition(|element| element.tucked);
         let shown = counted(plain.iter().map(|e| e.kind.as_str()));
         let kinds: BTreeSet<&str> = plain.iter().map(|e| e.kind.as_str()).collect();
         Self {
             unique: shown + counted(tucked.iter().map(|e| e.kind.as_str())).min(shown),
             kinds: kinds.len() as f64,
-            controls: run.elements.iter().filter(|e| e.control).count(),
+            controls: run.elements.iter().filter(|e| e.control && !e.unseen).count(),
             data: plain.iter().filter(|e| is_data(&e.kind)).count(),
         }
     }
@@ -91,10 +135,12 @@ fn is_data(kind: &str) -> bool {
     DATA.contains(&kind) || kind.ends_with("_chart") || kind == "pyplot" || kind == "data_editor"
 }
 
-fn weighted(scores: &SubScores) -> f64 {
+/// The weighted mean; a part without evidence shares its weight out.
+fn weighted(scores: &SubScores, weights: &Weights) -> f64 {
     let parts =
         [scores.behaviour, scores.executes, scores.accessibility, scores.visual, scores.match_, scores.code];
-    let present = parts.iter().zip(WEIGHTS).filter_map(|(part, weight)| part.map(|p| (p * weight, weight)));
+    let present =
+        parts.iter().zip(weights.list()).filter_map(|(part, weight)| part.map(|p| (p * weight, weight)));
     let (sum, weight) = present.fold((0.0, 0.0), |(s, w), (p, q)| (s + p, w + q));
     if weight > 0.0 { sum / weight } else { 0.0 }
 }
@@ -106,7 +152,11 @@ fn sub_scores(evidence: &Evidence, content: &Content) -> SubScores {
         behaviour: if ran { ten(behaviour(evidence, content)) } else { None },
         executes: if ran { ten(executes(evidence, content)) } else { None },
         accessibility: if ran { ten(accessibility(evidence, content)) } else { None },
-        visual: None,
+        visual: match &evidence.browser {
+            Some(rendered) => ten(seen::visual(evidence, rendered, content)),
+            // Nothing came up that a browser could have shown.
+            None => (evidence.level == Level::Browser).then_some(0.0),
+        },
         match_: if ran { shown_of_brief(evidence).and_then(ten) } else { None },
         code: ten(code(evidence, content)),
     }
@@ -124,10 +174,10 @@ fn behaviour(evidence: &Evidence, content: &Content) -> f64 {
 /// Share of the tried controls that do something; a report without controls earns most of it by showing data, unless the
 /// brief asks for something to operate.
 fn interaction(evidence: &Evidence, content: &Content) -> f64 {
-    let tried = evidence.actions.len();
+    let tried = evidence.tried().count();
     if tried > 0 {
-        let effect = evidence.actions.iter().filter(|a| a.ok && a.effect).count() as f64;
-        let quiet = evidence.actions.iter().filter(|a| a.ok && !a.effect).count() as f64;
+        let effect = evidence.tried().filter(|a| a.ok && a.effect).count() as f64;
+        let quiet = evidence.tried().filter(|a| a.ok && !a.effect).count() as f64;
         return (effect + 0.25 * quiet) / tried as f64;
     }
     match (evidence.brief.interactive, content.data) {
@@ -146,18 +196,19 @@ fn executes(evidence: &Evidence, content: &Content) -> f64 {
         RunStatus::Error if compiles(evidence) => 0.35 * unit(content.unique / 6.0),
         _ => 0.0,
     };
-    let breaks = evidence.actions.iter().any(|action| !action.ok);
-    if breaks { 0.7 * first } else { first }
+    let breaks = |hostile: bool| evidence.actions.iter().any(|a| !a.ok && a.hostile == hostile);
+    first * if breaks(false) { 0.7 } else { 1.0 } * if breaks(true) { 0.85 } else { 1.0 }
 }
 
-/// Penalties by axe's impacts (serious 2, moderate 1, minor 0.3), at most 5 of a kind.
+/// Penalties by axe's impacts (serious 2, moderate 1, minor 0.3), at most 5 of a kind, and what axe itself finds.
 fn accessibility(evidence: &Evidence, content: &Content) -> f64 {
     let Some(run) = &evidence.run else { return 0.0 };
     let unlabelled = run.elements.iter().filter(|e| e.unlabelled).count().min(6) as f64;
     let penalty = 2.0 * unlabelled
         + f64::from(u8::from(top_headings(evidence) != 1))
         + (skipped_levels(evidence).min(5)) as f64
-        + 0.3 * f64::from(u8::from(!evidence.statics.page_title));
+        + 0.3 * f64::from(u8::from(!evidence.statics.page_title))
+        + evidence.browser.as_ref().map_or(0.0, seen::audited);
     unit(content.unique / 4.0) / (1.0 + penalty / 5.0)
 }
 
@@ -200,35 +251,79 @@ pub(super) fn compiles(evidence: &Evidence) -> bool {
     evidence.statics.errors.is_empty() && evidence.statics.files.iter().any(|file| file.python)
 }
 
-fn caps(evidence: &Evidence, content: &Content) -> Vec<Cap> {
+fn caps(evidence: &Evidence, content: &Content, habits: &[Kept], at_most: &Caps) -> Vec<Cap> {
+    let missed = habits.iter().find(|habit| !habit.holds);
     let statics = &evidence.statics;
     let share = statics.config_share();
     let raised = evidence.run.as_ref().is_some_and(|run| run.status == RunStatus::Error);
-    let failing = evidence.actions.iter().filter(|a| !a.ok).count();
-    let tried = evidence.actions.len();
+    let failing = evidence.tried().filter(|a| !a.ok).count();
+    let tried = evidence.tried().count();
     let shown = shown_of_brief(evidence).filter(|_| evidence.run.is_some()).unwrap_or(1.0);
     let hiding = evidence.run.as_ref().is_some_and(|run| run.hiding);
+    let torn = evidence.agreement.contradictions.first();
+    let rendered = evidence.browser.as_ref();
+    let unsettled = rendered.filter(|seen| !seen.ready).and_then(|seen| seen.detail.clone());
+    let wider = rendered.is_some_and(|seen| seen.wide.overflow().min(seen.narrow.overflow()) > 4.0);
     let idle = evidence.run.is_some() && evidence.brief.interactive && content.controls == 0;
     let limits = [
-        (content.unique < 1.0, 0.5, "nothing rendered".to_owned()),
-        (!compiles(evidence), 1.0, "the code does not compile".to_owned()),
-        (!statics.tamper.is_empty(), 1.0, "it reaches for the machinery that observes it".to_owned()),
-        (content.unique < 3.0, 2.0, "fewer than 3 different elements".to_owned()),
-        (share > 0.25, 2.5, format!("{:.0}% of the lines are configuration, 25% is the most", 100.0 * share)),
-        (flooded(evidence), 3.0, "more than 40 elements of which fewer than 20% are visible".to_owned()),
+        (content.unique < 1.0, at_most.nothing_rendered, "nothing rendered".to_owned()),
+        (!compiles(evidence), at_most.does_not_compile, "the code does not compile".to_owned()),
         (
-            tried >= 4 && evidence.actions.iter().all(|a| !a.effect),
-            4.0,
+            !statics.tamper.is_empty(),
+            at_most.tampers,
+            "it reaches for the machinery that observes it".to_owned(),
+        ),
+        (
+            torn.is_some(),
+            at_most.contradicts,
+            format!("what it tells of itself is not what it shows: {}", torn.cloned().unwrap_or_default()),
+        ),
+        (content.unique < 3.0, at_most.almost_nothing, "fewer than 3 different elements".to_owned()),
+        (
+            share > 0.25,
+            at_most.configuration,
+            format!("{:.0}% of the lines are configuration, 25% is the most", 100.0 * share),
+        ),
+        (
+            flooded(evidence),
+            at_most.flood,
+            "more than 40 elements of which fewer than 20% are visible".to_owned(),
+        ),
+        (
+            tried >= 4 && evidence.tried().all(|a| !a.effect),
+            at_most.no_effect,
             "no control has an effect".to_owned(),
         ),
-        (raised, 4.5, "the first run ends in an exception".to_owned()),
-        (evidence.level == Level::Static, 5.0, "the code was not executed".to_owned()),
-        (shown < 0.25, 5.0, "it shows almost nothing of what the brief asks for".to_owned()),
-        (hiding, 5.0, "styles hide content".to_owned()),
-        (idle, 6.5, "the brief asks for something to operate and there is no control".to_owned()),
-        (failing > 0, 6.5, format!("{failing} of {tried} controls tried end in an exception")),
-        (content.unique < 5.0, 6.5, "fewer than 5 different elements".to_owned()),
-        (shown < 0.5, 6.5, "it shows less than half of what the brief asks for".to_owned()),
+        (raised, at_most.exception, "the first run ends in an exception".to_owned()),
+        (evidence.level == Level::Static, at_most.not_executed, "the code was not executed".to_owned()),
+        (shown < 0.25, at_most.off_topic, "it shows almost nothing of what the brief asks for".to_owned()),
+        (unsettled.is_some(), at_most.unsettled, unsettled.unwrap_or_default()),
+        (wider, at_most.too_wide, "the page is wider than the window at 1280 and at 375 pixels".to_owned()),
+        (hiding, at_most.hides, "styles hide content".to_owned()),
+        (
+            missed.is_some(),
+            at_most.habit_missed,
+            format!(
+                "the habit `{}` is not kept",
+                missed.map(|habit| habit.name.as_str()).unwrap_or_default()
+            ),
+        ),
+        (
+            idle,
+            at_most.nothing_to_operate,
+            "the brief asks for something to operate and there is no control".to_owned(),
+        ),
+        (
+            failing > 0,
+            at_most.control_fails,
+            format!("{failing} of {tried} controls tried end in an exception"),
+        ),
+        (content.unique < 5.0, at_most.few_elements, "fewer than 5 different elements".to_owned()),
+        (
+            shown < 0.5,
+            at_most.half_off_topic,
+            "it shows less than half of what the brief asks for".to_owned(),
+        ),
     ];
     limits.into_iter().filter(|(holds, ..)| *holds).map(|(_, value, why)| Cap { value, why }).collect()
 }

@@ -185,14 +185,15 @@ pub(super) fn find(wanted: &mut BriefMatch, page: &Page) {
     let stemmer = Stemmer::create(Algorithm::English);
     let stems: Vec<String> = wanted.wanted.iter().map(|word| stemmer.stem(word).into_owned()).collect();
     let mut found: BTreeSet<usize> = BTreeSet::new();
-    for shown in page.shown.iter().filter(|shown| !shown.element.tucked) {
+    let in_sight = || page.shown.iter().filter(|shown| !shown.element.tucked && !shown.element.unseen);
+    for shown in in_sight() {
         let words: BTreeSet<String> =
             tokens(&shown.text).map(|word| stemmer.stem(&word).into_owned()).collect();
         let most = if shown.element.control || shown.element.kind == "metric" { MOST } else { MOST_PROSE };
         let answered = stems.iter().enumerate().filter(|(_, stem)| words.contains(*stem)).map(|(i, _)| i);
         found.extend(answered.take(most));
     }
-    let kinds = page.shown.iter().filter(|s| !s.element.tucked).map(|s| s.element.kind.as_str());
+    let kinds = in_sight().map(|shown| shown.element.kind.as_str());
     let present: BTreeSet<&str> = kinds.chain(page.containers.iter().map(String::as_str)).collect();
     let by_kind = |stem: &String| KINDS.iter().any(|(word, kinds)| word == stem && answers(kinds, &present));
     found.extend(stems.iter().enumerate().filter(|(_, stem)| by_kind(stem)).map(|(i, _)| i));

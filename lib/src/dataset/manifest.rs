@@ -98,7 +98,9 @@ pub enum DropReason {
     OtherLevel,
     DoesNotRun,
     NotUiFirst,
+    HabitMissed,
     BelowMinScore,
+    Tampers,
     DoesNotReadBack,
     TooLong,
     Duplicate,
@@ -108,14 +110,16 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::HeldOut,
         Self::NoEvidence,
         Self::OtherCritic,
         Self::OtherLevel,
         Self::DoesNotRun,
         Self::NotUiFirst,
+        Self::HabitMissed,
         Self::BelowMinScore,
+        Self::Tampers,
         Self::DoesNotReadBack,
         Self::TooLong,
         Self::Duplicate,
@@ -132,8 +136,10 @@ impl DropReason {
             Self::OtherCritic => "other critic version",
             Self::OtherLevel => "other evidence level",
             Self::DoesNotRun => "does not run",
+            Self::HabitMissed => "habit missed",
             Self::NotUiFirst => "not ui-first",
             Self::BelowMinScore => "below min score",
+            Self::Tampers => "tampers",
             Self::DoesNotReadBack => "does not read back",
             Self::TooLong => "too long",
             Self::Duplicate => "duplicate",

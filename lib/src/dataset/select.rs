@@ -1,6 +1,6 @@
 //! Which candidates are worth learning from.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
     DropReason, Dropped, Logs, PrepareOptions, SourceLog,
@@ -85,6 +85,9 @@ pub(super) fn select<'a>(
                 selection.dropped.push(case.dropped(DropReason::HeldOut, Some(why.clone())));
             } else if let Some(reason) = other_standard(entry, standard) {
                 selection.dropped.push(case.dropped(reason, None));
+            } else if !entry.evidence.trusted() {
+                // Neither taught nor shown as what to avoid: nothing that was seen of it is believed.
+                selection.dropped.push(case.dropped(DropReason::Tampers, None));
             } else {
                 selection.comparable.push(case);
                 match gate(case, heldout, options) {
@@ -98,25 +101,35 @@ pub(super) fn select<'a>(
     selection
 }
 
-/// The newest critic's scores count, at the level that most of them have: one look with a browser must not outweigh a
-/// hundred without. Of level `static` only when there is no other: nothing of it can be taught.
+/// The newest critic's scores count, at the highest level that at least half of its logs have: a search shows the browser
+/// only what may be taught, and one look with a browser must not outweigh a hundred logs without. Of level `static` only
+/// when there is no other: nothing of it can be taught.
 pub(super) fn standard(logs: &Logs) -> Option<Standard> {
-    let mut counts: BTreeMap<(VersionKey, &str, Level), usize> = BTreeMap::new();
-    for entry in logs.logs.iter().flat_map(|s| &s.log.evolution_history) {
-        let critic = entry.critique.critic.as_str();
-        *counts.entry((version_key(critic), critic, entry.critique.level)).or_default() += 1;
+    let mut counts: BTreeMap<(VersionKey, &str), BTreeMap<Level, usize>> = BTreeMap::new();
+    for source in &logs.logs {
+        let standards: BTreeSet<(&str, Level)> = source
+            .log
+            .evolution_history
+            .iter()
+            .map(|entry| (entry.critique.critic.as_str(), entry.critique.level))
+            .collect();
+        for (critic, level) in standards {
+            *counts.entry((version_key(critic), critic)).or_default().entry(level).or_default() += 1;
+        }
     }
-    let newest = counts.keys().next_back()?.1;
-    let of_newest = counts.iter().filter(|((_, critic, _), _)| *critic == newest);
-    let ((_, critic, level), _) =
-        of_newest.max_by_key(|((_, _, level), count)| (*level != Level::Static, **count, *level))?;
-    Some(Standard { critic: (*critic).to_owned(), level: *level })
+    let ((_, critic), levels) = counts.pop_last()?;
+    let most = levels.values().copied().max()?;
+    let common = |(level, count): &(&Level, &usize)| **level != Level::Static && 2 * **count >= most;
+    let level = levels.iter().rfind(common).or_else(|| levels.iter().next_back()).map(|(level, _)| *level)?;
+    Some(Standard { critic: critic.to_owned(), level })
 }
 
 type VersionKey = Vec<u64>;
 
 /// "1.10" is newer than "1.9".
 fn version_key(version: &str) -> VersionKey {
+    // What follows a plus names the standards, which have no order.
+    let version = version.split('+').next().unwrap_or_default();
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
@@ -148,6 +161,9 @@ fn gate(case: Case<'_>, heldout: &Heldout, options: &PrepareOptions) -> Result<(
     let refuse = |reason| Err((reason, None));
     if !case.entry.evidence.ui_first() {
         return refuse(DropReason::NotUiFirst);
+    }
+    if let Some(habit) = case.entry.critique.habits.iter().find(|habit| !habit.holds) {
+        return Err((DropReason::HabitMissed, Some(format!("{}: {}", habit.name, habit.missed.join("; ")))));
     }
     if !case.entry.evidence.runs() {
         return refuse(DropReason::DoesNotRun);

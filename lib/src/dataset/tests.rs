@@ -25,6 +25,7 @@ fn critique(score: f64) -> Critique {
         code_quality_score: None,
         scores: SubScores::default(),
         caps: vec![],
+        habits: vec![],
         strengths: vec![],
         issues: vec![Issue {
             severity: Severity::Major,

@@ -13,7 +13,7 @@ use crate::{
     agent::Agent,
     brief::Brief,
     cancel::Cancel,
-    critic::{self, Critic, CriticError, GuidelineError, GuidelineStore},
+    critic::{Critic, CriticError, GuidelineError, GuidelineStore},
     error::{Explain, Kind},
     event::{Event, Events, Phase},
     model::client::ModelError,
@@ -216,7 +216,7 @@ impl Evolver<'_> {
             target_score: self.options.target_score,
             max_iterations: self.options.max_iterations,
             seed: self.options.seed,
-            critic: critic::VERSION.into(),
+            critic: self.critic.version().into(),
             agent: self.agent.model.clone(),
             teacher: self.teacher.name().into(),
             round: self.options.round,
@@ -239,7 +239,7 @@ impl Evolver<'_> {
             && log.agent == self.agent.model
             && log.teacher == self.teacher.name()
             && log.seed == self.options.seed
-            && log.critic == critic::VERSION
+            && log.critic == self.critic.version()
             && log.evolution_history.first().is_some_and(|entry| entry.evidence.level == self.critic.level());
         same.then_some(log)
     }
@@ -276,6 +276,7 @@ mod tests {
         super::log::{LogEntry, LogUsage},
         *,
     };
+    use crate::critic;
 
     #[test]
     fn whatever_notices_the_stop_says_how_to_go_on() {

@@ -1,6 +1,6 @@
 //! The search for one brief: drafts by the agent, improvements by the teacher, the best of the archive as result.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     composer::{Composer, Operator, Parent},
@@ -11,13 +11,15 @@ use super::{
 use crate::{
     agent::{self, Agent, Candidate},
     brief::Brief,
-    critic::{Critic, Critique, Evidence, GuidelineStore, Issue, Retrieved},
+    critic::{Critic, GuidelineStore, Issue, Level, Retrieved},
 };
 
 /// What the log calls the agent's own replies.
 const DRAFT: &str = "draft";
 /// Two gains in a row below this end a search: repeated evaluations of one app differ by less.
 const REPEAT_NOISE: f64 = 0.1;
+/// From this score on a candidate may become a training example, so it is looked at as closely as the critic can.
+const WORTH_A_LOOK: f64 = 7.0;
 /// Candidates that the teacher proposes in one round, each by an operator of its own.
 const PROPOSALS: usize = 2;
 
@@ -57,7 +59,7 @@ pub struct Found {
     pub history: Vec<LogEntry>,
     /// `iteration` of the best.
     pub best: u32,
-    /// Its score, on a fresh evaluation when the first one met the target.
+    /// Its score on a fresh and full look.
     pub score: f64,
     pub target_reached: bool,
 }
@@ -71,6 +73,8 @@ pub struct Search<'a> {
     guidelines: &'a GuidelineStore,
     options: &'a Options,
     history: Vec<LogEntry>,
+    /// Iterations whose scores are those of a second, fresh and full look.
+    shown: BTreeSet<u32>,
 }
 
 impl<'a> Search<'a> {
@@ -82,7 +86,8 @@ impl<'a> Search<'a> {
         guidelines: &'a GuidelineStore,
         options: &'a Options,
     ) -> Self {
-        Self { brief, agent, teacher, critic, guidelines, options, history: Vec::new() }
+        let (history, shown) = (Vec::new(), BTreeSet::new());
+        Self { brief, agent, teacher, critic, guidelines, options, history, shown }
     }
 
     /// Drafts, then rounds of proposals until the target holds on a fresh evaluation, gains dry up, or the limits are
@@ -92,7 +97,6 @@ impl<'a> Search<'a> {
             self.draft(draft).await?;
         }
         let mut small_gains = 0;
-        let mut confirmed = None;
         for round in 0..self.options.max_iterations {
             let before = self.best_score();
             for operator in self.operators(round) {
@@ -101,8 +105,7 @@ impl<'a> Search<'a> {
                 }
                 self.propose(operator).await?;
             }
-            if let Some(score) = self.confirm().await? {
-                confirmed = Some(score);
+            if self.confirmed().await? {
                 break;
             }
             small_gains = if self.best_score() - before < REPEAT_NOISE { small_gains + 1 } else { 0 };
@@ -110,9 +113,11 @@ impl<'a> Search<'a> {
                 break;
             }
         }
-        let best = self.ranked().first().map_or(0, |entry| entry.iteration);
-        let score = confirmed.unwrap_or_else(|| self.best_score());
-        Ok(Found { history: self.history, best, score, target_reached: confirmed.is_some() })
+        self.show().await?;
+        let (best, score) =
+            self.best_shown().map_or((0, 0.0), |entry| (entry.iteration, entry.critique.overall_score));
+        let target_reached = score >= self.options.target_score;
+        Ok(Found { history: self.history, best, score, target_reached })
     }
 
     /// One honest reply of the agent, scored.
@@ -203,8 +208,9 @@ impl<'a> Search<'a> {
         draft_seed(self.options.seed, self.brief.id.as_str(), call, self.options.round)
     }
 
+    /// Scores a candidate without the browser: most of a search's candidates are not worth its time.
     async fn judge(&mut self, made: Made) -> Result<(), EvolveError> {
-        let (evidence, critique) = self.critic.critique(self.brief, &made.candidate).await?;
+        let (evidence, critique) = self.critic.critique_to(self.brief, &made.candidate, Level::Run).await?;
         let ui_code = made.candidate.main().map(|file| file.content.clone()).unwrap_or_default();
         self.history.push(LogEntry {
             iteration: self.history.len() as u32 + 1,
@@ -223,18 +229,37 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The score of the best on a fresh evaluation, when both the first one and this one meet the target. A best of many
-    /// is biased upwards; the fresh one is not.
-    async fn confirm(&self) -> Result<Option<f64>, EvolveError> {
-        let target = self.options.target_score;
-        let Some(best) =
-            self.ranked().into_iter().next().filter(|entry| entry.critique.overall_score >= target)
-        else {
-            return Ok(None);
-        };
-        let candidate = Candidate { files: best.files.clone() };
-        let (_, fresh): (Evidence, Critique) = self.critic.critique(self.brief, &candidate).await?;
-        Ok((fresh.overall_score >= target).then_some(fresh.overall_score))
+    /// Whether the target is met, and still is on a fresh and full look.
+    async fn confirmed(&mut self) -> Result<bool, EvolveError> {
+        if self.best_score() < self.options.target_score {
+            return Ok(false);
+        }
+        self.show().await?;
+        Ok(self.best_shown().is_some_and(|best| best.critique.overall_score >= self.options.target_score))
+    }
+
+    /// Looks once more, as closely as the critic can, at what the log will be read for: the drafts, the best, and all that
+    /// may be taught. The fresh score replaces the first one, because a best of many is biased upwards.
+    async fn show(&mut self) -> Result<(), EvolveError> {
+        let best = self.ranked().first().map(|entry| entry.iteration);
+        for at in 0..self.history.len() {
+            let entry = &self.history[at];
+            let due = entry.operator == DRAFT
+                || Some(entry.iteration) == best
+                || entry.critique.overall_score >= WORTH_A_LOOK;
+            if due && !self.shown.contains(&entry.iteration) {
+                let candidate = Candidate { files: entry.files.clone() };
+                let (evidence, critique) = self.critic.critique(self.brief, &candidate).await?;
+                let entry = &mut self.history[at];
+                (entry.evidence, entry.critique) = (evidence, critique);
+                self.shown.insert(entry.iteration);
+            }
+        }
+        Ok(())
+    }
+
+    fn best_shown(&self) -> Option<&LogEntry> {
+        self.ranked().into_iter().find(|entry| self.shown.contains(&entry.iteration))
     }
 
     /// The archive, best first; of equals the earlier.

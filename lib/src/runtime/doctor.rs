@@ -133,7 +133,7 @@ fn browser_check(machine: &Machine) -> Check {
         Some(path) => Check::well("browser", format!("`{}`", path.display())),
         None => Check::well(
             "browser",
-            "no Chromium; nothing needs it before browser evidence does (`apt-get install chromium`)",
+            "no Chromium: apps are run and used, but nobody looks at them (`apt-get install chromium`)",
         ),
     }
 }

@@ -28,6 +28,22 @@ pub struct Machine {
     pub weights: Option<PathBuf>,
 }
 
+/// Where distributions and vendors put the program itself. The commands on the path are often scripts that read settings
+/// from the home folder, or that ask a package service which no sandbox has.
+const CHROMIUMS: &[&str] = &[
+    "/usr/lib/chromium/chromium",
+    "/usr/lib64/chromium-browser/chromium-browser",
+    "/usr/lib/chromium-browser/chromium-browser",
+    "/opt/google/chrome/chrome",
+    "/opt/chromium.org/chromium/chromium",
+    "/opt/microsoft/msedge/msedge",
+];
+
+/// The first of those that is there.
+pub fn find_chromium() -> Option<PathBuf> {
+    CHROMIUMS.iter().map(PathBuf::from).find(|path| is_executable(path))
+}
+
 impl Machine {
     /// The first program of that name.
     pub fn find(&self, program: &str) -> Option<PathBuf> {
@@ -38,8 +54,9 @@ impl Machine {
         self.find("bwrap")
     }
 
+    /// A Chromium that a sandbox can start.
     pub fn chromium(&self) -> Option<PathBuf> {
-        ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| self.find(name))
+        find_chromium()
     }
 
     /// What `hone setup` has made so far.

@@ -55,6 +55,7 @@ pub(super) fn critique(score: f64, critic: &str, level: Level) -> Critique {
         code_quality_score: None,
         scores: SubScores::default(),
         caps: Vec::new(),
+        habits: Vec::new(),
         strengths: Vec::new(),
         issues: vec![
             Issue { severity: Severity::Minor, message: "no caption".into(), at: None, guideline: None },

@@ -37,7 +37,7 @@ fn client(name: &str, address: String) -> Client {
 }
 
 fn store(server: &MockServer) -> GuidelineStore {
-    GuidelineStore::Service(client("the guideline store", format!("{}/find", server.uri())))
+    GuidelineStore::Service(Box::new(client("the guideline store", format!("{}/find", server.uri()))))
 }
 
 fn ids(list: &[&str]) -> ResponseTemplate {
@@ -83,7 +83,7 @@ async fn a_service_that_fails_is_an_error_and_no_way_back() {
     // Nobody listens on a port that was just given back.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody = client("the guideline store", format!("http://127.0.0.1:{port}/find"));
-    check_failure(GuidelineStore::Service(nobody), "cannot reach the guideline store").await;
+    check_failure(GuidelineStore::Service(Box::new(nobody)), "cannot reach the guideline store").await;
 }
 
 #[test]

@@ -28,7 +28,7 @@ const RETRIES: u32 = 2;
 pub enum GuidelineStore {
     Embedded,
     /// One POST for each query.
-    Service(Client),
+    Service(Box<Client>),
 }
 
 /// What a search gave, best first.
@@ -85,7 +85,7 @@ impl GuidelineStore {
         let retry = Retry { retries: RETRIES, ..Retry::default() };
         let endpoint = Endpoint { timeout: TIMEOUT, retry, ..Endpoint::new("the guideline store", setting) };
         let client = Client::new(endpoint).map_err(GuidelineError::Service)?;
-        Ok(Self::Service(client.cancelled_by(cancel.clone())))
+        Ok(Self::Service(Box::new(client.cancelled_by(cancel.clone()))))
     }
 
     /// At most `k` guidelines that speak of what the query speaks of, best first.

@@ -27,7 +27,7 @@ fn a_recorded_page_is_read() {
 
 #[test]
 fn a_recorded_page_is_planned() {
-    let plan = crate::critic::interact::plan(&recorded());
+    let plan = crate::critic::interact::plan(&recorded(), 10);
     let kinds: Vec<&str> = plan.steps.iter().map(|step| step.kind.as_str()).collect();
     assert_eq!(kinds.len(), 10);
     assert_eq!(kinds[..4], ["button", "button", "download_button", "chat_input"]);

@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_millis(150);
 
 /// Kills a tree that takes too much, for as long as this lives: the leader must not be reaped before.
 #[derive(Debug)]
-pub(super) struct Watch(AbortHandle);
+pub(in crate::critic) struct Watch(AbortHandle);
 
 impl Watch {
     /// Watches the tree below `leader`, which leads its process group.

@@ -14,6 +14,9 @@ mod uids;
 mod worker;
 
 pub(crate) use job::Job;
+pub(in crate::critic) use memory::Watch;
 pub(crate) use pool::{Lease, Pool};
+pub(in crate::critic) use process::{Tree, isolate};
 pub(crate) use spec::SandboxSpec;
+pub(in crate::critic) use spec::system_folders;
 pub(crate) use worker::Worker;

@@ -21,7 +21,7 @@ const MOST_FDS: libc::c_int = 4096;
 /// Makes the command lead a session and inherit nothing but its standard streams.
 ///
 /// What this process itself inherited without close-on-exec would otherwise reach the candidate.
-pub(super) fn isolate(command: &mut Command) {
+pub(in crate::critic) fn isolate(command: &mut Command) {
     let prepare = || {
         rustix::process::setsid()?;
         close_inherited();
@@ -49,7 +49,7 @@ fn close_inherited() {
 
 /// A child that [`isolate`] made the leader of its tree; dropping it kills the tree.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(in crate::critic) struct Tree {
     child: Child,
     ended: bool,
 }

@@ -50,6 +50,8 @@ pub struct SandboxSpec {
     pub isolation: Isolation,
     /// Of Python and, where it is there, Streamlit.
     pub versions: BTreeMap<String, String>,
+    /// Streamlit's package, where it is there.
+    pub streamlit: Option<PathBuf>,
     uids: Arc<UidBlock>,
     /// Folders that Python needs beside `/usr`: the virtual environment and its base interpreter.
     folders: Vec<PathBuf>,
@@ -58,16 +60,16 @@ pub struct SandboxSpec {
 impl SandboxSpec {
     /// Asks Python where it lives and decides how to isolate.
     pub async fn find(python: &Path, bwrap: &Path) -> Result<Self, CriticError> {
-        let Found { folders, versions } = ask(python).await?;
+        let Found { folders, versions, streamlit } = ask(python).await?;
         let root = rustix::process::geteuid().is_root();
         let isolation = if root { Isolation::OwnUid } else { Isolation::UserNamespace };
         let uids = Arc::new(if root { UidBlock::take() } else { UidBlock::default() });
         let (python, bwrap) = (python.to_owned(), bwrap.to_owned());
-        Ok(Self { python, bwrap, isolation, versions, uids, folders: needed(folders) })
+        Ok(Self { python, bwrap, isolation, versions, streamlit, uids, folders: needed(folders) })
     }
 
     /// From root to a uid that only this worker has, before Python starts; limits on processes do not bind root.
-    fn drop_root(&self, slot: u32) -> Vec<String> {
+    pub fn drop_root(&self, slot: u32) -> Vec<String> {
         if self.isolation == Isolation::UserNamespace {
             return Vec::new();
         }
@@ -88,7 +90,8 @@ impl SandboxSpec {
         command
     }
 
-    fn arguments(&self) -> Vec<OsString> {
+    /// Namespaces of its own, no capabilities but what dropping root takes, and an empty environment.
+    pub fn namespaces(&self) -> Vec<OsString> {
         let mut list: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
         add(&["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]);
@@ -98,7 +101,28 @@ impl SandboxSpec {
             Isolation::UserNamespace => add(&["--unshare-user", "--uid", "65534", "--gid", "65534"]),
         }
         add(&["--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/tmp"]);
-        add(&["--setenv", "LANG", "C.UTF-8", "--setenv", "PYTHONHASHSEED", "0", "--setenv", "TZ", "UTC"]);
+        add(&["--setenv", "LANG", "C.UTF-8", "--setenv", "TZ", "UTC"]);
+        list
+    }
+
+    /// The folders that Python needs, and others, as they are and read-only. They come after every tmpfs, which would
+    /// hide what lies below it.
+    pub fn bound(&self, others: Option<PathBuf>) -> Vec<OsString> {
+        let mut list: Vec<OsString> = Vec::new();
+        for folder in self.folders.iter().chain(&others) {
+            // Bubblewrap makes missing parents private to root.
+            for parent in parents(folder) {
+                list.extend(["--dir".into(), parent.into()]);
+            }
+            list.extend(["--ro-bind".into(), folder.into(), folder.into()]);
+        }
+        list
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut list = self.namespaces();
+        let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
+        add(&["--setenv", "PYTHONHASHSEED", "0"]);
         // One thread each: threads count as processes, and workers share few cores.
         for library in ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ARROW_IO_THREADS"] {
             add(&["--setenv", library, "1"]);
@@ -110,21 +134,14 @@ impl SandboxSpec {
         for folder in ["/tmp", "/app"] {
             add(&["--perms", "1777", "--size", TMPFS, "--tmpfs", folder]);
         }
-        // After the tmpfs, which would hide an environment below /tmp.
-        for folder in &self.folders {
-            // Bubblewrap makes missing parents private to root.
-            for parent in parents(folder) {
-                list.extend(["--dir".into(), parent.into()]);
-            }
-            list.extend(["--ro-bind".into(), folder.into(), folder.into()]);
-        }
+        list.extend(self.bound(None));
         list.extend(["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/app"].map(OsString::from));
         list
     }
 }
 
 /// `/bin`, `/lib` and the like, as links where the host has links.
-fn system_folders() -> Vec<OsString> {
+pub(in crate::critic) fn system_folders() -> Vec<OsString> {
     let mut list = Vec::new();
     for folder in ["/bin", "/lib", "/lib64", "/lib32", "/sbin"] {
         let path = Path::new(folder);
@@ -151,19 +168,22 @@ fn parents(folder: &Path) -> Vec<&Path> {
 struct Found {
     folders: Vec<PathBuf>,
     versions: BTreeMap<String, String>,
+    streamlit: Option<PathBuf>,
 }
 
 /// Says where it lives and what it has. A missing Streamlit is for the worker to complain of.
 const QUESTION: &str = "\
 import json, sys
-from importlib import metadata
+from importlib import metadata, util
 versions = {'python': sys.version.split()[0]}
 try:
     versions['streamlit'] = metadata.version('streamlit')
 except metadata.PackageNotFoundError:
     pass
+spec = util.find_spec('streamlit')
+streamlit = spec.submodule_search_locations[0] if spec else None
 folders = [sys.prefix, sys.base_prefix, sys.exec_prefix]
-print(json.dumps({'folders': folders, 'versions': versions}))
+print(json.dumps({'folders': folders, 'versions': versions, 'streamlit': streamlit}))
 ";
 
 async fn ask(python: &Path) -> Result<Found, CriticError> {
@@ -202,6 +222,7 @@ mod tests {
             bwrap: "bwrap".into(),
             isolation,
             versions: BTreeMap::new(),
+            streamlit: None,
             uids: Arc::default(),
             folders,
         };

@@ -174,7 +174,7 @@ prop_compose! {
     fn elements()(kinds in prop::collection::vec((0..8usize, 0..12u8, any::<bool>(), any::<bool>()), 0..30)) -> Vec<Element> {
         const KINDS: [&str; 8] = ["title", "markdown", "metric", "dataframe", "button", "text_input", "line_chart", "radio"];
         kinds.into_iter().map(|(kind, label, tucked, unlabelled)| Element {
-            kind: KINDS[kind].into(), label: label.to_string(), control: kind > 3, unlabelled: unlabelled && kind > 3, tucked,
+            kind: KINDS[kind].into(), label: label.to_string(), control: kind > 3, unlabelled: unlabelled && kind > 3, tucked, ..Element::default()
         }).collect()
     }
 }
@@ -282,4 +282,31 @@ proptest! {
         other.timing.total_ms = ms;
         prop_assert_eq!(score(&other), score(&evidence));
     }
+}
+
+#[test]
+fn other_standards_are_another_version() {
+    let rubric = Rubric::parse("[caps]\nflood = 1.0").unwrap();
+    let own = Standards { rubric, ..Standards::default() };
+    assert!(own.version().starts_with(&format!("{VERSION}+")), "{}", own.version());
+    let none = Standards { habits: Vec::new(), ..Standards::default() };
+    assert_ne!(none.version(), own.version());
+    assert_eq!(Standards::default().version(), VERSION);
+}
+
+#[test]
+fn a_habit_that_is_not_kept_caps_the_score() {
+    let habit = Habit::parse(
+        "name = 'no-metrics'\ndescription = ''\n[[check]]\nthat = \"elements | selectattr('type', 'equalto', 'metric') | list | length == 0\"\nmessage = 'leave figures out'",
+    )
+    .unwrap();
+    let standards = Standards { habits: vec![habit], ..Standards::default() };
+    let with = sample(|e| {
+        let metric = Element { kind: "metric".into(), label: "Sum".into(), ..Element::default() };
+        e.run.as_mut().unwrap().elements.push(metric);
+    });
+    let critique = score_by(&with, &standards);
+    assert_eq!((critique.overall_score, critique.habits[0].holds), (6.5, false));
+    assert!(critique.issues.iter().any(|i| i.message == "leave figures out (habit `no-metrics`)"));
+    assert!(score(&with).overall_score > 6.5);
 }

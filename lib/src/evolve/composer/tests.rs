@@ -284,8 +284,12 @@ async fn judged_by_the_critic() {
     };
 
     let python = std::path::PathBuf::from(std::env::var_os("HONE_TEST_PYTHON").expect("HONE_TEST_PYTHON"));
-    let runtime =
-        CriticRuntime { ruff: python.with_file_name("ruff"), python, bwrap: Some("/usr/bin/bwrap".into()) };
+    let runtime = CriticRuntime {
+        ruff: python.with_file_name("ruff"),
+        python,
+        bwrap: Some("/usr/bin/bwrap".into()),
+        chromium: crate::runtime::find_chromium(),
+    };
     let critic = Critic::open(runtime, CriticOptions::default(), &Cancel::new()).await.unwrap();
     let bpe = tiktoken_rs::o200k_base().unwrap();
     let (mut scores, mut tokens, mut shingles, mut runs) = (Vec::new(), Vec::new(), Vec::new(), 0);

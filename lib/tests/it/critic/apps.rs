@@ -29,21 +29,22 @@ fn folder() -> std::path::PathBuf {
 fn row(name: &str, evidence: &Evidence, critique: &Critique) -> String {
     let part = |score: Option<f64>| score.map_or("-".to_owned(), |score| format!("{score:.1}"));
     let s = &critique.scores;
-    let ok = evidence.actions.iter().filter(|a| a.ok).count();
-    let effect = evidence.actions.iter().filter(|a| a.effect).count();
+    let ok = evidence.tried().filter(|a| a.ok).count();
+    let effect = evidence.tried().filter(|a| a.effect).count();
     let cap = critique.caps.iter().map(|cap| cap.value).fold(f64::INFINITY, f64::min);
     let yes = |b: bool| if b { "yes" } else { "no" };
     format!(
-        "| {name} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {}/{ok}/{effect} | {} | {} |\n",
+        "| {name} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {} | {}/{ok}/{effect} | {} | {} |\n",
         critique.overall_score,
         part(s.behaviour),
         part(s.executes),
         part(s.accessibility),
+        part(s.visual),
         part(s.match_),
         part(s.code),
         if cap.is_finite() { cap.to_string() } else { "-".to_owned() },
         evidence.run.as_ref().map_or("-".to_owned(), |run| run.visible().to_string()),
-        evidence.actions.len(),
+        evidence.tried().count(),
         yes(evidence.ui_first()),
         yes(evidence.runs()),
     )
@@ -55,7 +56,7 @@ async fn published_scores_are_what_the_critic_gives() {
     let Some(runtime) = runtime("published scores") else { return };
     let _alone = super::ALONE.lock().await;
     let critic = open(runtime).await;
-    let mut table = "| app | score | behaviour | executes | accessibility | match | code | cap | visible | tried/ok/effect | ui-first | runs |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n".to_owned();
+    let mut table = "| app | score | behaviour | executes | accessibility | visual | match | code | cap | visible | tried/ok/effect | ui-first | runs |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n".to_owned();
     for entry in entries() {
         let candidate = files(&folder().join(&entry.name), &entry.files);
         let (evidence, critique) = critic.critique(&brief(&entry.brief), &candidate).await.unwrap();
@@ -103,8 +104,11 @@ async fn a_broken_environment_is_an_error_and_not_a_low_score() {
         return;
     }
     let critic = open(runtime).await;
-    let error =
-        critic.observe(&brief("x"), &app("import streamlit as st\nst.title('x')")).await.err().unwrap();
+    let error = critic
+        .observe(&brief("x"), &app("import streamlit as st\nst.title('x')"), Level::Browser)
+        .await
+        .err()
+        .unwrap();
     assert_eq!(error.kind(), Kind::Environment, "{error}");
     critic.close().await;
 }
@@ -119,7 +123,7 @@ async fn evidence_repeats_but_for_timing() {
         let candidate = files(&folder().join(name), &["app.py".to_owned()]);
         let brief = brief("a page with filters");
         let look = async || {
-            let mut evidence = critic.observe(&brief, &candidate).await.unwrap();
+            let mut evidence = critic.observe(&brief, &candidate, Level::Browser).await.unwrap();
             evidence.timing = Default::default();
             evidence
         };
@@ -136,13 +140,22 @@ async fn versions_are_in_all_evidence() {
     let Some(runtime) = runtime("versions") else { return };
     let _alone = super::ALONE.lock().await;
     let critic = open(runtime).await;
-    let skipped = critic.observe(&brief("x"), &app("A = 1\n")).await.unwrap();
+    let skipped = critic.observe(&brief("x"), &app("A = 1\n"), Level::Browser).await.unwrap();
     assert_eq!(skipped.run.as_ref().unwrap().status, RunStatus::Skipped);
-    assert_eq!(skipped.versions.keys().collect::<Vec<_>>(), ["python", "ruff", "streamlit"]);
+    assert_eq!(
+        skipped.versions.keys().collect::<Vec<_>>(),
+        ["axe", "chromium", "python", "ruff", "streamlit"]
+    );
     assert_eq!(skipped.versions["streamlit"], "1.67.0");
-    let ran = critic.observe(&brief("x"), &app("import streamlit as st\nst.title('x')\n")).await.unwrap();
+    let ran = critic
+        .observe(&brief("x"), &app("import streamlit as st\nst.title('x')\n"), Level::Browser)
+        .await
+        .unwrap();
     assert_eq!(ran.versions, skipped.versions);
-    assert_eq!(critic.observe(&brief("x"), &app("A = 1\n")).await.unwrap().versions, skipped.versions);
+    assert_eq!(
+        critic.observe(&brief("x"), &app("A = 1\n"), Level::Browser).await.unwrap().versions,
+        skipped.versions
+    );
     critic.close().await;
 }
 

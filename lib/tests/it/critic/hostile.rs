@@ -17,7 +17,7 @@ use super::{app, brief, open, runtime};
 const CANARY: &str = "HONE_TEST_PYTHON";
 
 async fn observe(critic: &Critic, candidate: &Candidate) -> Evidence {
-    critic.observe(&brief("anything at all"), candidate).await.unwrap()
+    critic.observe(&brief("anything at all"), candidate, hone::critic::Level::Browser).await.unwrap()
 }
 
 /// Runs Python that sets `out`, and returns what the page then says.

@@ -4,6 +4,8 @@
 //! are skipped and pass.
 
 mod apps;
+mod browser;
+mod forged;
 mod hostile;
 mod uses;
 
@@ -30,7 +32,7 @@ pub fn runtime(test: &str) -> Option<CriticRuntime> {
     let ruff = python.with_file_name("ruff");
     let bwrap =
         ["/usr/bin/bwrap", "/usr/local/bin/bwrap"].iter().map(PathBuf::from).find(|path| path.exists());
-    Some(CriticRuntime { python, bwrap, ruff })
+    Some(CriticRuntime { python, bwrap, ruff, chromium: hone::runtime::find_chromium() })
 }
 
 pub async fn open(runtime: CriticRuntime) -> Critic {

@@ -6,7 +6,7 @@ use super::{app, brief, open, runtime};
 
 async fn observe(critic: &Critic, code: &str) -> Evidence {
     let source = format!("import random, time\nimport streamlit as st\nst.title('x')\n{code}\n");
-    critic.observe(&brief("x"), &app(&source)).await.unwrap()
+    critic.observe(&brief("x"), &app(&source), hone::critic::Level::Run).await.unwrap()
 }
 
 /// Label of each control tried, with `+` for an effect, `-` for none, `!` for an exception.

@@ -1,0 +1,349 @@
+//! One look at one page: opened in a context of its own, waited for, measured, audited, photographed, closed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle, time::Instant};
+
+use super::{
+    baseline,
+    cdp::{Cdp, CdpError, Event},
+    chromium::FIRST_PORT,
+    rendered::{Item, Layout, Rendered, Violation},
+};
+use crate::critic::evidence::Heading;
+
+const MEASURE: &str = include_str!("measure.js");
+const AXE: &str = include_str!("axe/axe.min.js");
+
+/// For everything about one page.
+const WHOLE: Duration = Duration::from_secs(20);
+/// For the page to settle at first.
+const FIRST: Duration = Duration::from_secs(10);
+/// For it to settle after a change of width.
+const NEXT: Duration = Duration::from_secs(2);
+/// For it to settle after an upload.
+const UPLOAD: Duration = Duration::from_secs(4);
+/// Uploaders that get a file.
+const MOST_UPLOADS: u32 = 3;
+/// For closing a page.
+const CLOSE: Duration = Duration::from_secs(3);
+/// Tabs that are opened.
+const MOST_TABS: u32 = 8;
+/// Messages of each sort kept.
+const MOST_MESSAGES: usize = 20;
+
+/// What a look brought.
+#[derive(Debug, Default)]
+pub(in crate::critic) struct Looked {
+    pub rendered: Rendered,
+    pub items: Vec<Item>,
+    /// What came of giving a small file to each uploader.
+    pub uploads: Vec<Upload>,
+    /// WebP images by width.
+    pub shots: Vec<(u32, Vec<u8>)>,
+}
+
+/// A file given to an uploader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::critic) struct Upload {
+    pub label: String,
+    /// Null when the uploader takes no file of a kind that there is a sample of.
+    pub file: Option<String>,
+    /// What the page then raised.
+    pub error: Option<String>,
+    /// Something else on the page changed.
+    pub effect: bool,
+}
+
+/// Looks at the app behind a slot's port. An error says that the browser is gone or may not be used again; a page that
+/// hangs, leaves or fails is part of what was seen.
+pub(super) async fn look(cdp: &Cdp, slot: usize, ids: &[&str]) -> Result<Looked, CdpError> {
+    let page = Page::open(cdp, Instant::now() + WHOLE).await?;
+    let origin = format!("http://127.0.0.1:{}", usize::from(FIRST_PORT) + slot);
+    let mut looked = Looked::default();
+    let fault = match page.see(&origin, ids, &mut looked).await {
+        Ok(()) => None,
+        Err(CdpError::Gone) => return Err(CdpError::Gone),
+        Err(CdpError::Silent) => Some("the page does not answer".to_owned()),
+        Err(CdpError::Refused(why)) => Some(format!("the page went away: {why}")),
+    };
+    if fault.is_some() {
+        looked.rendered.ready = false;
+        looked.rendered.detail = fault;
+    }
+    page.note(&mut looked.rendered, &origin);
+    page.close().await?;
+    Ok(looked)
+}
+
+/// What a page said and asked for while it was open.
+#[derive(Debug, Default)]
+struct Heard {
+    errors: BTreeSet<String>,
+    requests: BTreeSet<String>,
+}
+
+/// A page in a context of its own: no cookie, storage, worker or cache of another.
+struct Page<'a> {
+    cdp: &'a Cdp,
+    context: String,
+    session: String,
+    end: Instant,
+    heard: Arc<Mutex<Heard>>,
+    dialogs: tokio::sync::Mutex<UnboundedReceiver<()>>,
+    listener: JoinHandle<()>,
+}
+
+impl Drop for Page<'_> {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.cdp.forget(&self.session);
+    }
+}
+
+impl<'a> Page<'a> {
+    async fn open(cdp: &'a Cdp, end: Instant) -> Result<Self, CdpError> {
+        let call = |method, params| cdp.call(None, method, params, CLOSE);
+        let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        let made = call("Target.createBrowserContext", json!({ "disposeOnDetach": true })).await?;
+        let context = text(&made, "browserContextId");
+        let made =
+            call("Target.createTarget", json!({ "url": "about:blank", "browserContextId": context })).await?;
+        let attach = json!({ "targetId": text(&made, "targetId"), "flatten": true });
+        let session = text(&call("Target.attachToTarget", attach).await?, "sessionId");
+        let deny = json!({ "behavior": "deny", "browserContextId": context });
+        call("Browser.setDownloadBehavior", deny).await?;
+        let heard = Arc::default();
+        let (asked, dialogs) = tokio::sync::mpsc::unbounded_channel();
+        let listener = tokio::spawn(listen(cdp.listen(&session), Arc::clone(&heard), asked));
+        let dialogs = tokio::sync::Mutex::new(dialogs);
+        Ok(Self { cdp, context, session, end, heard, dialogs, listener })
+    }
+
+    /// A command to the page. Whatever it asks its user meanwhile is declined, because it waits for the answer.
+    async fn call(&self, method: &str, params: Value) -> Result<Value, CdpError> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let decline = async {
+            let mut dialogs = self.dialogs.lock().await;
+            while dialogs.recv().await.is_some() {
+                let answer = json!({ "accept": false });
+                let _ =
+                    self.cdp.call(Some(&self.session), "Page.handleJavaScriptDialog", answer, CLOSE).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            answer = self.cdp.call(Some(&self.session), method, params, left) => answer,
+            () = decline => Err(CdpError::Gone),
+        }
+    }
+
+    async fn size(&self, width: u32, height: u32) -> Result<(), CdpError> {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", size).await.map(|_| ())
+    }
+
+    async fn see(&self, origin: &str, ids: &[&str], looked: &mut Looked) -> Result<(), CdpError> {
+        for domain in ["Page.enable", "Network.enable", "Runtime.enable", "Log.enable"] {
+            self.call(domain, json!({})).await?;
+        }
+        self.size(1280, 800).await?;
+        let went = self.call("Page.navigate", json!({ "url": format!("{origin}/") })).await?;
+        let place = json!({ "frameId": went["frameId"], "worldName": "hone" });
+        let world = self.call("Page.createIsolatedWorld", place).await?;
+        let world = World { page: self, context: world["executionContextId"].clone() };
+        world.run(MEASURE).await?;
+        let settled: Settled = world.ask(&format!("hone.settle({})", FIRST.as_millis())).await?;
+        let rendered = &mut looked.rendered;
+        (rendered.ready, rendered.state) = (settled.ready, settled.state);
+        if !settled.ready {
+            rendered.detail = Some(format!("the page does not settle within {} s", FIRST.as_secs()));
+        }
+        let (items, audited) = (format!("hone.items({})", json!(ids)), format!("hone.audit({})", json!(ids)));
+        looked.items = world.ask(&items).await?;
+        rendered.wide = world.ask("hone.layout()").await?;
+        rendered.headings = world.ask::<Vec<Heading>>("hone.headings()").await?;
+        looked.shots.push((1280, self.shot().await?));
+        world.run(AXE).await?;
+        let mut audit = Audit::default();
+        audit.add(world.ask(&audited).await?);
+        let tabs: u32 = world.ask("hone.tabs()").await?;
+        // The first tab of each row is open already.
+        for at in 1..tabs.min(MOST_TABS) {
+            if !world.ask::<bool>(&format!("hone.tab({at})")).await? {
+                break;
+            }
+            looked.items.extend(world.ask::<Vec<Item>>(&items).await?);
+            audit.add(world.ask(&audited).await?);
+            rendered.tabs += 1;
+        }
+        rendered.audit = audit.found.into_values().map(baseline::mark).collect();
+        looked.uploads = world.upload_all(&items).await?;
+        self.size(375, 812).await?;
+        world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
+        rendered.narrow = world.ask::<Layout>("hone.layout()").await?;
+        looked.shots.push((375, self.shot().await?));
+        Ok(())
+    }
+
+    async fn shot(&self) -> Result<Vec<u8>, CdpError> {
+        let taken = self.call("Page.captureScreenshot", json!({ "format": "webp", "quality": 80 })).await?;
+        Ok(BASE64_STANDARD.decode(taken["data"].as_str().unwrap_or_default()).unwrap_or_default())
+    }
+
+    /// Writes down what was heard; the page's own address is left out.
+    fn note(&self, rendered: &mut Rendered, origin: &str) {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let outside = |url: &&String| {
+            !["data:", "blob:", "about:"].iter().any(|own| url.starts_with(own))
+                && !url.strip_prefix(origin).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                && !url
+                    .strip_prefix(&origin.replace("http:", "ws:"))
+                    .is_some_and(|rest| rest.starts_with('/'))
+        };
+        rendered.external_requests = heard.requests.iter().filter(outside).cloned().collect();
+        rendered.console_errors = heard.errors.iter().map(|error| error.replace(origin, "")).collect();
+    }
+
+    /// An error here leaves a page behind that does not close: the browser has to go.
+    async fn close(self) -> Result<(), CdpError> {
+        let context = json!({ "browserContextId": self.context });
+        self.cdp.call(None, "Target.disposeBrowserContext", context, CLOSE).await.map(|_| ())
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Given {
+    label: String,
+    file: Option<String>,
+}
+
+impl Given {
+    fn compare(self, before: &[Item], after: &[Item]) -> Upload {
+        let raised = |items: &[Item]| items.iter().filter(|item| item.id == "stException").count();
+        let newest = after.iter().rfind(|item| item.id == "stException");
+        let error = newest.filter(|_| raised(after) > raised(before)).map(|item| item.text.clone());
+        let others = |items: &[Item]| -> Vec<Item> {
+            items.iter().filter(|item| item.id != "stFileUploader").cloned().collect()
+        };
+        let effect = error.is_none() && others(before) != others(after);
+        Upload { label: self.label, file: self.file, error, effect }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Settled {
+    ready: bool,
+    state: String,
+}
+
+/// Functions beside the page's own, which its scripts cannot touch.
+struct World<'a> {
+    page: &'a Page<'a>,
+    context: Value,
+}
+
+impl World<'_> {
+    async fn evaluate(&self, expression: &str, by_value: bool) -> Result<Value, CdpError> {
+        let asked = json!({
+            "expression": expression, "contextId": self.context, "awaitPromise": by_value, "returnByValue": by_value,
+        });
+        let answer = self.page.call("Runtime.evaluate", asked).await?;
+        if let Some(fault) = answer.get("exceptionDetails") {
+            let text = fault["exception"]["description"].as_str().or(fault["text"].as_str());
+            return Err(CdpError::Refused(text.unwrap_or_default().chars().take(200).collect()));
+        }
+        Ok(answer["result"]["value"].clone())
+    }
+
+    async fn run(&self, script: &str) -> Result<(), CdpError> {
+        self.evaluate(script, false).await.map(|_| ())
+    }
+
+    /// Gives a small file to every uploader, one after the other.
+    async fn upload_all(&self, items: &str) -> Result<Vec<Upload>, CdpError> {
+        let mut uploads = Vec::new();
+        let mut before: Vec<Item> = self.ask(items).await?;
+        for at in 0..MOST_UPLOADS {
+            let Some(given) = self.ask::<Option<Given>>(&format!("hone.upload({at})")).await? else { break };
+            self.ask::<Settled>(&format!("hone.settle({})", UPLOAD.as_millis())).await?;
+            let after: Vec<Item> = self.ask(items).await?;
+            uploads.push(given.compare(&before, &after));
+            before = after;
+        }
+        Ok(uploads)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, expression: &str) -> Result<T, CdpError> {
+        let value = self.evaluate(expression, true).await?;
+        serde_json::from_value(value).map_err(|e| CdpError::Refused(format!("{expression:.40}: {e}")))
+    }
+}
+
+/// Violations of several looks at one page: the worst count of each.
+#[derive(Default)]
+struct Audit {
+    found: BTreeMap<(String, String), Violation>,
+}
+
+impl Audit {
+    fn add(&mut self, violations: Vec<Violation>) {
+        for violation in violations {
+            let kept = self.found.entry((violation.rule.clone(), violation.kind.clone())).or_default();
+            if violation.nodes > kept.nodes {
+                *kept = violation;
+            }
+        }
+    }
+}
+
+async fn listen(
+    mut events: UnboundedReceiver<Event>,
+    heard: Arc<Mutex<Heard>>,
+    dialogs: tokio::sync::mpsc::UnboundedSender<()>,
+) {
+    while let Some(event) = events.recv().await {
+        if event.method == "Page.javascriptDialogOpening" {
+            let _ = dialogs.send(());
+            continue;
+        }
+        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = console_error(&event) {
+            keep(&mut heard.errors, &error);
+        } else if event.method == "Network.requestWillBeSent" {
+            keep(&mut heard.requests, event.params["request"]["url"].as_str().unwrap_or_default());
+        } else if event.method == "Network.webSocketCreated" {
+            keep(&mut heard.requests, event.params["url"].as_str().unwrap_or_default());
+        }
+    }
+}
+
+fn console_error(event: &Event) -> Option<String> {
+    let params = &event.params;
+    let text = match event.method.as_str() {
+        "Runtime.exceptionThrown" => {
+            let details = &params["exceptionDetails"];
+            details["exception"]["description"].as_str().or(details["text"].as_str())
+        }
+        "Runtime.consoleAPICalled" if params["type"] == "error" => {
+            params["args"][0]["value"].as_str().or(params["args"][0]["description"].as_str())
+        }
+        "Log.entryAdded" if params["entry"]["level"] == "error" => params["entry"]["text"].as_str(),
+        _ => return None,
+    };
+    Some(text.unwrap_or("an error without text").to_owned())
+}
+
+fn keep(list: &mut BTreeSet<String>, text: &str) {
+    let own = |text: &str| text.starts_with("http://127.0.0.1") || text.starts_with("ws://127.0.0.1");
+    if list.len() < MOST_MESSAGES && !(own(text) && text.contains("/static/")) {
+        list.insert(text.lines().next().unwrap_or_default().chars().take(200).collect());
+    }
+}

@@ -1,0 +1,261 @@
+// Runs in a world of its own beside the page's: the page's scripts can change the document, but none of these functions.
+// Every function gives plain data, capped, so that no page makes an answer large.
+globalThis.hone = (() => {
+  const MOST_ITEMS = 400;
+  const MOST_TEXT = 300;
+  const one = (id) => document.querySelector(`[data-testid="${id}"]`);
+  const all = (id) => [...document.querySelectorAll(`[data-testid="${id}"]`)];
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const frame = () => Promise.race([new Promise((done) => requestAnimationFrame(done)), pause(100)]);
+
+  // How far everything around an element is scrolled: what is scrolled out of sight can be scrolled back.
+  const scrolled = (element) => {
+    let [left, top] = [0, 0];
+    for (let at = element.parentElement; at; at = at.parentElement) [left, top] = [left + at.scrollLeft, top + at.scrollTop];
+    return [left, top];
+  };
+  const seen = (element) => {
+    const box = element.getBoundingClientRect();
+    const [left, top] = scrolled(element);
+    const inside = box.right + left > 0 && box.bottom + top > 0;
+    return (
+      box.width >= 1 && box.height >= 1 && inside &&
+      element.checkVisibility({ opacityProperty: true, visibilityProperty: true, contentVisibilityAuto: true })
+    );
+  };
+  const main = () => one("stMain") || document.documentElement;
+  const state = () => {
+    const app = one("stApp");
+    return {
+      script: (app && app.getAttribute("data-test-script-state")) || "",
+      connection: (app && app.getAttribute("data-test-connection-state")) || "",
+      skeletons: all("stSkeleton").length + all("stAppSkeleton").length,
+      stale: document.querySelectorAll('[data-stale="true"]').length,
+    };
+  };
+  const quiet = (now) =>
+    ["notRunning", "compilationError"].includes(now.script) && now.connection === "CONNECTED" &&
+    now.skeletons === 0 && now.stale === 0;
+  const size = () => {
+    const root = one("stApp") || document.body;
+    return root ? `${root.getElementsByTagName("*").length} ${main().scrollHeight}` : "";
+  };
+
+  // Waits until the page is quiet and keeps its size over four looks.
+  async function settle(limit) {
+    const end = performance.now() + limit;
+    let same = 0;
+    let last = "";
+    while (performance.now() < end) {
+      const now = quiet(state()) ? size() : "";
+      same = now && now === last ? same + 1 : 0;
+      last = now;
+      if (same >= 3) return { ready: true, state: state().script };
+      await pause(40);
+    }
+    return { ready: false, state: state().script };
+  }
+
+  const words = (element) => {
+    const own = element.innerText || element.textContent || "";
+    const named = [element, ...element.querySelectorAll("[aria-label],[placeholder],[title],[alt]")]
+      .slice(0, 12)
+      .flatMap((e) => ["aria-label", "placeholder", "title", "alt"].map((name) => e.getAttribute(name) || ""));
+    return [own, ...named].join(" ").replace(/\s+/g, " ").trim().slice(0, MOST_TEXT);
+  };
+
+  // What of the named test ids can be seen.
+  function items(ids) {
+    const wanted = new Set(ids);
+    const found = [];
+    for (const element of document.querySelectorAll("[data-testid]")) {
+      if (found.length >= MOST_ITEMS) break;
+      const id = element.getAttribute("data-testid");
+      if (wanted.has(id) && seen(element)) found.push({ id, text: words(element) });
+    }
+    return found;
+  }
+
+  const round = (number) => Math.round(number * 1000) / 1000;
+  const CONTROLS =
+    'button,input:not([type="hidden"]),select,textarea,a[href],[role="slider"],[role="checkbox"],[role="radio"],' +
+    '[role="switch"],[role="combobox"]';
+  const FRAME = '[data-testid="stHeader"],[data-testid="stToolbar"],[data-testid="stElementToolbar"],' +
+    '[data-testid="stHeaderActionElements"],[data-testid="stSidebarHeader"],[data-testid="stSidebarResizeHandle"]';
+
+  // Characters of visible text by font size in pixels.
+  function texts() {
+    const sizes = {};
+    let visited = 0;
+    for (const root of [main(), one("stSidebar")]) {
+      if (!root) continue;
+      const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+      while (walker.nextNode() && visited++ < 5000) {
+        const text = walker.currentNode.data.trim();
+        const parent = walker.currentNode.parentElement;
+        if (!text || !parent || parent.closest("svg,style,script") || parent.closest(FRAME)) continue;
+        if (!seen(parent)) continue;
+        const size = Math.round(parseFloat(getComputedStyle(parent).fontSize) * 10) / 10;
+        sizes[size] = (sizes[size] || 0) + text.length;
+      }
+    }
+    return sizes;
+  }
+
+  // Share of a box that visible elements cover, sampled on a grid.
+  function fill(boxes, area) {
+    const steps = 40;
+    let covered = 0;
+    for (let i = 0; i < steps; i++) {
+      for (let j = 0; j < steps; j++) {
+        const x = area.left + ((i + 0.5) * area.width) / steps;
+        const y = area.top + ((j + 0.5) * area.height) / steps;
+        if (boxes.some((b) => x >= b.left && x < b.right && y >= b.top && y < b.bottom)) covered++;
+      }
+    }
+    return round(covered / (steps * steps));
+  }
+
+  // Pairs of elements that cover a good part of each other though neither contains the other.
+  function overlaps(elements) {
+    let pairs = 0;
+    const boxes = elements.slice(0, 150).map((element) => [element, element.getBoundingClientRect()]);
+    boxes.forEach(([a, p], at) => {
+      for (const [b, q] of boxes.slice(at + 1)) {
+        if (a.contains(b) || b.contains(a)) continue;
+        const width = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+        const height = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+        const least = Math.min(p.width * p.height, q.width * q.height);
+        if (width > 4 && height > 4 && width * height > 0.2 * least) pairs++;
+      }
+    });
+    return pairs;
+  }
+
+  // Names and figures that do not fit their place and end in dots.
+  function clipped() {
+    const parts = '[data-testid="stMarkdownContainer"],[data-testid="stMetricValue"],[data-testid="stMetricValue"] *';
+    const cut = (e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).textOverflow === "ellipsis";
+    return [...document.querySelectorAll(parts)].filter((e) => !e.closest(FRAME) && seen(e) && cut(e)).length;
+  }
+
+  // Sizes and places at the present width.
+  function layout() {
+    const area = main();
+    const block = one("stMainBlockContainer") || area;
+    const elements = all("stElementContainer").filter((e) => area.contains(e) && seen(e));
+    const boxes = elements.map((e) => e.getBoundingClientRect());
+    const controls = [...document.querySelectorAll(CONTROLS)].filter((e) => seen(e) && !e.closest(FRAME));
+    const inMain = controls.filter((e) => area.contains(e));
+    const small = (limit) =>
+      controls.filter((e) => Math.min(e.getBoundingClientRect().width, e.getBoundingClientRect().height) < limit).length;
+    const screens = area.scrollHeight / Math.max(1, innerHeight);
+    const first = { left: 0, top: 0, width: innerWidth, height: innerHeight };
+    const content = block.getBoundingClientRect();
+    const within = {
+      left: Math.max(first.left, content.left), top: Math.max(first.top, content.top),
+      width: Math.min(content.width, innerWidth), height: Math.min(content.height, innerHeight),
+    };
+    return {
+      width: innerWidth,
+      page_overflow: Math.max(0, document.documentElement.scrollWidth - innerWidth),
+      main_overflow: Math.max(0, area.scrollWidth - area.clientWidth),
+      elements: elements.length,
+      controls: controls.length,
+      controls_per_screen: round(inMain.length / Math.max(1, screens)),
+      targets_under_24: small(24),
+      targets_under_44: small(44),
+      left_edges: new Set(boxes.filter((b) => b.width > 2).map((b) => Math.round(b.left / 4))).size,
+      screens: round(screens),
+      fill: within.height > 1 ? fill(boxes, within) : 0,
+      overlaps: overlaps(elements),
+      clipped: clipped(),
+      text_sizes: texts(),
+    };
+  }
+
+  function headings() {
+    const found = [...document.querySelectorAll("h1,h2,h3,h4,h5,h6")].filter(seen).slice(0, 60);
+    return found.map((e) => ({ level: Number(e.tagName[1]), text: (e.innerText || "").trim().slice(0, 80) }));
+  }
+
+  // What axe finds, by rule and by the kind of element that encloses it.
+  async function audit(named) {
+    const ids = new Set(named);
+    const options = {
+      resultTypes: ["violations"], iframes: false,
+      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+    };
+    const results = await axe.run(document, options);
+    const found = [];
+    for (const rule of results.violations) {
+      const kinds = {};
+      for (const node of rule.nodes) {
+        const selector = [].concat(...node.target)[0];
+        let element = null;
+        try { element = document.querySelector(selector); } catch { /* a selector into a frame */ }
+        const kind = enclosing(element, ids);
+        kinds[kind] = kinds[kind] || { nodes: 0, target: String(selector).slice(0, 200), text: "" };
+        kinds[kind].nodes++;
+        if (!kinds[kind].text && element) kinds[kind].text = words(element).slice(0, 80);
+      }
+      for (const [kind, { nodes, target, text }] of Object.entries(kinds)) {
+        found.push({ rule: rule.id, impact: rule.impact || "minor", help: rule.help.slice(0, 200), kind, nodes, target, text });
+      }
+    }
+    return found.slice(0, 100);
+  }
+
+  // The test id of the element that something belongs to: one of the named ones, or else the nearest there is.
+  function enclosing(element, ids) {
+    let nearest = "page";
+    for (let at = element; at; at = at.parentElement) {
+      const id = at.getAttribute("data-testid");
+      if (id && ids.has(id)) return id;
+      if (id && nearest === "page" && id !== "stElementContainer") nearest = id;
+    }
+    return nearest;
+  }
+
+  // Opens a tab by its place among all tabs; false when there is none.
+  async function tab(at) {
+    const tabs = all("stTab").filter(seen);
+    if (at >= tabs.length) return false;
+    tabs[at].click();
+    await frame();
+    await frame();
+    return true;
+  }
+
+  const SAMPLES = [
+    [".csv", "sample.csv", "text/csv", "name,amount,date\nAda,12,2026-01-05\nBen,7,2026-01-06\nEva,9,2026-01-07\n"],
+    [".txt", "sample.txt", "text/plain", "A first line.\nA second line.\n"],
+    [".json", "sample.json", "application/json", '[{"name": "Ada", "amount": 12}, {"name": "Ben", "amount": 7}]'],
+    [".png", "sample.png", "image/png", null],
+  ];
+  const picture = () => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [64, 48];
+    canvas.getContext("2d").fillRect(8, 8, 48, 32);
+    return new Promise((done) => canvas.toBlob(done, "image/png"));
+  };
+
+  // Gives a small file to the uploader at a place; its label, or null when there is none or it takes no such file.
+  async function upload(at) {
+    const input = all("stFileUploaderDropzoneInput")[at];
+    if (!input) return null;
+    const sample = SAMPLES.find(([end, , type]) => !input.accept || input.accept.includes(end) || input.accept.includes(type));
+    const label = (input.closest('[data-testid="stFileUploader"]')?.innerText || "").split("\n")[0].slice(0, 80);
+    if (!sample) return { label, file: null };
+    const [, name, type, text] = sample;
+    const given = new DataTransfer();
+    given.items.add(new File([text ?? (await picture())], name, { type }));
+    input.files = given.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    await pause(150);
+    return { label, file: name };
+  }
+
+  return { settle, upload, items, layout, headings, audit, tab, tabs: () => all("stTab").filter(seen).length, size };
+})();
+true;
