@@ -3,7 +3,7 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores,
+    Action, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores, lint,
     score::{self, Content, seen},
 };
 
@@ -325,14 +325,19 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
     }
     let (cache, other): (Vec<Fault>, Vec<Fault>) =
         statics.removed.iter().cloned().partition(|fault| fault.message.starts_with("`st.cache`"));
+    issues.add_faults(Severity::Major, &statics.secrets, Some("g102"));
     issues.add_faults(Severity::Major, &cache, Some("g092"));
     issues.add_faults(Severity::Major, &other, None);
     issues.add_faults(Severity::Minor, &statics.dead, None);
-    for lint in &statics.lint {
-        let severity = if lint.code == "F821" { Severity::Critical } else { Severity::Minor };
-        let issue = issues.add(severity, format!("{} ({})", lint.message, lint.code));
-        issue.at = Some(lint.at.clone());
-        issue.guideline = behind_rule("ruff", &lint.code);
+    for found in &statics.lint {
+        let severity = match found.code.as_str() {
+            "F821" => Severity::Critical,
+            code if lint::names_secret(code) => Severity::Major,
+            _ => Severity::Minor,
+        };
+        let issue = issues.add(severity, format!("{} ({})", found.message, found.code));
+        issue.at = Some(found.at.clone());
+        issue.guideline = behind_rule("ruff", &found.code);
     }
 }
 
