@@ -327,7 +327,7 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
         statics.removed.iter().cloned().partition(|fault| fault.message.starts_with("`st.cache`"));
     issues.add_faults(Severity::Major, &statics.secrets, Some("g102"));
     issues.add_faults(Severity::Major, &cache, Some("g092"));
-    issues.add_faults(Severity::Major, &other, None);
+    issues.add_faults(Severity::Major, &other, Some("g274"));
     issues.add_faults(Severity::Minor, &statics.dead, None);
     for found in &statics.lint {
         let severity = match found.code.as_str() {
