@@ -4,7 +4,7 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::{Critic, CriticOptions, CriticRuntime, Habit, Level, Rubric, Standards},
+    critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore, Habit, Level, Rubric, Standards},
     error::Kind,
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
@@ -127,6 +127,7 @@ async fn evolve(
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
         row => Teacher::Model(Box::new(models.agent(row).await?)),
     };
+    let guidelines = GuidelineStore::open(&settings.guidelines.store, &context.cancel)?;
     let options = CriticOptions { static_only: args.static_only, ..critic_options(context, settings)? };
     let critic = open_critic(context, options).await?;
     let evolver = Evolver {
@@ -134,6 +135,7 @@ async fn evolve(
         agent: &agent,
         teacher: &teacher,
         critic: &critic,
+        guidelines: &guidelines,
         options: Options {
             target_score: settings.evolve.target_score,
             max_iterations: settings.evolve.max_iterations,
