@@ -15,7 +15,7 @@ use super::{
     guidelines, habit, lint, rubric::Weights,
 };
 
-mod caps;
+pub(super) mod caps;
 pub(super) mod seen;
 
 /// Elements whose whole contribution is prose.
@@ -93,7 +93,7 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
 /// How much there is to see, in numbers that flooding does not raise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Content {
-    /// Distinct elements: at most 5 of a kind, 3 of all kinds of prose, and as many tucked away as visible.
+    /// Distinct elements: at most 5 of a kind, 2 of all kinds of prose, and as many tucked away as visible.
     pub unique: f64,
     /// Kinds among the visible ones; prose is one.
     pub kinds: f64,
@@ -131,7 +131,7 @@ fn counted<'a>(kinds: impl Iterator<Item = &'a str>) -> f64 {
     for kind in kinds {
         *per_kind.entry(sort(kind)).or_default() += 1;
     }
-    let most = |kind: &str| if kind == PROSE { 3 } else { 5 };
+    let most = |kind: &str| if kind == PROSE { 2 } else { 5 };
     f64::from(per_kind.iter().map(|(kind, n)| (*n).min(most(kind))).sum::<u32>())
 }
 
