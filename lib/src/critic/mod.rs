@@ -20,6 +20,7 @@ mod interact;
 mod lint;
 mod observe;
 mod page;
+mod project;
 mod rubric;
 mod sandbox;
 mod score;
@@ -45,6 +46,7 @@ pub use evidence::{
 };
 pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use habit::{Check, Habit, Kept};
+pub use project::{Asset, Project, ProjectError};
 pub use rubric::{Caps, Rubric, Weights};
 pub use score::{Standards, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
@@ -205,11 +207,33 @@ impl Critic {
         Ok((evidence, critique))
     }
 
+    /// Observes an app that people keep as far as it can, and scores: its first file is the one that is run.
+    pub async fn critique_project(
+        &self,
+        brief: &Brief,
+        project: &Project,
+    ) -> Result<(Evidence, Critique), CriticError> {
+        let job = Job::of_project(project);
+        let evidence = self.observe_job(brief, &project.candidate, job, Level::Browser).await?;
+        let critique = score_by(&evidence, &self.shared.standards);
+        Ok((evidence, critique))
+    }
+
     /// What there is to see about a candidate, no further than a level.
     pub async fn observe(
         &self,
         brief: &Brief,
         candidate: &Candidate,
+        level: Level,
+    ) -> Result<Evidence, CriticError> {
+        self.observe_job(brief, candidate, Job::of(candidate), level).await
+    }
+
+    async fn observe_job(
+        &self,
+        brief: &Brief,
+        candidate: &Candidate,
+        job: Option<Job>,
         level: Level,
     ) -> Result<Evidence, CriticError> {
         let start = Instant::now();
@@ -231,7 +255,7 @@ impl Critic {
         if let Some(pool) = self.shared.pool.as_ref().filter(|_| level > Level::Static) {
             evidence.sandbox.kind = "bubblewrap".to_owned();
             self.shared.isolation.clone_into(&mut evidence.sandbox.isolation);
-            self.run(pool, candidate, &mut evidence).await?;
+            self.run(pool, candidate, job, &mut evidence).await?;
         }
         evidence.timing.total_ms = millis(start);
         Ok(evidence)
@@ -260,9 +284,10 @@ impl Critic {
         &self,
         pool: &Pool,
         candidate: &Candidate,
+        job: Option<Job>,
         evidence: &mut Evidence,
     ) -> Result<(), CriticError> {
-        let observed = match (certainly_nothing(&evidence.statics), Job::of(candidate)) {
+        let observed = match (certainly_nothing(&evidence.statics), job) {
             (Some(why), _) => skipped(why),
             (None, None) => skipped("the reply holds nothing that can run"),
             (None, Some(job)) => self.run_job(pool, &job, evidence).await?,
