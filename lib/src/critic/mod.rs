@@ -41,8 +41,8 @@ pub use browser::{Baseline, Layout, Rendered, Violation, Wire, baseline};
 pub use critique::{Cap, Citation, Critique, Issue, Severity, SubScores};
 pub use error::CriticError;
 pub use evidence::{
-    Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint, Run,
-    RunStatus, SandboxFacts, Statics, Timing,
+    Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint,
+    PageFacts, Run, RunStatus, SandboxFacts, Statics, Timing,
 };
 pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use habit::{Check, Habit, Kept};
@@ -297,8 +297,11 @@ impl Critic {
             words::find(&mut evidence.brief, &observed.page);
         }
         evidence.actions = observed.actions;
+        evidence.pages = observed.pages;
         name_places(candidate, run.exceptions.iter_mut().map(|exception| &mut exception.at));
         name_places(candidate, evidence.actions.iter_mut().map(|action| &mut action.at));
+        let others = evidence.pages.iter_mut().flat_map(|page| &mut page.exceptions);
+        name_places(candidate, others.map(|exception| &mut exception.at));
         evidence.run = Some(run);
         evidence.untried = observed.untried;
         evidence.timing.first_ms = observed.first_ms;
