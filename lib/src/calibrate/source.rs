@@ -132,14 +132,14 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// The first of the page's statements with at least `shows` elements before it.
+    /// The place among the page's statements that has at least `shows` elements before it; none when there are fewer.
     pub fn after_elements(&self, shows: usize) -> Option<usize> {
         let mut seen = 0;
-        self.page.iter().position(|statement| {
-            let enough = seen >= shows;
+        let place = self.page.iter().position(|statement| {
             seen += statement.shows;
-            enough
-        })
+            seen >= shows
+        });
+        place.map(|at| at + 1)
     }
 }
 
