@@ -158,10 +158,23 @@ const BRIEFS_AT_ONCE: usize = 32;
 
 /// The critic at the level that the machine allows, or static on explicit request.
 pub async fn open_critic(context: &Context, options: CriticOptions) -> Result<Critic> {
+    open_critic_with(context, options, None).await
+}
+
+/// The same, running apps with another Python than the runtime's.
+pub async fn open_critic_with(
+    context: &Context,
+    options: CriticOptions,
+    python: Option<PathBuf>,
+) -> Result<Critic> {
     if !options.static_only && !context.machine.runtime().is_ready() {
         hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
     }
-    let critic = Critic::open(critic_runtime(context), options, &context.cancel).await?;
+    let mut runtime = critic_runtime(context);
+    if let Some(python) = python {
+        runtime.python = std::path::absolute(&python).unwrap_or(python);
+    }
+    let critic = Critic::open(runtime, options, &context.cancel).await?;
     if critic.level() == Level::Run {
         let hint = "install Chromium (`apt-get install chromium`); `hone doctor` says whether it is found";
         context

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Kept, Level};
 
 /// A score and its reasons: a pure function of evidence.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Critique {
     /// 0-10: the weighted sum of the sub-scores, or the lowest cap below it.
     pub overall_score: f64,

@@ -181,6 +181,14 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
 /// An exception with what mends it, where that is known.
 fn raised(kind: &str, message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
+    if let Some(module) = missing(kind, line) {
+        let package =
+            PACKAGES.iter().find(|(name, _)| *name == module).map_or(module, |(_, package)| *package);
+        return format!(
+            "{kind}: the package `{package}` is not installed where the app ran: use streamlit, pandas, numpy and \
+             altair, or run the app in an environment that has it (`--python`)"
+        );
+    }
     let advice = match kind {
         "ModuleNotFoundError" | "ImportError" => "use what is installed: streamlit, pandas, numpy and altair",
         "FileNotFoundError" => "build sample data in the script; there are no files beside it",
@@ -193,7 +201,30 @@ fn raised(kind: &str, message: &str) -> String {
         }
         _ => "mend the line that it names",
     };
-    format!("{kind}: {}; {advice}", clip(line, 160))
+    format!("{kind}: {}; {advice}", clip(line.trim_end_matches('.'), 160))
+}
+
+/// Packages whose name is not what is imported.
+const PACKAGES: &[(&str, &str)] = &[
+    ("sklearn", "scikit-learn"),
+    ("cv2", "opencv-python"),
+    ("PIL", "pillow"),
+    ("yaml", "PyYAML"),
+    ("bs4", "beautifulsoup4"),
+    ("dotenv", "python-dotenv"),
+    ("dateutil", "python-dateutil"),
+    ("skimage", "scikit-image"),
+    ("fitz", "PyMuPDF"),
+    ("serial", "pyserial"),
+    ("docx", "python-docx"),
+    ("pptx", "python-pptx"),
+    ("jwt", "PyJWT"),
+];
+
+/// The top of the module that an import did not find.
+fn missing<'a>(kind: &str, line: &'a str) -> Option<&'a str> {
+    let module = line.strip_prefix("No module named '").filter(|_| kind == "ModuleNotFoundError")?;
+    module.split(['\'', '.']).next()
 }
 
 /// The guideline that an exception speaks of: by default, that users never meet one.

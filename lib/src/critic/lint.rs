@@ -17,7 +17,7 @@ const UNREADABLE: &str = "unreadable";
 /// Findings beyond this number of one file say nothing new.
 const MOST: usize = 30;
 /// Pyflakes, the errors of pycodestyle, and passwords by what they are assigned to: what is wrong rather than a matter of taste.
-const RULES: &str = "E4,E7,E9,F,S105,S106,S107";
+pub(super) const RULES: &str = "E4,E7,E9,F,S105,S106,S107";
 
 /// Whether a rule is about a password or a key in the source.
 pub(super) fn names_secret(code: &str) -> bool {

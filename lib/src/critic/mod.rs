@@ -12,6 +12,7 @@ mod critique;
 mod error;
 mod evidence;
 mod findings;
+mod fix;
 #[cfg(test)]
 mod fixtures;
 mod guidelines;
@@ -44,6 +45,7 @@ pub use evidence::{
     Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint,
     PageFacts, Run, RunStatus, SandboxFacts, Statics, Timing,
 };
+pub use fix::fix;
 pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use habit::{Check, Habit, Kept};
 pub use project::{Asset, Project, ProjectError};
