@@ -3,7 +3,7 @@
 //! A candidate is read as data ([`statics`], [`lint`]), then run in a [`sandbox`] of its own as a real Streamlit server
 //! and used through Streamlit's agent API ([`agent_api`], [`interact`], [`observe`]), and shown by a [`browser`] that the
 //! candidate's server cannot lie to; [`witness`] compares the two. All that was seen is [`Evidence`]; [`score`] makes a
-//! [`Critique`] of it and of nothing else. Faults of a candidate are evidence; an error means that the critic could not
+//! [`Critique`] of it and of nothing else; a [`judge`], where one is given, may lower it afterwards. Faults of a candidate are evidence; an error means that the critic could not
 //! look.
 
 mod agent_api;
@@ -17,6 +17,7 @@ mod fixtures;
 mod guidelines;
 mod habit;
 mod interact;
+mod judge;
 mod lint;
 mod observe;
 mod page;
@@ -45,8 +46,11 @@ pub use evidence::{
 };
 pub use guidelines::{Guideline, guidelines};
 pub use habit::{Check, Habit, Kept};
-pub use rubric::{Caps, Rubric, Weights};
-pub use score::{Standards, score, score_by};
+pub use judge::{
+    Choice, Contender, Decided, Judge, JudgeOptions, Judged, JudgedItem, Preference, Tally, Usage as JudgeUsage,
+};
+pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
+pub use score::{Standards, judged, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
 pub use witness::Agreement;
 
@@ -88,6 +92,8 @@ pub struct CriticOptions {
     /// Where screenshots are kept; none are without it.
     pub screenshots: Option<PathBuf>,
     pub standards: Standards,
+    /// A model that may lower what execution allows.
+    pub judge: Option<Judge>,
 }
 
 impl Default for CriticOptions {
@@ -100,6 +106,7 @@ impl Default for CriticOptions {
             ahead: cores.clamp(1, 8),
             screenshots: None,
             standards: Standards::default(),
+            judge: None,
         }
     }
 }
@@ -119,6 +126,9 @@ struct Shared {
     standards: Standards,
     /// With the fingerprint of the rubric, when it is not the shipped one.
     version: String,
+    judge: Option<Judge>,
+    /// The version with the judge's fingerprint.
+    judged_version: String,
     isolation: &'static str,
     at_once: Semaphore,
     workers: usize,
@@ -148,9 +158,13 @@ impl Critic {
             }
             pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
         }
-        let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots);
+        let pictures = || options.judge.as_ref().and_then(Judge::pictures);
+        let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots.or_else(pictures));
         let (standards, version) = (options.standards.clone(), options.standards.version());
+        let judged_version = options.judge.as_ref().map_or_else(|| version.clone(), |j| j.version(&version));
         let shared = Shared {
+            judge: options.judge,
+            judged_version,
             runtime,
             pool,
             browser: shown,
@@ -172,7 +186,7 @@ impl Critic {
 
     /// Version of its scores: those of another do not compare.
     pub fn version(&self) -> &str {
-        &self.shared.version
+        &self.shared.judged_version
     }
 
     /// How far its observations can go: scores of different levels do not compare.
@@ -201,7 +215,8 @@ impl Critic {
         level: Level,
     ) -> Result<(Evidence, Critique), CriticError> {
         let evidence = self.observe(brief, candidate, level).await?;
-        let critique = score_by(&evidence, &self.shared.standards);
+        let executed = score_by(&evidence, &self.shared.standards);
+        let critique = self.judged(brief, candidate, &evidence, executed).await?;
         Ok((evidence, critique))
     }
 

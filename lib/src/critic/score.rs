@@ -16,7 +16,10 @@ use super::{
     rubric::{Caps, Weights},
 };
 
+mod judged;
 pub(super) mod seen;
+
+pub use judged::judged;
 
 /// Elements whose whole contribution is prose.
 const TEXT: &[&str] =
@@ -81,6 +84,7 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
         issues,
         critic: evidence.critic.clone(),
         level: evidence.level,
+        judge: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn critique(score: f64) -> Critique {
         citations: vec![],
         critic: "1".into(),
         level: Level::Run,
+        judge: None,
     }
 }
 

@@ -70,6 +70,7 @@ pub(super) fn critique(score: f64, critic: &str, level: Level) -> Critique {
         citations: Vec::new(),
         critic: critic.into(),
         level,
+        judge: None,
     }
 }
 
