@@ -4,7 +4,7 @@ use clap::Args;
 use hone::{
     agent::{Candidate, SourceFile},
     brief::Brief,
-    critic::{CriticOptions, Critique as Judgement},
+    critic::{CriticOptions, Critique as Judgement, Judged},
     error::Kind,
     store,
 };
@@ -14,6 +14,7 @@ use crate::{
     commands::evolve,
     context::Context,
     error::{CommandError, Exit, Result},
+    models::Models,
 };
 
 /// Score your own Streamlit apps, and say what is wrong with them
@@ -25,6 +26,9 @@ pub struct Critique {
     /// What the app was asked to be; its words are looked for in what it shows
     #[arg(long, value_name = "TEXT")]
     brief: Option<String>,
+    /// Model that answers a checklist about the brief, which can only lower the score: `none`, or a name under `[models]`
+    #[arg(long, value_name = "ROW", requires = "brief")]
+    judge: Option<String>,
     /// Exit with 4 when a score is below this
     #[arg(long, value_name = "SCORE")]
     threshold: Option<f64>,
@@ -46,14 +50,20 @@ pub async fn run(args: &Critique, context: &Context) -> Result {
     };
     let apps: Vec<(PathBuf, Candidate)> =
         args.paths.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<_>>()?;
+    let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
+    let mut models = Models::new(context, &settings);
+    // Without a brief there is nothing that a checklist could ask about.
+    let judge_model = if args.brief.is_some() { models.judge().await? } else { None };
     let options = CriticOptions {
         static_only: args.static_only,
         screenshots: args.screenshots.clone(),
-        ..evolve::critic_options(context, &context.settings(&[])?)?
+        judge: judge_model,
+        ..evolve::critic_options(context, &settings)?
     };
     let critic = evolve::open_critic(context, options).await?;
     let judged = judge(&critic, &brief, &apps).await;
     critic.close().await;
+    models.close().await;
     let judged = judged?;
     let value: Vec<Value> = judged.iter().map(|(_, value, _)| value.clone()).collect();
     context.answer(&value, || {
@@ -72,11 +82,14 @@ async fn judge(
     for (path, candidate) in apps {
         let started = std::time::Instant::now();
         let (evidence, critique) = critic.critique(brief, candidate).await?;
-        let value = json!({
+        let mut value = json!({
             "path": path, "score": critique.overall_score, "sub_scores": critique.scores, "caps": critique.caps,
             "issues": critique.issues, "sandbox_level": evidence.sandbox.kind, "level": critique.level,
             "critic": critique.critic, "took_ms": started.elapsed().as_millis() as u64,
         });
+        if let Some(said) = &critique.judge {
+            value["judge"] = json!(said);
+        }
         judged.push((path.clone(), value, critique));
     }
     Ok(judged)
@@ -109,6 +122,7 @@ fn read(path: &Path) -> Result<Candidate> {
 fn text(path: &Path, critique: &Judgement) -> String {
     let mut lines = vec![format!("{}  {:.1} of 10", path.display(), critique.overall_score)];
     lines.extend(critique.caps.iter().map(|cap| format!("  at most {:.1}: {}", cap.value, cap.why)));
+    lines.extend(critique.judge.iter().flat_map(judge_lines));
     for issue in &critique.issues {
         let at = issue.at.as_deref().map(|at| format!("{at}: ")).unwrap_or_default();
         let guideline = issue.guideline.as_deref().map(|g| format!(" [{g}]")).unwrap_or_default();
@@ -116,4 +130,19 @@ fn text(path: &Path, critique: &Judgement) -> String {
         lines.push(format!("  {severity}: {at}{}{guideline}", issue.message));
     }
     lines.join("\n")
+}
+
+/// What a judge took away and what it does not find, or why it said nothing.
+fn judge_lines(said: &Judged) -> Vec<String> {
+    if let Some(why) = &said.absent {
+        return vec![format!("  judge `{}` gave no usable answer: {why}", said.row)];
+    }
+    let Some(share) = said.share else { return Vec::new() };
+    let head = format!("  judge `{}`: {:.0}% of what it asked, -{:.1}", said.row, 100.0 * share, said.lowered_by);
+    let open = said.items.iter().filter(|item| item.answer.is_some_and(|answer| answer < 1.0));
+    let line = |item: &hone::critic::JudgedItem| {
+        let word = if item.answer.is_some_and(|answer| answer > 0.0) { "in part" } else { "no" };
+        format!("    {word}: {}", item.question)
+    };
+    std::iter::once(head).chain(open.map(line)).collect()
 }

@@ -89,6 +89,7 @@ fn log(id: &str, entries: Vec<LogEntry>) -> SourceLog {
         improvement: 0.0,
         target_reached: true,
         total_iterations: entries.len() as u32,
+        pairs: vec![],
         evolution_history: entries,
     };
     SourceLog { file: format!("{id}.json"), log }

@@ -104,6 +104,8 @@ pub struct Tally {
     pub pairs: u64,
     pub inconsistent: u64,
     pub pairs_absent: u64,
+    /// Share of the answered pairs on which the order decided and not the apps; null without any.
+    pub position_bias: Option<f64>,
     /// Why it was absent the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_absence: Option<String>,
@@ -114,14 +116,6 @@ pub struct Tally {
 pub struct Usage {
     pub input_tokens: u64,
     pub output_tokens: u64,
-}
-
-impl Tally {
-    /// Share of the pairs on which the order decided; null without any.
-    pub fn position_bias(&self) -> Option<f64> {
-        let answered = self.pairs - self.pairs_absent;
-        (answered > 0).then(|| self.inconsistent as f64 / answered as f64)
-    }
 }
 
 /// What a judge said of one candidate.
@@ -178,6 +172,16 @@ enum Missing {
     No(String),
 }
 
+impl Tally {
+    /// That it was absent, how often and why; nothing when it never was.
+    pub fn complaint(&self) -> Option<String> {
+        let of = self.judged + self.absent;
+        let why = self.last_absence.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        (self.absent > 0)
+            .then(|| format!("the judge `{}` gave no usable answer on {} of {of} candidates{why}", self.row, self.absent))
+    }
+}
+
 impl From<ModelError> for Missing {
     fn from(error: ModelError) -> Self {
         match error {
@@ -221,7 +225,10 @@ impl Judge {
 
     /// What it did so far.
     pub fn tally(&self) -> Tally {
-        self.shared.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let tally = self.shared.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let answered = tally.pairs - tally.pairs_absent;
+        let position_bias = (answered > 0).then(|| tally.inconsistent as f64 / answered as f64);
+        Tally { position_bias, ..tally }
     }
 
     fn count(&self, change: impl FnOnce(&mut Tally)) {
