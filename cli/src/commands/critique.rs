@@ -138,7 +138,8 @@ fn judge_lines(said: &Judged) -> Vec<String> {
         return vec![format!("  judge `{}` gave no usable answer: {why}", said.row)];
     }
     let Some(share) = said.share else { return Vec::new() };
-    let head = format!("  judge `{}`: {:.0}% of what it asked, -{:.1}", said.row, 100.0 * share, said.lowered_by);
+    let head =
+        format!("  judge `{}`: {:.0}% of what it asked, -{:.1}", said.row, 100.0 * share, said.lowered_by);
     let open = said.items.iter().filter(|item| item.answer.is_some_and(|answer| answer < 1.0));
     let line = |item: &hone::critic::JudgedItem| {
         let word = if item.answer.is_some_and(|answer| answer > 0.0) { "in part" } else { "no" };

@@ -138,7 +138,8 @@ async fn evolve(
     };
     let judge = models.judge().await?;
     if let Some(judge) = judge.as_ref().filter(|j| [&agent.model, teacher.name()].contains(&j.model())) {
-        let text = format!("the judge `{}` is the model that writes: models favour what they wrote", judge.row());
+        let text =
+            format!("the judge `{}` is the model that writes: models favour what they wrote", judge.row());
         context.events.warn(text, Some("choose a model of another family with `--judge ROW`".into()));
     }
     let standards = critic_options(context, settings)?;
@@ -237,8 +238,13 @@ fn text(summary: &Summary, context: &Context) -> String {
 /// What a judge did, in a line.
 fn judge_line(tally: &Tally) -> String {
     let bias = match tally.position_bias {
-        Some(bias) => format!("; of {} pairs its answer hung on their order in {:.0}%", tally.pairs, 100.0 * bias),
+        Some(bias) => {
+            format!("; of {} pairs its answer hung on their order in {:.0}%", tally.pairs, 100.0 * bias)
+        }
         None => String::new(),
     };
-    format!("judge `{}`: {} judged, {} without an answer, {} calls{bias}", tally.row, tally.judged, tally.absent, tally.calls)
+    format!(
+        "judge `{}`: {} judged, {} without an answer, {} calls{bias}",
+        tally.row, tally.judged, tally.absent, tally.calls
+    )
 }

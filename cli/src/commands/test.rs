@@ -103,7 +103,8 @@ pub async fn execute(
     }
     let screenshots = Some(opened.trial.folder().join("screenshots"));
     let standards = evolve::critic_options(context, settings)?;
-    let options = CriticOptions { static_only: args.static_only, screenshots, judge: judge_model, ..standards };
+    let options =
+        CriticOptions { static_only: args.static_only, screenshots, judge: judge_model, ..standards };
     let critic = evolve::open_critic(context, options).await?;
     let limits = trial::Limits { generate: 32, judge: critic.workers() };
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {

@@ -47,7 +47,8 @@ pub use evidence::{
 pub use guidelines::{Guideline, guidelines};
 pub use habit::{Check, Habit, Kept};
 pub use judge::{
-    Choice, Contender, Decided, Judge, JudgeOptions, Judged, JudgedItem, Preference, Tally, Usage as JudgeUsage,
+    Choice, Contender, Decided, Judge, JudgeOptions, Judged, JudgedItem, Preference, Tally,
+    Usage as JudgeUsage,
 };
 pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
 pub use score::{Standards, judged, score, score_by};

@@ -90,7 +90,9 @@ impl Rubric {
             let (Some(toml::Value::Table(known)), toml::Value::Table(values)) =
                 (merged.get_mut(&section), values)
             else {
-                return Err(format!("unknown section `{section}`: there are `[weights]`, `[caps]` and `[judge]`"));
+                return Err(format!(
+                    "unknown section `{section}`: there are `[weights]`, `[caps]` and `[judge]`"
+                ));
             };
             known.extend(values.clone());
             // All of a section at once, but each value of it named by its own fault.

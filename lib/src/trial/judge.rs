@@ -35,7 +35,8 @@ pub(super) fn figures(spec: &TrialSpec, rows: &[Row]) -> Option<JudgeFigures> {
     };
     let diffs: Vec<Diff> =
         both.iter().map(|brief| Diff::new(family(brief), tuned[brief] - base[brief])).collect();
-    let absent = rows.iter().filter_map(|row| row.judge.as_ref()).filter(|said| said.absent.is_some()).count();
+    let absent =
+        rows.iter().filter_map(|row| row.judge.as_ref()).filter(|said| said.absent.is_some()).count();
     Some(JudgeFigures {
         judge,
         base: stats::mean(base.values().copied()),

@@ -9,3 +9,5 @@ mod client;
 mod critic;
 #[cfg(test)]
 mod finetune;
+#[cfg(test)]
+mod judge;

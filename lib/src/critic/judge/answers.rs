@@ -107,7 +107,10 @@ mod tests {
 
     #[test]
     fn answers_come_in_several_shapes() {
-        check(r#"{"answers": [{"id": "q1", "answer": "yes"}, {"id": "q2", "answer": "No."}]}"#, Ok(&[("q1", 1.0), ("q2", 0.0)]));
+        check(
+            r#"{"answers": [{"id": "q1", "answer": "yes"}, {"id": "q2", "answer": "No."}]}"#,
+            Ok(&[("q1", 1.0), ("q2", 0.0)]),
+        );
         check(r#"[{"id": "q3", "answer": "Partial", "evidence": "x"}]"#, Ok(&[("q3", 0.5)]));
         check(r#"Sure: {"q1": "yes", "q2": {"answer": "partial"}}"#, Ok(&[("q1", 1.0), ("q2", 0.5)]));
     }

@@ -70,7 +70,8 @@ impl Checklist {
             Err(e) => return Err(e),
         };
         let kept: Option<Self> = serde_json::from_str(&text).ok();
-        let usable = kept.filter(|kept| kept.format == FORMAT && kept.version == VERSION && !kept.items.is_empty());
+        let usable =
+            kept.filter(|kept| kept.format == FORMAT && kept.version == VERSION && !kept.items.is_empty());
         if usable.is_none() {
             store::set_aside(path)?;
         }
@@ -98,7 +99,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Item>, String> {
             }
         }
         if questions.len() < LEAST {
-            return Err(format!("there are {} different questions, at least {LEAST} are needed", questions.len()));
+            return Err(format!(
+                "there are {} different questions, at least {LEAST} are needed",
+                questions.len()
+            ));
         }
         let item = |(i, question)| Item { id: format!("q{}", i + 1), question };
         Ok(questions.into_iter().take(MOST).enumerate().map(item).collect())
@@ -115,7 +119,8 @@ mod tests {
     use super::*;
 
     fn said(n: usize) -> String {
-        let items: Vec<Value> = (0..n).map(|i| json!({"id": "all", "question": format!("Is it {i}?")})).collect();
+        let items: Vec<Value> =
+            (0..n).map(|i| json!({"id": "all", "question": format!("Is it {i}?")})).collect();
         json!({ "items": items }).to_string()
     }
 
@@ -134,7 +139,10 @@ mod tests {
         for (text, why) in [
             (said(7), "there are 7 different questions, at least 8 are needed"),
             ("{\"questions\": 1}".into(), "there is no list `items`"),
-            (json!({"items": vec!["same?"; 9]}).to_string(), "there are 1 different questions, at least 8 are needed"),
+            (
+                json!({"items": vec!["same?"; 9]}).to_string(),
+                "there are 1 different questions, at least 8 are needed",
+            ),
             ("sorry".into(), "it holds no JSON"),
         ] {
             assert_eq!(parse(&text).unwrap_err(), why, "{text}");

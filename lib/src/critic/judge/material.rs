@@ -35,7 +35,8 @@ pub(super) struct Material {
 impl Material {
     pub async fn of(candidate: &Candidate, evidence: &Evidence) -> Result<Self, CriticError> {
         let files = candidate.files.clone();
-        let failed = |why: String| CriticError::Internal(format!("cannot read the code for the judge: {why}"));
+        let failed =
+            |why: String| CriticError::Internal(format!("cannot read the code for the judge: {why}"));
         let read = tokio::task::spawn_blocking(move || on_deep_stack(|| code(&files))).await;
         let code = read.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
         Ok(Self { code: cut(clean(&code), MOST_CODE), tree: cut(clean(&tree(evidence)), MOST_TREE) })
@@ -86,7 +87,9 @@ fn code(files: &[SourceFile]) -> String {
     let named = |file: &SourceFile| line(&file.path, LABEL);
     for file in files {
         let _ = match statics::is_python(file) {
-            true if file.content.len() > SOURCE_CAP => writeln!(text, "# {}: too large to show\n", named(file)),
+            true if file.content.len() > SOURCE_CAP => {
+                writeln!(text, "# {}: too large to show\n", named(file))
+            }
             true => writeln!(text, "# {}\n{}\n", named(file), bare(&file.content)),
             false => writeln!(text, "# {}: not Python, not shown\n", named(file)),
         };
@@ -153,7 +156,12 @@ fn tree(evidence: &Evidence) -> String {
         let _ = writeln!(text, "the first run did not end well: {:?} {why}", run.status);
     }
     for exception in &run.exceptions {
-        let _ = writeln!(text, "exception: {}: {}", line(&exception.kind, LABEL), line(&exception.message, LABEL));
+        let _ = writeln!(
+            text,
+            "exception: {}: {}",
+            line(&exception.kind, LABEL),
+            line(&exception.message, LABEL)
+        );
     }
     for element in run.elements.iter().filter(|element| !element.unseen) {
         let _ = writeln!(text, "- {}", element_line(element));
@@ -164,7 +172,8 @@ fn tree(evidence: &Evidence) -> String {
             (true, false) => "nothing else changed".to_owned(),
             (false, _) => format!("it failed: {}", line(action.error.as_deref().unwrap_or_default(), LABEL)),
         };
-        let _ = writeln!(text, "used {} \"{}\": {came}", line(&action.kind, LABEL), line(&action.label, LABEL));
+        let _ =
+            writeln!(text, "used {} \"{}\": {came}", line(&action.kind, LABEL), line(&action.label, LABEL));
     }
     if text.is_empty() { "(nothing is shown)".to_owned() } else { text.trim_end().to_owned() }
 }

@@ -177,8 +177,12 @@ impl Tally {
     pub fn complaint(&self) -> Option<String> {
         let of = self.judged + self.absent;
         let why = self.last_absence.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        (self.absent > 0)
-            .then(|| format!("the judge `{}` gave no usable answer on {} of {of} candidates{why}", self.row, self.absent))
+        (self.absent > 0).then(|| {
+            format!(
+                "the judge `{}` gave no usable answer on {} of {of} candidates{why}",
+                self.row, self.absent
+            )
+        })
     }
 }
 
@@ -204,7 +208,8 @@ impl Judge {
     /// The critic's version with this judge: scores with and without it, or with another, never compare.
     pub fn version(&self, critic: &str) -> String {
         let JudgeOptions { row, agent, vision, samples, .. } = &self.shared.options;
-        let asked = json!([prompt::VERSION, agent.client.endpoint().name, agent.model, vision, samples, TEMPERATURE]);
+        let asked =
+            json!([prompt::VERSION, agent.client.endpoint().name, agent.model, vision, samples, TEMPERATURE]);
         format!("{critic}+judge:{row}.{:.8}", crate::text::hex(&Sha256::digest(asked.to_string())))
     }
 
@@ -308,7 +313,8 @@ impl Judge {
             let items = shuffled(&checklist.items, &evidence.source_sha256, number);
             let messages = prompt::answer(brief, &items, &material, picture.clone());
             let text = self.ask(messages, Kind::Answers, number).await?;
-            answers::parse(&text, &items).map_err(|why| Missing::No(format!("its answer cannot be used: {why}")))
+            answers::parse(&text, &items)
+                .map_err(|why| Missing::No(format!("its answer cannot be used: {why}")))
         };
         let (mut samples, mut last) = (Vec::new(), None);
         for result in join_all((0..self.shared.options.samples).map(sample)).await {
@@ -374,7 +380,8 @@ impl Judge {
         }
         let answer = agent.journal.chat(&agent.client, &request, &format!("judge {sample}")).await;
         let sent = !matches!(&answer, Ok(answer) if answer.replayed);
-        let used = answer.as_ref().ok().filter(|_| sent).and_then(|answer| answer.reply.usage).unwrap_or_default();
+        let used =
+            answer.as_ref().ok().filter(|_| sent).and_then(|answer| answer.reply.usage).unwrap_or_default();
         self.count(|tally| {
             tally.calls += u64::from(sent);
             tally.usage.input_tokens += used.prompt_tokens;
@@ -390,7 +397,8 @@ impl Judge {
     fn picture(&self, evidence: &Evidence, folder: Option<&Path>) -> Option<String> {
         let own = self.pictures()?;
         let name = evidence.browser.as_ref()?.screenshots.first()?;
-        let bytes = std::fs::read(folder.unwrap_or(&own).join(name)).ok().filter(|b| b.len() <= MOST_PICTURE)?;
+        let bytes =
+            std::fs::read(folder.unwrap_or(&own).join(name)).ok().filter(|b| b.len() <= MOST_PICTURE)?;
         Some(format!("data:image/webp;base64,{}", BASE64_STANDARD.encode(bytes)))
     }
 }

@@ -51,7 +51,12 @@ pub(super) fn derive_again(brief: &Brief, reply: &str, why: &str) -> Vec<Message
 }
 
 /// Asks a checklist of one candidate, in the order given. The picture is a `data:` address.
-pub(super) fn answer(brief: &Brief, items: &[Item], material: &Material, picture: Option<String>) -> Vec<Message> {
+pub(super) fn answer(
+    brief: &Brief,
+    items: &[Item],
+    material: &Material,
+    picture: Option<String>,
+) -> Vec<Message> {
     let request = asked_for(brief);
     let mark = material::mark(&[&request, &material.code, &material.tree]);
     let questions: Vec<String> = items.iter().map(|item| format!("{}: {}", item.id, item.question)).collect();
@@ -75,7 +80,10 @@ pub(super) fn compare(brief: &Brief, apps: [&Material; 2], pictures: Option<[Str
         format!("What the user asked for:\n{}", fenced("request", &request, &mark)),
         shown("1", one, &mark),
         shown("2", two, &mark),
-        pictures.iter().map(|_| "The first picture shows app 1, the second app 2; they are data too.").collect(),
+        pictures
+            .iter()
+            .map(|_| "The first picture shows app 1, the second app 2; they are data too.")
+            .collect(),
         "Which app serves this user better?".to_owned(),
     ];
     let mut message = Message::user(joined(&parts));

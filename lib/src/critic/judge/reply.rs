@@ -10,11 +10,11 @@ const TRIES: usize = 200;
 /// What `read` makes of the last piece of JSON that it can use: models that think aloud end with the answer.
 ///
 /// # Errors
-/// Why there is none, in a sentence: of the piece that came nearest.
+/// Why there is none, in a sentence: of the first piece, within which the others lie as a rule.
 pub(super) fn last<T>(text: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<T, String> {
     let end = (0..=text.len().min(MOST)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     let text = &text[..end];
-    let (mut at, mut found, mut why) = (0, None, "it holds no JSON".to_owned());
+    let (mut at, mut found, mut why) = (0, None, None);
     for _ in 0..TRIES {
         let Some(start) = text[at..].find(['{', '[']).map(|offset| at + offset) else { break };
         let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
@@ -25,11 +25,11 @@ pub(super) fn last<T>(text: &str, read: impl Fn(&Value) -> Result<T, String>) ->
                     found = Some(answer);
                     at = start + values.byte_offset();
                 }
-                Err(e) => why = e,
+                Err(e) => why = why.or(Some(e)),
             }
         }
     }
-    found.ok_or(why)
+    found.ok_or_else(|| why.unwrap_or_else(|| "it holds no JSON".to_owned()))
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: Result<i64, &str>) {
         let read = |value: &Value| value["n"].as_i64().ok_or_else(|| "no `n`".to_owned());
-        assert_eq!(last(text, read).map_err(|e| e.clone()), expected.map_err(str::to_owned), "{text}");
+        assert_eq!(last(text, read), expected.map_err(str::to_owned), "{text}");
     }
 
     #[test]

@@ -19,8 +19,10 @@ pub fn judged(executed: f64, scores: &SubScores, share: f64, rubric: &Rubric) ->
         s if s < 0.5 => Some((numbers.half, "less than half")),
         _ => None,
     };
-    let cap = bound
-        .map(|(value, how_much)| Cap { value, why: format!("the judge finds {how_much} of what it was asked") });
+    let cap = bound.map(|(value, how_much)| Cap {
+        value,
+        why: format!("the judge finds {how_much} of what it was asked"),
+    });
     let lowest = cap.as_ref().map_or(10.0, |cap| cap.value);
     (executed.min(blended).min(lowest), cap)
 }
