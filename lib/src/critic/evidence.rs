@@ -115,6 +115,8 @@ pub struct Statics {
     pub calls: Vec<Call>,
     /// What reaches for the machinery that observes it, or for the machine.
     pub tamper: Vec<Fault>,
+    /// Keys and passwords by their shape.
+    pub secrets: Vec<Fault>,
     /// Calls of what Streamlit no longer has.
     pub removed: Vec<Fault>,
     /// Controls with an empty label.

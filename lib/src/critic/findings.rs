@@ -3,7 +3,7 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Evidence, Fault, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores,
+    Action, Evidence, Fault, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores, lint,
     score::{self, Content, seen},
 };
 
@@ -319,11 +319,16 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
     if !statics.errors.is_empty() {
         return;
     }
+    issues.add_faults(Severity::Major, &statics.secrets, None);
     issues.add_faults(Severity::Major, &statics.removed, None);
     issues.add_faults(Severity::Minor, &statics.dead, None);
-    for lint in &statics.lint {
-        let severity = if lint.code == "F821" { Severity::Critical } else { Severity::Minor };
-        issues.add(severity, format!("{} ({})", lint.message, lint.code)).at = Some(lint.at.clone());
+    for found in &statics.lint {
+        let severity = match found.code.as_str() {
+            "F821" => Severity::Critical,
+            code if lint::names_secret(code) => Severity::Major,
+            _ => Severity::Minor,
+        };
+        issues.add(severity, format!("{} ({})", found.message, found.code)).at = Some(found.at.clone());
     }
 }
 

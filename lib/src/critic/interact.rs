@@ -235,8 +235,29 @@ fn plausible(node: &Node) -> Option<Value> {
     }
 }
 
-/// Text that fits the label, so that a check of its form passes.
+/// Text of the same form as the present one, or else one that fits the label, so that a check of it passes.
 fn words_for(node: &Node) -> String {
+    let most = node.props.get("max_chars").and_then(Value::as_u64).unwrap_or(200);
+    let text = node.value.as_str().and_then(alike).unwrap_or_else(|| labelled(node).to_owned());
+    text.chars().take(usize::try_from(most).unwrap_or(200)).collect()
+}
+
+/// Another text of the same form, where the form is plain: a number, a list of them, a date.
+fn alike(text: &str) -> Option<String> {
+    if text.parse::<jiff::civil::Date>().is_ok() {
+        return Some(if text == "2026-01-15" { "2026-01-16" } else { "2026-01-15" }.to_owned());
+    }
+    let next = |part: &str| {
+        let whole = part.trim().parse::<i64>().ok().and_then(|n| n.checked_add(1)).map(|n| n.to_string());
+        whole.or_else(|| {
+            part.trim().parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| (n + 1.5).to_string())
+        })
+    };
+    let parts: Option<Vec<String>> = text.split(',').map(next).collect();
+    parts.map(|parts| parts.join(if text.contains(", ") { ", " } else { "," }))
+}
+
+fn labelled(node: &Node) -> &'static str {
     let label = format!("{} {}", node.prop("label"), node.prop("placeholder")).to_lowercase();
     let known = [
         ("email", "ada@example.com"),
@@ -257,9 +278,7 @@ fn words_for(node: &Node) -> String {
         ("country", "Portugal"),
         ("date", "2026-01-15"),
     ];
-    let text = known.iter().find(|(word, _)| label.contains(word)).map_or("Sample entry", |(_, text)| *text);
-    let most = node.props.get("max_chars").and_then(Value::as_u64).unwrap_or(200);
-    text.chars().take(usize::try_from(most).unwrap_or(200)).collect()
+    known.iter().find(|(word, _)| label.contains(word)).map_or("Sample entry", |(_, text)| *text)
 }
 
 fn bound(node: &Node, name: &str) -> Option<f64> {
@@ -359,6 +378,12 @@ mod tests {
     fn values_are_plausible_and_differ_from_the_present_one() {
         check(json!({"type":"text_input","props":{"label":"Work email"}}), json!("ada@example.com"));
         check(json!({"type":"text_input","props":{"label":"Code","max_chars":3}}), json!("Sam"));
+        check(json!({"type":"text_input","value":"12"}), json!("13"));
+        check(json!({"type":"text_input","value":"0.5"}), json!("2"));
+        check(json!({"type":"text_area","value":"3, 5, 8"}), json!("4, 6, 9"));
+        check(json!({"type":"text_input","value":"2026-01-15"}), json!("2026-01-16"));
+        check(json!({"type":"text_input","value":"inf","props":{"label":"City"}}), json!("Lisbon"));
+        check(json!({"type":"text_input","value":""}), json!("Sample entry"));
         check(json!({"type":"checkbox","value":true}), json!(false));
         check(json!({"type":"selectbox","props":{"options":["a","b"]},"value":"b"}), json!("a"));
         check(json!({"type":"radio","props":{"options":["a","b"]},"value":null}), json!("a"));

@@ -16,8 +16,13 @@ const ATTEMPTS: usize = 2;
 const UNREADABLE: &str = "unreadable";
 /// Findings beyond this number of one file say nothing new.
 const MOST: usize = 30;
-/// Pyflakes and the errors of pycodestyle: what is wrong rather than a matter of taste.
-const RULES: &str = "E4,E7,E9,F";
+/// Pyflakes, the errors of pycodestyle, and passwords by what they are assigned to: what is wrong rather than a matter of taste.
+const RULES: &str = "E4,E7,E9,F,S105,S106,S107";
+
+/// Whether a rule is about a password or a key in the source.
+pub(super) fn names_secret(code: &str) -> bool {
+    matches!(code, "S105" | "S106" | "S107")
+}
 
 #[derive(Deserialize)]
 struct Finding {

@@ -126,10 +126,10 @@ struct Shared {
     screenshots: Option<PathBuf>,
     standards: Standards,
     /// With the fingerprint of the rubric, when it is not the shipped one.
-    version: String,
+    observer: String,
     judge: Option<Judge>,
-    /// The version with the judge's fingerprint.
-    judged_version: String,
+    /// The same with the judge's fingerprint, when there is one.
+    version: String,
     isolation: &'static str,
     at_once: Semaphore,
     workers: usize,
@@ -161,11 +161,11 @@ impl Critic {
         }
         let pictures = || options.judge.as_ref().and_then(Judge::pictures);
         let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots.or_else(pictures));
-        let (standards, version) = (options.standards.clone(), options.standards.version());
-        let judged_version = options.judge.as_ref().map_or_else(|| version.clone(), |j| j.version(&version));
+        let (standards, observer) = (options.standards.clone(), options.standards.version());
+        let version = options.judge.as_ref().map_or_else(|| observer.clone(), |j| j.version(&observer));
         let shared = Shared {
             judge: options.judge,
-            judged_version,
+            observer,
             runtime,
             pool,
             browser: shown,
@@ -187,7 +187,7 @@ impl Critic {
 
     /// Version of its scores: those of another do not compare.
     pub fn version(&self) -> &str {
-        &self.shared.judged_version
+        &self.shared.version
     }
 
     /// How far its observations can go: scores of different levels do not compare.
@@ -234,7 +234,7 @@ impl Critic {
         let level = level.min(self.level());
         let mut evidence = Evidence {
             level,
-            critic: self.shared.version.clone(),
+            critic: self.shared.observer.clone(),
             source_sha256: fingerprint(candidate),
             versions: self.shared.versions.clone(),
             statics,

@@ -226,8 +226,7 @@ impl<'a> User<'a> {
                 match self.send(step).await {
                     Ok(answer) => {
                         if let Some((error, at)) = self.fault(&answer.snapshot) {
-                            let error = Some(error);
-                            self.actions.push(Action { error, at, hostile: true, ..action(step) });
+                            self.note_crash(Action { error: Some(error), at, ..action(step) });
                             break;
                         }
                         self.now = answer.snapshot;
@@ -236,11 +235,19 @@ impl<'a> User<'a> {
                     Err(Silence::Refused(_)) => {}
                     Err(silence) => {
                         let error = Observed::silent(silence).run.detail;
-                        self.actions.push(Action { error, hostile: true, ..action(step) });
+                        self.note_crash(Action { error, ..action(step) });
                         break;
                     }
                 }
             }
+        }
+    }
+
+    /// A crash by what nobody expects says nothing new about a control that crashes anyhow.
+    fn note_crash(&mut self, crash: Action) {
+        let is_same = |known: &Action| !known.ok && known.kind == crash.kind && known.label == crash.label;
+        if !self.actions.iter().any(is_same) {
+            self.actions.push(Action { hostile: true, ..crash });
         }
     }
 

@@ -11,8 +11,8 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Cap, Critique, Element, Evidence, Habit, Kept, Level, Rubric, RunStatus, SubScores, VERSION, findings,
-    guidelines, habit,
+    Cap, Critique, Element, Evidence, Habit, Kept, Level, Lint, Rubric, RunStatus, SubScores, VERSION,
+    findings, guidelines, habit, lint,
     rubric::{Caps, Weights},
 };
 
@@ -238,9 +238,11 @@ fn code(evidence: &Evidence, content: &Content) -> f64 {
     }
     let statics = &evidence.statics;
     let lines = f64::from(statics.lines());
-    let undefined = statics.lint.iter().filter(|l| l.code == "F821").count() as f64;
-    let others = statics.lint.len() as f64 - undefined;
-    let findings = 4.0 * undefined + others + (statics.removed.len() + statics.dead.len()) as f64 * 2.0;
+    let is_grave = |lint: &&Lint| lint.code == "F821" || lint::names_secret(&lint.code);
+    let grave = statics.lint.iter().filter(is_grave).count() + statics.secrets.len();
+    let bad = statics.removed.len() + statics.dead.len();
+    let minor = statics.lint.iter().filter(|lint| !is_grave(lint)).count();
+    let findings = (4 * grave + 2 * bad + minor) as f64;
     // One function for every 40 lines, three at most: a short script needs none.
     let wanted = (lines / 40.0).floor().min(3.0);
     let structure = if wanted > 0.0 { unit(f64::from(statics.functions) / wanted) } else { 1.0 };

@@ -182,9 +182,9 @@ struct GroupView {
     metrics: Vec<MetricView>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct MetricView {
-    name: &'static str,
+    name: String,
     base: String,
     base_interval: String,
     tuned: String,
@@ -221,8 +221,8 @@ fn metrics(base: &ArmSummary, tuned: &ArmSummary, delta: &Delta) -> Vec<MetricVi
             .map(|(low, high)| format!("{:.0}\u{2013}{:.0}%", low * 100.0, high * 100.0))
             .unwrap_or_default()
     };
-    let rate = |name, of: fn(&ArmSummary) -> Rate, estimate: &Estimate| MetricView {
-        name,
+    let rate = |name: &str, of: fn(&ArmSummary) -> Rate, estimate: &Estimate| MetricView {
+        name: name.to_owned(),
         base: percent(of(base).0),
         base_interval: wilson(of(base).1),
         tuned: percent(of(tuned).0),
@@ -231,8 +231,8 @@ fn metrics(base: &ArmSummary, tuned: &ArmSummary, delta: &Delta) -> Vec<MetricVi
         p: p_value(estimate.p),
         p_holm: p_value(estimate.p_holm),
     };
-    let plain = |name, show: fn(&ArmSummary) -> String| MetricView {
-        name,
+    let plain = |name: &str, show: fn(&ArmSummary) -> String| MetricView {
+        name: name.to_owned(),
         base: show(base),
         base_interval: String::new(),
         tuned: show(tuned),
@@ -247,14 +247,25 @@ fn metrics(base: &ArmSummary, tuned: &ArmSummary, delta: &Delta) -> Vec<MetricVi
         p_holm: p_value(delta.score.p_holm),
         ..plain("Mean score (0-10)", |a| number(a.score, 2))
     };
-    vec![
+    let mut rows = vec![
         rate("UI first", |a| (a.ui_first, a.ui_first_interval), &delta.ui_first),
         rate("Runs without exception", |a| (a.runs, a.runs_interval), &delta.runs),
         score,
         plain("Tokens per answer", |a| number(a.tokens, 0)),
         plain("Median seconds per answer", |a| number(a.took_ms.map(|ms| ms / 1000.0), 1)),
         plain("Cut off at the token limit", |a| percent(a.truncated)),
-    ]
+    ];
+    let habits = tuned.habits.keys().map(|name| {
+        let share = |arm: &ArmSummary| percent(arm.habits.get(name).copied());
+        MetricView {
+            name: format!("Habit {name}"),
+            base: share(base),
+            tuned: share(tuned),
+            ..MetricView::default()
+        }
+    });
+    rows.extend(habits);
+    rows
 }
 
 /// An arm beside base and tuned.

@@ -1,12 +1,14 @@
 //! One result of a trial: what one arm answered to one brief, and what the critic saw.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Arm, TrialSpec};
 use crate::{
     agent::{Candidate, SourceFile},
     brief::{self, Brief},
-    critic::{Cap, Critique, Evidence, Issue, Judged, Level, SubScores},
+    critic::{Cap, Critique, Evidence, Habit, Issue, Judged, Kept, Level, SubScores},
     model::wire::Usage,
 };
 
@@ -76,6 +78,9 @@ pub struct Row {
     pub score: f64,
     pub sub_scores: SubScores,
     pub caps: Vec<Cap>,
+    /// Habits that the user asks for beside the built-in one, and whether they are kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub habits: BTreeMap<String, bool>,
     /// The gravest few.
     pub issues: Vec<Issue>,
     /// Of the reply, by o200k_base: comparable between models whose own tokenisers differ.
@@ -132,6 +137,7 @@ impl Row {
             score: critique.overall_score,
             sub_scores: critique.scores,
             caps: critique.caps,
+            habits: own(critique.habits),
             issues: gravest(critique.issues),
             usage: generation.usage,
             took_ms: generation.took_ms,
@@ -146,6 +152,12 @@ impl Row {
 
 /// What makes a row unique within a trial: brief, sample, arm.
 pub(super) type Key = (String, u32, String);
+
+/// The built-in habit has a field of its own.
+fn own(kept: Vec<Kept>) -> BTreeMap<String, bool> {
+    let own = kept.into_iter().filter(|habit| habit.name != Habit::ui_first().name);
+    own.map(|habit| (habit.name, habit.holds)).collect()
+}
 
 fn gravest(mut issues: Vec<Issue>) -> Vec<Issue> {
     issues.sort_by_key(|issue| std::cmp::Reverse(issue.severity));

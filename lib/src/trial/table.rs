@@ -174,12 +174,18 @@ impl Lines {
         let rate = |estimate: &Estimate| interval(estimate, Unit::Rate);
         let (ui_first, runs, score) = (&delta.ui_first, &delta.runs, &delta.score);
         let growth = base.tokens.zip(tuned.tokens).map(|(b, t)| format!("{:+.0}", t - b)).unwrap_or_default();
-        let rows = [
+        let mut rows = vec![
             of("ui-first", |a| percent(a.ui_first), rate(ui_first), ui_first.p),
             of("runs without exception", |a| percent(a.runs), rate(runs), runs.p),
             of("mean score (0-10)", |a| number(a.score, 2), interval(score, Unit::Score), score.p),
             of("tokens per answer", |a| number(a.tokens, 0), growth, None),
         ];
+        for (name, tuned) in &tuned.habits {
+            let base = base.habits.get(name).copied();
+            let points = base.map(|base| format!("{:+.0} pts", 100.0 * (tuned - base))).unwrap_or_default();
+            let name = format!("  {name}");
+            rows.push([name, percent(base), percent(Some(*tuned)), points, String::new()]);
+        }
         rows.iter().for_each(|row| self.row([&row[0], &row[1], &row[2], &row[3], &row[4]]));
     }
 

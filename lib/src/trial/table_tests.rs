@@ -113,3 +113,19 @@ fn answers_stand_side_by_side() {
     assert_eq!(side_by_side(&[], 3, 80), "");
     assert_eq!(side_by_side(&rows, 99, 10).matches("brief ").count(), 4);
 }
+
+#[test]
+fn habits_of_the_user_have_a_line_each() {
+    let spec = spec(4, 1, &BASE_TUNED);
+    let mut rows = uniform(&spec, POOR, GOOD);
+    for row in &mut rows {
+        row.habits.insert(
+            "inputs-in-forms".into(),
+            row.arm == "tuned" || row.brief == spec.briefs[0].id.to_string(),
+        );
+    }
+    let summary = summarise(&spec, &rows);
+    let lines = table(&summary);
+    let line = lines.lines().find(|line| line.contains("inputs-in-forms")).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["inputs-in-forms", "25%", "100%", "+75", "pts"]);
+}

@@ -1,6 +1,6 @@
 //! From rows to a verdict: what each arm reached, how they differ, and whether that is enough to change the champion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +100,9 @@ pub struct ArmSummary {
     pub ui_first_interval: Option<(f64, f64)>,
     pub runs: Option<f64>,
     pub runs_interval: Option<(f64, f64)>,
+    /// Shares of answers that keep the user's own habits, 0-1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub habits: BTreeMap<String, f64>,
     /// Mean, 0-10.
     pub score: Option<f64>,
     /// Mean per answer, o200k_base.
@@ -299,6 +302,7 @@ impl<'a> Results<'a> {
             ui_first_interval: interval(ui_first),
             runs,
             runs_interval: interval(runs),
+            habits: habits(&rows),
             score: self.mean(name, Metric::Score),
             tokens: of_answers(|r| r.tokens as f64),
             took_ms: stats::median(rows.iter().map(|r| r.took_ms as f64)),
@@ -311,6 +315,15 @@ impl<'a> Results<'a> {
         let of_brief = |rows: &Vec<&Row>| stats::mean(rows.iter().map(|r| metric.of(r)));
         stats::mean(self.arms.get(arm)?.values().filter_map(of_brief))
     }
+}
+
+/// Of each habit, the share of the answers that keep it.
+fn habits(rows: &[&Row]) -> BTreeMap<String, f64> {
+    let names: BTreeSet<&String> = rows.iter().flat_map(|row| row.habits.keys()).collect();
+    let kept = |name: &str| {
+        stats::mean(rows.iter().filter_map(|row| Some(f64::from(u8::from(*row.habits.get(name)?)))))
+    };
+    names.into_iter().filter_map(|name| Some((name.clone(), kept(name)?))).collect()
 }
 
 /// A brief without a family is one of its own.

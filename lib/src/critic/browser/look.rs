@@ -34,6 +34,8 @@ const UPLOAD: Duration = Duration::from_secs(4);
 const MOST_UPLOADS: u32 = 3;
 /// For closing a page.
 const CLOSE: Duration = Duration::from_secs(3);
+/// No window is made higher than this, in pixels.
+const HIGHEST: u32 = 6000;
 /// Tabs that are opened.
 const MOST_TABS: u32 = 8;
 /// Messages of each sort kept.
@@ -170,6 +172,8 @@ impl<'a> Page<'a> {
         looked.items = world.ask(&items).await?;
         rendered.wide = world.ask("hone.layout()").await?;
         rendered.headings = world.ask::<Vec<Heading>>("hone.headings()").await?;
+        // Axe tells nothing about text that would have to be scrolled to.
+        self.unroll(&world, 1280, 800, &rendered.wide).await?;
         looked.shots.push((1280, self.shot().await?));
         world.run(AXE).await?;
         let mut audit = Audit::default();
@@ -189,7 +193,26 @@ impl<'a> Page<'a> {
         self.size(375, 812).await?;
         world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
         rendered.narrow = world.ask::<Layout>("hone.layout()").await?;
+        self.unroll(&world, 375, 812, &rendered.narrow).await?;
         looked.shots.push((375, self.shot().await?));
+        Ok(())
+    }
+
+    /// Makes the window as high as the page, so that nothing has to be scrolled to.
+    async fn unroll(
+        &self,
+        world: &World<'_>,
+        width: u32,
+        height: u32,
+        layout: &Layout,
+    ) -> Result<(), CdpError> {
+        if layout.screens <= 1.0 {
+            return Ok(());
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let whole = (layout.screens * f64::from(height)).ceil().clamp(0.0, f64::from(HIGHEST)) as u32;
+        self.size(width, whole).await?;
+        world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! at [`visit::DEPTH`].
 
 mod config;
+mod secrets;
 mod visit;
 
 use std::collections::BTreeSet;
@@ -67,7 +68,8 @@ fn read(files: &[SourceFile]) -> Statics {
     statics.imports.retain(|module| seen.insert(module.clone()));
     statics.imports.truncate(MOST_FACTS);
     statics.calls.truncate(MOST_FACTS);
-    for faults in [&mut statics.tamper, &mut statics.removed, &mut statics.empty_labels, &mut statics.dead] {
+    let Statics { tamper, secrets, removed, empty_labels, dead, .. } = &mut statics;
+    for faults in [tamper, secrets, removed, empty_labels, dead] {
         faults.truncate(MOST_FACTS / 10);
     }
     statics
@@ -120,6 +122,10 @@ impl<'a> Source<'a> {
             ui,
         });
         self.take(facts, statics);
+        if !is_python(self.file) && self.file.content.len() <= SOURCE_CAP {
+            let found = secrets::in_lines(&self.file.content);
+            statics.secrets.extend(found.map(|(offset, message)| Fault::new(self.place(offset), message)));
+        }
     }
 
     fn errors(&self) -> Vec<Fault> {
@@ -155,6 +161,7 @@ impl<'a> Source<'a> {
         let fault = |(offset, message): (TextSize, String)| Fault::new(self.place(offset), message);
         statics.imports.extend(facts.imports);
         statics.tamper.extend(facts.tamper.into_iter().map(fault));
+        statics.secrets.extend(facts.secrets.into_iter().map(fault));
         statics.removed.extend(facts.removed.into_iter().map(fault));
         statics.empty_labels.extend(facts.empty_labels.into_iter().map(fault));
         statics.dead.extend(facts.dead.into_iter().map(fault));

@@ -176,3 +176,16 @@ proptest! {
         prop_assert!((0.0..=1.0).contains(&statics.config_share()));
     }
 }
+
+#[test]
+fn secrets_are_found_wherever_they_stand() {
+    let key = format!("AKIA{}", "Q".repeat(16));
+    let places =
+        |statics: Statics| -> Vec<String> { statics.secrets.into_iter().filter_map(|f| f.at).collect() };
+    assert_eq!(places(app(&format!("import streamlit as st\nst.connect(key='{key}')"))), ["app.py:2:16"]);
+    assert_eq!(places(app(&format!("KEY = '{key}'"))), ["app.py:1:7"]);
+    assert_eq!(places(app("import streamlit as st\nst.title(st.secrets['key'])")), [""; 0]);
+    let beside = run(&[("app.py", "x = 1"), ("secrets.toml", &format!("a = 1\nkey = '{key}'"))]);
+    assert!(beside.secrets.iter().all(|fault| !fault.message.contains(&key)), "the value is not repeated");
+    assert_eq!(places(beside), ["secrets.toml:2:8"]);
+}

@@ -8,6 +8,8 @@ use ruff_python_ast::{
 };
 use ruff_text_size::{Ranged, TextSize};
 
+use super::secrets;
+
 /// Deeper than people write: the walk goes no further.
 pub(super) const DEPTH: usize = 400;
 
@@ -153,6 +155,7 @@ pub(super) struct Facts {
     pub imports: Vec<String>,
     pub calls: Vec<CallAt>,
     pub tamper: Vec<(TextSize, String)>,
+    pub secrets: Vec<(TextSize, String)>,
     pub removed: Vec<(TextSize, String)>,
     pub empty_labels: Vec<(TextSize, String)>,
     pub dead: Vec<(TextSize, String)>,
@@ -493,6 +496,10 @@ impl<'a> Visitor<'a> for Walk<'_> {
         self.depth += 1;
         match expr {
             Expr::Call(call) => self.call(call),
+            Expr::StringLiteral(literal) => {
+                let secret = secrets::given_away(literal.value.to_str());
+                self.facts.secrets.extend(secret.map(|message| (literal.range().start(), message)));
+            }
             Expr::Attribute(a) if a.attr.as_str() == "modules" && self.is_module(&a.value, "sys") => {
                 self.tamper(expr.range().start(), "reaches into `sys.modules`: remove it".to_owned());
             }

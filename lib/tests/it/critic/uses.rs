@@ -82,8 +82,11 @@ async fn forms(c: &Critic) {
 }
 
 async fn faults(c: &Critic) {
-    let late = "n = st.text_input('N', '1')\nif st.button('Double'): st.write(int(n) * 2)";
-    check(c, late, &["Double!", "N-"]).await;
+    let late = "n = st.text_input('Who', 'Bo')\nif st.button('Age'): st.write({'Bo': 4}[n])";
+    check(c, late, &["Age!", "Who-"]).await;
+    // A number in a text stays one for a person; only what nobody expects breaks this.
+    let strict = "n = st.text_input('N', '1')\nif st.button('Double'): st.write(int(n) * 2)";
+    check(c, strict, &["Double+", "N+", "Double!"]).await;
     let code = "if st.button('Bang'):\n  boom()\na = st.radio('A', ['x', 'y'])\nst.write(a)";
     let evidence = observe(c, code).await;
     assert_eq!(evidence.actions[0].at.as_deref(), Some("app.py:5:1"), "{:?}", evidence.actions);
