@@ -131,12 +131,12 @@ async fn evolve(
     events: &Events,
 ) -> Result<Summary> {
     let briefs = args.read_briefs(context)?;
+    let judge = models.judge().await?;
     let agent = models.agent(&settings.agent.model).await?;
     let teacher = match settings.teacher.model.as_str() {
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
         row => Teacher::Model(Box::new(models.agent(row).await?)),
     };
-    let judge = models.judge().await?;
     if let Some(judge) = judge.as_ref().filter(|j| [&agent.model, teacher.name()].contains(&j.model())) {
         let text =
             format!("the judge `{}` is the model that writes: models favour what they wrote", judge.row());
