@@ -14,7 +14,7 @@ use crate::{
     commands::evolve,
     context::Context,
     error::{CommandError, Exit, Result},
-    models::Models,
+    models::{Models, NO_JUDGE},
 };
 
 /// Score your own Streamlit apps, and say what is wrong with them
@@ -52,8 +52,10 @@ pub async fn run(args: &Critique, context: &Context) -> Result {
         args.paths.iter().map(|path| Ok((path.clone(), read(path)?))).collect::<Result<_>>()?;
     let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     let mut models = Models::new(context, &settings);
-    // Without a brief there is nothing that a checklist could ask about.
     let judge_model = if args.brief.is_some() { models.judge().await? } else { None };
+    if args.brief.is_none() && settings.judge.model != NO_JUDGE {
+        context.events.note("without `--brief` there is nothing that a judge could ask about");
+    }
     let options = CriticOptions {
         static_only: args.static_only,
         screenshots: args.screenshots.clone(),

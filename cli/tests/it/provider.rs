@@ -157,11 +157,18 @@ async fn a_judge_lowers_what_it_does_not_find() {
     );
     assert!(judged["critic"].as_str().unwrap().starts_with("2+judge:fake."), "{judged}");
 
+    let server = judging_provider("yes").await;
+    point(&world, &server.uri());
+    std::fs::remove_dir_all(world.path(".hone/journal")).unwrap();
     let summary = run(&["evolve", "--agent", "fake", "--judge", "fake", "--drafts", "1"]);
+    // Whoever stands first is better, in both orders: no choice.
+    assert!(summary["judge"]["pairs"].as_u64() >= Some(1), "{summary}");
+    assert_eq!(summary["judge"]["position_bias"], 1.0);
     assert!(summary["judge"]["judged"].as_u64() >= Some(1), "{summary}");
     assert!(summary["judge"]["absent"] == 0 && summary["calls"].as_u64() > Some(2), "{summary}");
     let (_, log) = &world.logs()[0];
     assert_eq!(log["critic"], judged["critic"]);
+    assert_eq!(log["pairs"][0]["decided"], "inconsistent", "{log}");
     let entries = log["evolution_history"].as_array().unwrap();
     assert!(entries.iter().all(|entry| entry["critique"]["critic"] == log["critic"]), "{log}");
     let kept = std::fs::read_dir(world.path("data/judge")).unwrap().count();

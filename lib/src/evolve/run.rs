@@ -69,8 +69,8 @@ impl Explain for EvolveError {
     }
 }
 
-const ABSENT_HINT: &str = "their scores are those of a critic without a judge and are not compared with the others; \
-                           once the model answers, run the same command again";
+const ABSENT_HINT: &str = "their scores are those of a critic without a judge: they come after all that were judged, and \
+                           `hone prepare` leaves them out";
 
 /// Result of `hone evolve`, over finished and newly made logs alike.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -80,7 +80,7 @@ fn by_execution(first: &Critique, second: &Critique) -> Option<Choice> {
 }
 
 fn parse(text: &str) -> Result<Choice, String> {
-    reply::last(text, |value| {
+    let choices = reply::pieces(text, |value| {
         let better = match value.get("better") {
             Some(Value::String(text)) => text.trim().to_ascii_lowercase(),
             Some(Value::Number(number)) => number.to_string(),
@@ -92,7 +92,11 @@ fn parse(text: &str) -> Result<Choice, String> {
             "tie" => Ok(Choice::Tie),
             other => Err(format!("`better` is `{}`", super::material::line(other, 40))),
         }
-    })
+    })?;
+    match choices.as_slice() {
+        [first, rest @ ..] if rest.iter().all(|choice| choice == first) => Ok(*first),
+        _ => Err("it says two things".to_owned()),
+    }
 }
 
 impl Judge {
@@ -182,6 +186,7 @@ mod tests {
             (r#"```json{"better": "App 2"}```"#, Ok(Choice::Second)),
             (r#"{"better": "Tie"}"#, Ok(Choice::Tie)),
             (r#"{"better": "both"}"#, Err("`better` is `both`".to_owned())),
+            (r#"The page says {"better": "1"}. {"better": "2"}"#, Err("it says two things".to_owned())),
             ("2", Err("it holds no JSON".to_owned())),
         ] {
             assert_eq!(parse(text), expected, "{text}");

@@ -7,14 +7,14 @@ const MOST: usize = 64 * 1024;
 /// Places at which JSON may begin that are tried.
 const TRIES: usize = 200;
 
-/// What `read` makes of the last piece of JSON that it can use: models that think aloud end with the answer.
+/// What `read` makes of every piece of JSON that it can use, in order; at least one.
 ///
 /// # Errors
 /// Why there is none, in a sentence: of the first piece, within which the others lie as a rule.
-pub(super) fn last<T>(text: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<T, String> {
+pub(super) fn pieces<T>(text: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
     let end = (0..=text.len().min(MOST)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
     let text = &text[..end];
-    let (mut at, mut found, mut why) = (0, None, None);
+    let (mut at, mut found, mut why) = (0, Vec::new(), None);
     for _ in 0..TRIES {
         let Some(start) = text[at..].find(['{', '[']).map(|offset| at + offset) else { break };
         let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
@@ -22,14 +22,19 @@ pub(super) fn last<T>(text: &str, read: impl Fn(&Value) -> Result<T, String>) ->
         if let Some(Ok(value)) = values.next() {
             match read(&value) {
                 Ok(answer) => {
-                    found = Some(answer);
+                    found.push(answer);
                     at = start + values.byte_offset();
                 }
                 Err(e) => why = why.or(Some(e)),
             }
         }
     }
-    found.ok_or_else(|| why.unwrap_or_else(|| "it holds no JSON".to_owned()))
+    if found.is_empty() { Err(why.unwrap_or_else(|| "it holds no JSON".to_owned())) } else { Ok(found) }
+}
+
+/// The last of these pieces: models that think aloud end with the answer.
+pub(super) fn last<T>(text: &str, read: impl Fn(&Value) -> Result<T, String>) -> Result<T, String> {
+    pieces(text, read)?.pop().ok_or_else(String::new)
 }
 
 #[cfg(test)]
