@@ -22,6 +22,7 @@ pub struct Settings {
     pub budget: Budget,
     pub finetune: Finetune,
     pub test: Test,
+    pub guidelines: Guidelines,
     /// Models that the user added, by name.
     #[serde(default)]
     pub models: BTreeMap<String, ModelRow>,
@@ -98,6 +99,13 @@ pub struct Test {
     pub samples: u32,
 }
 
+/// What ranks guidelines for a teacher's prompts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Guidelines {
+    /// `embedded`, or the address of a service (docs/design/guidelines.md).
+    pub store: String,
+}
+
 /// A chat model that the user added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelRow {
@@ -170,6 +178,9 @@ n_epochs = "auto"
 
 [test]
 samples = 2
+
+[guidelines]
+store = "embedded"
 "#;
 
 /// Where a value came from.
@@ -423,7 +434,7 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
         let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
         Err(ConfigError::Value { key: key.into(), value, origin, why: why.into() })
     };
-    let Settings { agent, judge, evolve, budget, test, .. } = settings;
+    let Settings { agent, judge, evolve, budget, test, guidelines, .. } = settings;
     if !agent.framework.eq_ignore_ascii_case("streamlit") {
         return Err(ConfigError::Framework(agent.framework.clone()));
     }
@@ -452,7 +463,15 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
     if test.samples == 0 {
         return value("test.samples", "0".into(), "at least one reply is needed");
     }
+    if guidelines.store != "embedded" && !is_address(&guidelines.store) {
+        let why = "it is `embedded`, or an address that starts with http:// or https://";
+        return value("guidelines.store", guidelines.store.clone(), why);
+    }
     Ok(())
+}
+
+fn is_address(text: &str) -> bool {
+    reqwest::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 #[cfg(test)]
@@ -539,6 +558,16 @@ mod tests {
         let error = loaded("[agent]\ntemperature = 9\n", &[], &[]).unwrap_err();
         assert!(error.to_string().contains("(hone.toml)"), "{error}");
         assert!(loaded("", &[], &[("budget.usd", "nan")]).is_err());
+        for (store, fits) in [
+            ("embedded", true),
+            ("http://127.0.0.1:6333/guidelines", true),
+            ("https://search.example", true),
+            ("embeded", false),
+            ("localhost:6333", false),
+            ("", false),
+        ] {
+            assert_eq!(loaded("", &[], &[("guidelines.store", store)]).is_ok(), fits, "{store}");
+        }
     }
 
     #[test]

@@ -86,7 +86,8 @@ async fn judge(
         let (evidence, critique) = critic.critique(brief, candidate).await?;
         let mut value = json!({
             "path": path, "score": critique.overall_score, "sub_scores": critique.scores, "caps": critique.caps,
-            "issues": critique.issues, "sandbox_level": evidence.sandbox.kind, "level": critique.level,
+            "issues": critique.issues, "citations": critique.citations,
+            "citations_dropped": critique.citations_dropped, "sandbox_level": evidence.sandbox.kind, "level": critique.level,
             "critic": critique.critic, "took_ms": started.elapsed().as_millis() as u64,
         });
         if let Some(said) = &critique.judge {
@@ -131,6 +132,7 @@ fn text(path: &Path, critique: &Judgement) -> String {
         let severity = format!("{:?}", issue.severity).to_lowercase();
         lines.push(format!("  {severity}: {at}{}{guideline}", issue.message));
     }
+    lines.extend(critique.citations.iter().map(|cited| format!("  [{}] {}", cited.id, cited.source)));
     lines.join("\n")
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::{Critic, CriticOptions, CriticRuntime, Habit, Level, Rubric, Standards, Tally},
+    critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore, Habit, Level, Rubric, Standards, Tally},
     error::Kind,
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
@@ -142,6 +142,7 @@ async fn evolve(
             format!("the judge `{}` is the model that writes: models favour what they wrote", judge.row());
         context.events.warn(text, Some("choose a model of another family with `--judge ROW`".into()));
     }
+    let guidelines = GuidelineStore::open(&settings.guidelines.store, &context.cancel)?;
     let standards = critic_options(context, settings)?;
     let options = CriticOptions { static_only: args.static_only, judge, ..standards };
     let critic = open_critic(context, options).await?;
@@ -150,6 +151,7 @@ async fn evolve(
         agent: &agent,
         teacher: &teacher,
         critic: &critic,
+        guidelines: &guidelines,
         options: Options {
             target_score: settings.evolve.target_score,
             max_iterations: settings.evolve.max_iterations,

@@ -127,7 +127,9 @@ fn code_4_is_a_critique_below_the_threshold() {
     let (code, value) = critique(&["--threshold", "9.9"]);
     assert_eq!(code, 4);
     assert_eq!(value[0]["level"], "static");
-    for key in ["path", "score", "sub_scores", "caps", "issues", "sandbox_level", "critic", "took_ms"] {
+    for key in
+        ["path", "score", "sub_scores", "caps", "issues", "citations", "sandbox_level", "critic", "took_ms"]
+    {
         assert!(!value[0][key].is_null(), "{key} in {value}");
     }
 }

@@ -22,6 +22,9 @@ pub struct Critique {
     pub issues: Vec<Issue>,
     pub improvements: Vec<String>,
     pub citations: Vec<Citation>,
+    /// Citations of guidelines that do not exist or were not retrieved: they are left out.
+    #[serde(default)]
+    pub citations_dropped: u32,
     /// Version of the critic and level of the evidence: scores of others do not compare.
     pub critic: String,
     pub level: Level,

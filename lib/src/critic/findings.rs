@@ -3,7 +3,7 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Evidence, Fault, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores, lint,
+    Action, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores, lint,
     score::{self, Content, seen},
 };
 
@@ -82,7 +82,7 @@ fn about_reply(evidence: &Evidence, issues: &mut Issues) {
     let config = |f: &&super::FileFacts| !f.ui && f.config_lines * 2 > f.lines;
     if let Some(first) = statics.files.first().filter(config) {
         let message = format!("`{}` is configuration: put the Streamlit app first", first.path);
-        issues.add(Severity::Critical, message).at = Some(format!("{}:1:1", first.path));
+        issues.add(Severity::Critical, message).cites("g224").at = Some(format!("{}:1:1", first.path));
     }
     let share = statics.config_share();
     if share > 0.25 {
@@ -90,7 +90,7 @@ fn about_reply(evidence: &Evidence, issues: &mut Issues) {
             "{:.0}% of the lines are configuration: keep it below 25% and write the UI instead",
             100.0 * share
         );
-        issues.add(Severity::Critical, message);
+        issues.add(Severity::Critical, message).cites("g224");
     }
 }
 
@@ -118,7 +118,7 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
                 "the first run does not end ({detail}): remove endless loops and long waits; Streamlit reruns \
                  the script by itself"
             );
-            issues.add(Severity::Critical, message);
+            issues.add(Severity::Critical, message).cites("g096");
         }
         RunStatus::TooLarge => {
             let message =
@@ -132,7 +132,8 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
     }
     for exception in &run.exceptions {
         let message = format!("the first run raises {}", raised(&exception.kind, &exception.message));
-        issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites("g035");
+        let guideline = behind(&exception.kind, &exception.message);
+        issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
     }
     if run.status == RunStatus::Ready && content.unique < 3.0 {
         issues.add(
@@ -162,6 +163,16 @@ fn raised(kind: &str, message: &str) -> String {
         _ => "mend the line that it names",
     };
     format!("{kind}: {}; {advice}", clip(line, 160))
+}
+
+/// The guideline that an exception speaks of: by default, that users never meet one.
+fn behind(kind: &str, message: &str) -> &'static str {
+    match kind {
+        "StreamlitDuplicateElementId" | "StreamlitDuplicateElementKey" => "g103",
+        "NameError" => "g138",
+        "KeyError" | "AttributeError" if message.contains("session_state") => "g097",
+        _ => "g035",
+    }
 }
 
 fn about_actions(evidence: &Evidence, issues: &mut Issues) {
@@ -224,17 +235,17 @@ fn about_access(evidence: &Evidence, issues: &mut Issues) {
     }
     match score::top_headings(evidence) {
         0 => {
-            issues.add(Severity::Major, "the page has no title: start it with `st.title`").cites("g008");
+            issues.add(Severity::Major, "the page has no title: start it with `st.title`").cites("g128");
         }
         1 => {}
         n => {
             let message = format!("the page has {n} headings of the first level: keep one `st.title`");
-            issues.add(Severity::Minor, message).cites("g006");
+            issues.add(Severity::Minor, message).cites("g173");
         }
     }
     if score::skipped_levels(evidence) > 0 {
         let message = "headings skip a level: use `st.title`, then `st.header`, then `st.subheader`";
-        issues.add(Severity::Minor, message).cites("g006");
+        issues.add(Severity::Minor, message).cites("g129");
     }
     if !evidence.statics.page_title {
         let message = "the browser's tab has no name: call `st.set_page_config(page_title=...)` first";
@@ -272,7 +283,7 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
             format!(" (`{}`)", clip(&violation.text, 40))
         };
         let message = format!("{}: {} times in {}{text}", violation.help, violation.nodes, violation.kind);
-        issues.add(severity, message).guideline = guideline_of(&violation.rule).map(str::to_owned);
+        issues.add(severity, message).guideline = behind_rule("axe", &violation.rule);
     }
     if rendered.wide.small_text() > 0.1 {
         let message =
@@ -302,16 +313,9 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
     }
 }
 
-/// The guideline behind a rule of axe.
-fn guideline_of(rule: &str) -> Option<&'static str> {
-    Some(match rule {
-        "color-contrast" => "g001",
-        "image-alt" | "svg-img-alt" | "role-img-alt" => "g005",
-        "link-name" | "button-name" | "label" | "select-name" | "aria-input-field-name" => "g010",
-        "heading-order" | "page-has-heading-one" | "empty-heading" => "g006",
-        "target-size" => "g015",
-        _ => return None,
-    })
+/// The guideline behind a rule of a tool.
+fn behind_rule(tool: &str, rule: &str) -> Option<String> {
+    Guidelines::embedded().checked_by(tool, rule).map(|guideline| guideline.id.clone())
 }
 
 fn about_code(evidence: &Evidence, issues: &mut Issues) {
@@ -319,8 +323,11 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
     if !statics.errors.is_empty() {
         return;
     }
-    issues.add_faults(Severity::Major, &statics.secrets, None);
-    issues.add_faults(Severity::Major, &statics.removed, None);
+    let (cache, other): (Vec<Fault>, Vec<Fault>) =
+        statics.removed.iter().cloned().partition(|fault| fault.message.starts_with("`st.cache`"));
+    issues.add_faults(Severity::Major, &statics.secrets, Some("g102"));
+    issues.add_faults(Severity::Major, &cache, Some("g092"));
+    issues.add_faults(Severity::Major, &other, Some("g274"));
     issues.add_faults(Severity::Minor, &statics.dead, None);
     for found in &statics.lint {
         let severity = match found.code.as_str() {
@@ -328,7 +335,9 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
             code if lint::names_secret(code) => Severity::Major,
             _ => Severity::Minor,
         };
-        issues.add(severity, format!("{} ({})", found.message, found.code)).at = Some(found.at.clone());
+        let issue = issues.add(severity, format!("{} ({})", found.message, found.code));
+        issue.at = Some(found.at.clone());
+        issue.guideline = behind_rule("ruff", &found.code);
     }
 }
 

@@ -44,7 +44,7 @@ pub use evidence::{
     Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint, Run,
     RunStatus, SandboxFacts, Statics, Timing,
 };
-pub use guidelines::{Guideline, guidelines};
+pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use habit::{Check, Habit, Kept};
 pub use judge::{
     Choice, Contender, Decided, Judge, JudgeOptions, Judged, JudgedItem, Preference, Tally,

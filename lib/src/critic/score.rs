@@ -69,7 +69,9 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
     let caps = caps(evidence, &content, &habits, &standards.rubric.caps);
     let scores = sub_scores(evidence, &content);
     let lowest = caps.iter().map(|cap| cap.value).fold(10.0, f64::min);
-    let issues = findings::issues(evidence, &content, &standards.habits, &habits);
+    let mut issues = findings::issues(evidence, &content, &standards.habits, &habits);
+    // A finding cites the guideline behind its rule: the whole table is what rules retrieve from.
+    let cited = guidelines::cite(&mut issues, guidelines::Guidelines::embedded().rows());
     Critique {
         overall_score: round(weighted(&scores, &standards.rubric.weights).min(lowest)),
         habits,
@@ -78,7 +80,8 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
         code_quality_score: scores.code,
         strengths: findings::strengths(evidence, &content),
         improvements: findings::improvements(evidence, &content, &scores),
-        citations: guidelines::citations(&issues),
+        citations: cited.citations,
+        citations_dropped: cited.dropped,
         scores,
         caps,
         issues,

@@ -157,7 +157,10 @@ fn parent(case: Case<'_>) -> Option<Case<'_>> {
 }
 
 fn improvement_row<'a>(before: Case<'a>, after: Case<'a>) -> Made<ChatRow> {
-    let row = ChatRow::new(improvement_messages(&brief_of(&after.source.log), before.entry), answer(after));
+    let row = ChatRow::new(
+        improvement_messages(&brief_of(&after.source.log), before.entry, after.entry),
+        answer(after),
+    );
     let tokens = tokens::chat_tokens(&row.messages);
     made(row, RowKind::Improvement, after, Some(before), tokens, 0)
 }

@@ -35,6 +35,7 @@ fn critique(score: f64) -> Critique {
         }],
         improvements: vec![],
         citations: vec![],
+        citations_dropped: 0,
         critic: "1".into(),
         level: Level::Run,
         judge: None,
@@ -60,6 +61,8 @@ fn entry(iteration: u32, score: f64, tag: &str) -> LogEntry {
         critique: critique(score),
         evidence: Evidence::sample(),
         usage: LogUsage::default(),
+        guidelines: vec![],
+        guidelines_unknown: 0,
         took_ms: 1,
     }
 }

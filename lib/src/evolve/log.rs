@@ -80,7 +80,17 @@ pub struct LogEntry {
     pub critique: Critique,
     pub evidence: Evidence,
     pub usage: LogUsage,
+    /// Ids of the guidelines that the teacher was shown, in that order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guidelines: Vec<String>,
+    /// Ids in the guideline store's answer that are not in the table.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub guidelines_unknown: u32,
     pub took_ms: u64,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a candidate cost.

@@ -13,7 +13,7 @@ use crate::{
     agent::Agent,
     brief::Brief,
     cancel::Cancel,
-    critic::{Critic, CriticError, Tally},
+    critic::{Critic, CriticError, GuidelineError, GuidelineStore, Tally},
     error::{Explain, Kind},
     event::{Event, Events, Phase},
     model::client::ModelError,
@@ -30,6 +30,8 @@ pub enum EvolveError {
     #[error(transparent)]
     Critic(#[from] CriticError),
     #[error(transparent)]
+    Guidelines(#[from] GuidelineError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("stopped; finished evolutions are kept")]
     Cancelled,
@@ -39,7 +41,9 @@ impl EvolveError {
     /// A call or a look that was given up because everything is: whichever notices first, it is the same stop.
     fn or_stopped(self) -> Self {
         match self {
-            Self::Model(ModelError::Cancelled) | Self::Critic(CriticError::Cancelled) => Self::Cancelled,
+            Self::Model(ModelError::Cancelled)
+            | Self::Critic(CriticError::Cancelled)
+            | Self::Guidelines(GuidelineError::Service(ModelError::Cancelled)) => Self::Cancelled,
             other => other,
         }
     }
@@ -51,6 +55,7 @@ impl Explain for EvolveError {
             Self::NoBriefs => Kind::Input,
             Self::Model(e) => e.kind(),
             Self::Critic(e) => e.kind(),
+            Self::Guidelines(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Cancelled => Kind::Cancelled,
         }
@@ -63,6 +68,7 @@ impl Explain for EvolveError {
             }
             Self::Model(e) => e.hint(),
             Self::Critic(e) => e.hint(),
+            Self::Guidelines(e) => e.hint(),
             Self::Store(e) => e.hint(),
             Self::Cancelled => Some("run the same command again to go on".into()),
         }
@@ -97,6 +103,8 @@ pub struct Evolver<'a> {
     pub agent: &'a Agent,
     pub teacher: &'a Teacher,
     pub critic: &'a Critic,
+    /// Where guidelines for the teacher's prompts are searched.
+    pub guidelines: &'a GuidelineStore,
     pub options: Options,
     /// Briefs worked on at once.
     pub concurrency: usize,
@@ -115,6 +123,7 @@ impl Evolver<'_> {
         let total = Some(briefs.len() as u64);
         self.events.emit(Event::Begin { phase: Phase::Evolve, total });
         let mut summary = Summary { usd: Some(0.0), ..Summary::default() };
+        let mut unknown = 0;
         let mut open = Vec::new();
         for brief in briefs {
             match self.finished(brief) {
@@ -126,7 +135,20 @@ impl Evolver<'_> {
         let mut results =
             stream::iter(open).map(|brief| self.one(brief)).buffer_unordered(self.concurrency.max(1));
         while let Some(log) = results.next().await {
-            self.report(&log?, true, total, &mut summary);
+            let log = log?;
+            unknown += log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
+            self.report(&log, true, total, &mut summary);
+        }
+        if unknown > 0 {
+            self.events.warn(
+                format!(
+                    "the guideline store named {unknown} guidelines that do not exist: they were left out"
+                ),
+                Some(
+                    "fill the store again from this version's table (`lib/src/critic/guidelines.jsonl`)"
+                        .into(),
+                ),
+            );
         }
         summary.add_judge(self.critic.judge().map(|judge| judge.tally()), self.events);
         summary.took_ms = started.elapsed().as_millis() as u64;
@@ -176,7 +198,8 @@ impl Evolver<'_> {
         if self.cancel.is_cancelled() {
             return Err(EvolveError::Cancelled);
         }
-        let search = Search::new(brief, self.agent, self.teacher, self.critic, &self.options);
+        let search =
+            Search::new(brief, self.agent, self.teacher, self.critic, self.guidelines, &self.options);
         let found = tokio::select! {
             found = search.run() => found.map_err(EvolveError::or_stopped)?,
             () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
@@ -299,6 +322,8 @@ mod tests {
             critique: critic::score(&critic::Evidence::sample()),
             evidence: critic::Evidence::sample(),
             usage: LogUsage { input_tokens: 1, output_tokens, usd },
+            guidelines: vec![],
+            guidelines_unknown: 0,
             took_ms: 0,
         };
         EvolutionLog {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     agent::{self, Agent, Candidate},
     brief::Brief,
-    critic::{Choice, Contender, Critic, Level},
+    critic::{Choice, Contender, Critic, GuidelineStore, Issue, Level, Retrieved},
 };
 
 /// What the log calls the agent's own replies.
@@ -76,6 +76,7 @@ pub struct Search<'a> {
     agent: &'a Agent,
     teacher: &'a Teacher,
     critic: &'a Critic,
+    guidelines: &'a GuidelineStore,
     options: &'a Options,
     history: Vec<LogEntry>,
     /// Iterations whose scores are those of a second, fresh and full look.
@@ -88,9 +89,11 @@ impl<'a> Search<'a> {
         agent: &'a Agent,
         teacher: &'a Teacher,
         critic: &'a Critic,
+        guidelines: &'a GuidelineStore,
         options: &'a Options,
     ) -> Self {
-        Self { brief, agent, teacher, critic, options, history: Vec::new(), shown: BTreeSet::new() }
+        let (history, shown) = (Vec::new(), BTreeSet::new());
+        Self { brief, agent, teacher, critic, guidelines, options, history, shown }
     }
 
     /// Drafts, then rounds of proposals until the target holds on a fresh evaluation, gains dry up, or the limits are
@@ -165,7 +168,8 @@ impl<'a> Search<'a> {
         let usage = LogUsage::of(reply.usage, self.agent.price());
         let candidate = agent::parse_reply(&reply.text);
         let (model, operator) = (self.agent.model.clone(), DRAFT);
-        self.judge(Made { candidate, operator, parents: vec![], model, usage, started }).await
+        let shown = Retrieved::default();
+        self.judge(Made { candidate, operator, parents: vec![], model, usage, shown, started }).await
     }
 
     /// Operators of a round. The first round writes two different apps from the brief, after mending a draft that is
@@ -194,7 +198,7 @@ impl<'a> Search<'a> {
         let numbers = parents.iter().map(|entry| entry.iteration).collect();
         let candidates: Vec<Candidate> =
             parents.iter().map(|entry| Candidate { files: entry.files.clone() }).collect();
-        let (candidate, usage) = match self.teacher {
+        let (candidate, usage, shown) = match self.teacher {
             Teacher::Composer(composer) => {
                 let parents: Vec<Parent<'_>> = parents
                     .iter()
@@ -205,21 +209,32 @@ impl<'a> Search<'a> {
                         evidence: &entry.evidence,
                     })
                     .collect();
-                (composer.propose(self.brief, operator, self.attempt(), &parents), LogUsage::default())
+                let candidate = composer.propose(self.brief, operator, self.attempt(), &parents);
+                (candidate, LogUsage::default(), Retrieved::default())
             }
             Teacher::Model(model) => {
-                let messages = teach::messages(self.brief, operator, &parents);
+                let shown = self.guidelines_for(&parents).await?;
+                let messages = teach::messages(self.brief, operator, &parents, &shown.guidelines);
                 let seed = self.call_seed(1000 + self.history.len() as u32);
                 let reply = model.reply(&messages, seed).await?;
-                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage, model.price()))
+                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage, model.price()), shown)
             }
         };
         if self.history.iter().any(|entry| entry.files == candidate.files) {
             return Ok(());
         }
         let model = self.teacher.name().to_owned();
-        self.judge(Made { candidate, operator: operator.as_str(), parents: numbers, model, usage, started })
-            .await
+        let operator = operator.as_str();
+        self.judge(Made { candidate, operator, parents: numbers, model, usage, shown, started }).await
+    }
+
+    /// What a teacher who improves these apps is shown of the guidelines; a fresh app is asked for as the agent is.
+    async fn guidelines_for(&self, parents: &[&LogEntry]) -> Result<Retrieved, EvolveError> {
+        if parents.is_empty() {
+            return Ok(Retrieved::default());
+        }
+        let issues: Vec<&Issue> = parents.iter().flat_map(|parent| teach::shown_issues(parent)).collect();
+        Ok(self.guidelines.for_prompt(self.brief, &issues, teach::SHOWN_GUIDELINES).await?)
     }
 
     /// Proposals of the teacher so far: each asks the composer for another plan. A round goes on one past
@@ -247,6 +262,8 @@ impl<'a> Search<'a> {
             critique,
             evidence,
             usage: made.usage,
+            guidelines: made.shown.guidelines.iter().map(|guideline| guideline.id.clone()).collect(),
+            guidelines_unknown: made.shown.unknown,
             took_ms: made.started.elapsed().as_millis() as u64,
         });
         Ok(())
@@ -312,6 +329,8 @@ struct Made {
     parents: Vec<u32>,
     model: String,
     usage: LogUsage,
+    /// What its writer was shown of the guidelines.
+    shown: Retrieved,
     started: Instant,
 }
 

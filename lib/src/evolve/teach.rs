@@ -1,40 +1,67 @@
-//! What a chat model is asked when it is the teacher. It sees the app and what is wrong with it; never the score's
-//! weights, the thresholds or the number of the iteration.
+//! What a chat model is asked when it is the teacher. It sees the app, what is wrong with it and the guidelines that apply;
+//! never the score's weights, the thresholds or the number of the iteration.
 
 use super::{composer::Operator, log::LogEntry};
 use crate::{
     agent::{self, Candidate},
     brief::Brief,
+    critic::{Guideline, Guidelines, Issue},
     model::wire::Message,
 };
 
 /// Issues shown of one app.
 const SHOWN_ISSUES: usize = 8;
+/// Guidelines shown at most: each is a sentence with its source.
+pub(super) const SHOWN_GUIDELINES: usize = 6;
 
 /// The conversation that asks for a better app.
-pub fn messages(brief: &Brief, operator: Operator, parents: &[&LogEntry]) -> Vec<Message> {
+pub fn messages(
+    brief: &Brief,
+    operator: Operator,
+    parents: &[&LogEntry],
+    guidelines: &[&Guideline],
+) -> Vec<Message> {
     let mut messages = agent::messages(brief);
     let Some(last) = messages.last_mut() else { return messages };
     for (index, parent) in parents.iter().enumerate() {
         let app = agent::reply_of(&Candidate { files: parent.files.clone() });
         last.content.push_str(&format!("\n\nApp {} so far:\n{app}\n", index + 1));
-        let issues: Vec<String> = parent.critique.issues.iter().take(SHOWN_ISSUES).map(issue_line).collect();
+        let issues: Vec<String> = shown_issues(parent).map(|issue| issue_line(issue, guidelines)).collect();
         if !issues.is_empty() {
             last.content.push_str(&format!("What is wrong with it:\n{}\n", issues.join("\n")));
         }
+    }
+    if !guidelines.is_empty() {
+        let lines: Vec<String> = guidelines.iter().map(|guideline| guideline_line(guideline)).collect();
+        last.content.push_str(&format!("\nGuidelines that apply:\n{}\n", lines.join("\n")));
     }
     last.content.push_str(task(operator));
     messages
 }
 
-/// The conversation that asks for a better version of one app, as training rows have it.
-pub fn improvement_messages(brief: &Brief, parent: &LogEntry) -> Vec<Message> {
-    messages(brief, Operator::Revise, &[parent])
+/// The issues of an app that its teacher is shown.
+pub(super) fn shown_issues(parent: &LogEntry) -> impl Iterator<Item = &Issue> {
+    parent.critique.issues.iter().take(SHOWN_ISSUES)
 }
 
-fn issue_line(issue: &crate::critic::Issue) -> String {
+/// The conversation that asks for a better version of one app, as training rows have it: with the guidelines that the
+/// teacher of the better version was shown.
+pub fn improvement_messages(brief: &Brief, parent: &LogEntry, better: &LogEntry) -> Vec<Message> {
+    let table = Guidelines::embedded();
+    let guidelines: Vec<&Guideline> = better.guidelines.iter().filter_map(|id| table.get(id)).collect();
+    messages(brief, Operator::Revise, &[parent], &guidelines)
+}
+
+/// A fault with its place, and the guideline behind it where that is shown too.
+fn issue_line(issue: &Issue, guidelines: &[&Guideline]) -> String {
     let at = issue.at.as_ref().map(|at| format!(" ({at})")).unwrap_or_default();
-    format!("- {}{at}", issue.message)
+    let behind = guidelines.iter().find(|guideline| Some(&guideline.id) == issue.guideline.as_ref());
+    let id = behind.map(|guideline| format!(" [{}]", guideline.id)).unwrap_or_default();
+    format!("- {}{at}{id}", issue.message)
+}
+
+fn guideline_line(guideline: &Guideline) -> String {
+    format!("- {}: {} ({})", guideline.id, guideline.fact, guideline.source)
 }
 
 fn task(operator: Operator) -> &'static str {

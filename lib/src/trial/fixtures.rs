@@ -69,6 +69,7 @@ pub(super) fn critique(score: f64, critic: &str, level: Level) -> Critique {
         ],
         improvements: Vec::new(),
         citations: Vec::new(),
+        citations_dropped: 0,
         critic: critic.into(),
         level,
         judge: None,

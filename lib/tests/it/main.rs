@@ -10,4 +10,6 @@ mod critic;
 #[cfg(test)]
 mod finetune;
 #[cfg(test)]
+mod guidelines;
+#[cfg(test)]
 mod judge;

@@ -189,6 +189,11 @@ impl Client {
         }
     }
 
+    /// Posts JSON to the address of the endpoint itself: for services that have a protocol of their own.
+    pub async fn post<T: DeserializeOwned>(&self, body: &impl Serialize) -> Result<T, ModelError> {
+        self.fetch(Call::post(&[], Body::Json(self.json(body)?))).await
+    }
+
     /// Uploads a file under its base name. The file is read as it is sent, again for each try.
     pub async fn upload_file(&self, path: &Path, purpose: &str) -> Result<File, ModelError> {
         let call = Call::post(&["files"], Body::Upload { path, purpose });
@@ -363,6 +368,9 @@ impl Client {
     /// The address of a path below the base; ids are escaped as path segments.
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
+        if path.is_empty() {
+            return url;
+        }
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
@@ -500,6 +508,7 @@ mod tests {
         check_url("http://h/v1", &["models", "ft:a:b::c"], "http://h/v1/models/ft:a:b::c");
         check_url("http://h/v1/", &["models", "org/name"], "http://h/v1/models/org%2Fname");
         check_url("http://h", &["files", "a?b"], "http://h/files/a%3Fb");
+        check_url("http://h/find/", &[], "http://h/find/");
     }
 
     #[test]
