@@ -68,9 +68,14 @@ fn share(said: &Judged) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::fixtures::{BASE_TUNED, GOOD, POOR, spec, uniform},
+        super::{
+            Judgement,
+            fixtures::{BASE_TUNED, GOOD, POOR, spec, uniform},
+            table,
+        },
         *,
     };
+    use crate::critic::{Critique, Evidence, score};
 
     fn said(share: Option<f64>, spared: bool) -> Judged {
         Judged {
@@ -107,5 +112,21 @@ mod tests {
         assert_eq!((figures.judge.as_str(), figures.absent, figures.delta.n), ("j", 1, 3));
         assert_eq!((figures.base, figures.delta.mean), (Some(0.375), Some(0.5)));
         assert!((figures.tuned.unwrap() - 2.5 / 3.0).abs() < 1e-12);
+        let text = table(&super::super::summarise(&spec, &rows));
+        let line = text.lines().find(|line| line.starts_with("judge (not part of the scores) j: "));
+        assert!(
+            line.unwrap().contains("base 38%, tuned 83% of what it asked; tuned minus base +50 pts"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_scores_of_a_trial_are_those_of_execution() {
+        let critique =
+            Critique { overall_score: 5.0, critic: "2+judge:j.x".into(), ..score(&Evidence::sample()) };
+        let critique = Critique { judge: Some(said(Some(0.4), false)), ..critique };
+        let judgement = Judgement::from((Evidence::sample(), critique));
+        assert_eq!((judgement.critique.overall_score, judgement.critique.critic.as_str()), (7.0, "2"));
+        assert_eq!(judgement.critique.judge.unwrap().share, Some(0.4));
     }
 }

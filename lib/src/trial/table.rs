@@ -24,20 +24,20 @@ pub fn table(summary: &Summary) -> String {
         let _ = writeln!(text, "\n{}", other_line(name, arm, delta));
     }
     if let Some(figures) = &summary.judge {
-        let _ = writeln!(text, "\n{}", judge_line(figures));
+        let _ = writeln!(text, "\njudge (not part of the scores) {}", judge_figures(figures));
     }
     let _ = write!(text, "\n{}", foot(summary));
     text
 }
 
-/// A judge's figures. They decide nothing, and the line says so.
-fn judge_line(figures: &JudgeFigures) -> String {
+/// A judge's figures. They decide nothing.
+pub(super) fn judge_figures(figures: &JudgeFigures) -> String {
     let absent = match figures.absent {
         0 => String::new(),
-        n => format!("; {n} answers without one"),
+        n => format!("; without a usable answer on {n} apps"),
     };
     format!(
-        "judge {} (not part of the scores): base {}, tuned {} of what it asked; tuned minus base: {}{absent}",
+        "{}: base {}, tuned {} of what it asked; tuned minus base {}{absent}",
         figures.judge,
         percent(figures.base),
         percent(figures.tuned),
