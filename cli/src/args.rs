@@ -40,6 +40,7 @@ pub enum Command {
     Init(commands::init::Init),
     Evolve(commands::evolve::Evolve),
     Critique(commands::critique::Critique),
+    Calibrate(commands::calibrate::Calibrate),
     Prepare(commands::prepare::Prepare),
     Finetune(commands::finetune::Finetune),
     Status(commands::status::Status),

@@ -144,6 +144,7 @@ fn name(phase: Phase) -> &'static str {
         Phase::Finetune => "finetune",
         Phase::Test => "test",
         Phase::Deploy => "deploy",
+        Phase::Calibrate => "calibrate",
     }
 }
 

@@ -12,7 +12,7 @@ pub enum Exit {
     Internal = 1,
     Usage = 2,
     Input = 3,
-    /// The verdict is not "promote", a deployment has none, or a critique is below the threshold.
+    /// The verdict is not "promote", a deployment has none, a critique is below the threshold, or the critic misses a target.
     Verdict = 4,
     Budget = 5,
     Provider = 6,

@@ -50,6 +50,7 @@ pub enum Phase {
     Finetune,
     Test,
     Deploy,
+    Calibrate,
 }
 
 /// Where events go. Cheap to clone; never blocks; events without a listener are dropped.

@@ -25,4 +25,5 @@ pub mod finetune;
 
 pub mod trial;
 
+pub mod calibrate;
 pub mod registry;

@@ -1,5 +1,6 @@
 //! One file per command: its arguments, and `run`.
 
+pub mod calibrate;
 pub mod cancel;
 pub mod config;
 pub mod critique;
@@ -75,6 +76,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Init(c) => init::run(&c, context),
         Command::Evolve(c) => evolve::run(&c, context).await,
         Command::Critique(c) => critique::run(&c, context).await,
+        Command::Calibrate(c) => calibrate::run(&c, context).await,
         Command::Prepare(c) => prepare::run(&c, context),
         Command::Finetune(c) => finetune::run(&c, context).await,
         Command::Status(c) => status::run(&c, context).await,

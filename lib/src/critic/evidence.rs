@@ -208,6 +208,8 @@ pub struct Run {
     pub total: u32,
     /// Those in closed expanders, popovers and dialogs.
     pub tucked: u32,
+    /// How often the control is there that is there most often, by kind and label.
+    pub most_repeated: u32,
     /// Containers in use: columns, tabs, form, sidebar...
     pub containers: BTreeSet<String>,
     pub headings: Vec<Heading>,
@@ -293,6 +295,13 @@ pub struct Action {
     /// The value is one that nobody expects (empty, extreme, markup); only what fails is kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hostile: bool,
+}
+
+impl Action {
+    /// It is pressed or sent, so that something should come of it.
+    pub fn is_trigger(&self) -> bool {
+        self.kind.contains("button") || self.kind == "chat_input"
+    }
 }
 
 /// The brief's words against what the app shows.

@@ -3,8 +3,9 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores, lint,
-    score::{self, Content, seen},
+    Action, Call, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores,
+    lint,
+    score::{self, Content, caps, seen},
 };
 
 /// More than this many issues help nobody.
@@ -57,6 +58,12 @@ pub(super) fn issues(evidence: &Evidence, content: &Content, habits: &[Habit], k
     about_access(evidence, &mut issues);
     about_looks(evidence, &mut issues);
     about_code(evidence, &mut issues);
+    // What is about the page as a whole stands at the start of the file that makes it.
+    let files = &evidence.statics.files;
+    let whole = files.iter().find(|file| file.ui).or(files.first()).map(|file| format!("{}:1:1", file.path));
+    for issue in issues.0.iter_mut().filter(|issue| issue.at.is_none()) {
+        issue.at.clone_from(&whole);
+    }
     issues.0.sort_by_key(|issue| std::cmp::Reverse(issue.severity));
     issues.0.truncate(MOST);
     issues.0
@@ -65,19 +72,23 @@ pub(super) fn issues(evidence: &Evidence, content: &Content, habits: &[Habit], k
 fn about_reply(evidence: &Evidence, issues: &mut Issues) {
     let statics = &evidence.statics;
     if statics.lines() == 0 {
-        issues.add(
-            Severity::Critical,
-            "the reply holds no code: answer with one Python file that builds the UI",
-        );
+        issues
+            .add(
+                Severity::Critical,
+                "the reply holds no code: answer with one Python file that builds the UI",
+            )
+            .cites("g280");
         return;
     }
-    issues.add_faults(Severity::Critical, &statics.errors, None);
-    issues.add_faults(Severity::Critical, &statics.tamper, None);
+    issues.add_faults(Severity::Critical, &statics.errors, Some("g275"));
+    issues.add_faults(Severity::Critical, &statics.tamper, Some("g276"));
     if !statics.files.iter().any(|file| file.ui) && statics.errors.is_empty() {
-        issues.add(
-            Severity::Critical,
-            "no file calls Streamlit: import streamlit as st and build the page with it",
-        );
+        issues
+            .add(
+                Severity::Critical,
+                "no file calls Streamlit: import streamlit as st and build the page with it",
+            )
+            .cites("g280");
     }
     let config = |f: &&super::FileFacts| !f.ui && f.config_lines * 2 > f.lines;
     if let Some(first) = statics.files.first().filter(config) {
@@ -111,7 +122,7 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
     match run.status {
         RunStatus::Died => {
             let message = format!("the app ends its own process ({detail}): let the script run to its end");
-            issues.add(Severity::Critical, message);
+            issues.add(Severity::Critical, message).cites("g281");
         }
         RunStatus::TimedOut => {
             let message = format!(
@@ -136,12 +147,19 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
         issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
     }
     if run.status == RunStatus::Ready && content.unique < 3.0 {
-        issues.add(
-            Severity::Critical,
-            "almost nothing is on the page: add the controls and the data that the brief asks for",
-        );
+        issues
+            .add(
+                Severity::Critical,
+                "almost nothing is on the page: add the controls and the data that the brief asks for",
+            )
+            .cites("g280");
     }
-    if run.hiding {
+    if caps::flooded(evidence) {
+        let message =
+            "most of the page is out of sight or the same again and again: keep what the task needs";
+        issues.add(Severity::Major, message).cites("g283");
+    }
+    if run.hiding || caps::hides_controls(evidence) {
         let message = "styles hide content: remove them and show what users need";
         issues.add(Severity::Major, message).cites("g105");
     }
@@ -190,9 +208,19 @@ fn about_actions(evidence: &Evidence, issues: &mut Issues) {
     }
     for action in evidence.tried().filter(|action| action.ok && !action.effect) {
         let message = format!("{} changes nothing: show a result of it, or remove it", name(action));
-        let severity = if is_trigger(&action.kind) { Severity::Major } else { Severity::Minor };
-        issues.add(severity, message).cites("g027");
+        let severity = if action.is_trigger() { Severity::Major } else { Severity::Minor };
+        issues.add(severity, message).at(place(evidence, &action.kind, &action.label).as_ref()).cites("g027");
     }
+}
+
+/// Where the source makes an element: by its command and its label, or the only call of the command.
+fn place(evidence: &Evidence, kind: &str, label: &str) -> Option<String> {
+    let path = format!("st.{kind}");
+    let calls: Vec<&Call> =
+        evidence.statics.calls.iter().filter(|call| call.path == path && !call.dead).collect();
+    let named = calls.iter().find(|call| call.label.as_deref() == Some(label));
+    let only = calls.first().filter(|_| calls.len() == 1);
+    named.or(only).map(|call| call.at.clone())
 }
 
 fn name(action: &Action) -> String {
@@ -202,10 +230,6 @@ fn name(action: &Action) -> String {
     } else {
         format!("the {kind} `{}`", clip(&action.label, 60))
     }
-}
-
-fn is_trigger(kind: &str) -> bool {
-    kind.contains("button") || kind == "chat_input"
 }
 
 fn about_brief(evidence: &Evidence, content: &Content, issues: &mut Issues) {
@@ -221,7 +245,9 @@ fn about_brief(evidence: &Evidence, content: &Content, issues: &mut Issues) {
         issues.add(Severity::Major, message).cites("g007");
     }
     if brief.interactive && content.controls == 0 {
-        issues.add(Severity::Major, "the brief asks for something to operate: add the controls it names");
+        issues
+            .add(Severity::Major, "the brief asks for something to operate: add the controls it names")
+            .cites("g280");
     }
 }
 
@@ -230,8 +256,10 @@ fn about_access(evidence: &Evidence, issues: &mut Issues) {
     let Some(run) = evidence.run.as_ref().filter(|run| run.visible() > 0) else { return };
     let unlabelled = run.elements.iter().filter(|e| e.unlabelled).count();
     if unlabelled > evidence.statics.empty_labels.len() {
+        let first = run.elements.iter().find(|e| e.unlabelled);
+        let at = first.and_then(|element| place(evidence, &element.kind, &element.label));
         let message = format!("{unlabelled} controls have no visible label: name each of them");
-        issues.add(Severity::Major, message).cites("g009");
+        issues.add(Severity::Major, message).at(at.as_ref()).cites("g009");
     }
     match score::top_headings(evidence) {
         0 => {
@@ -256,7 +284,7 @@ fn about_access(evidence: &Evidence, issues: &mut Issues) {
 fn about_looks(evidence: &Evidence, issues: &mut Issues) {
     for contradiction in &evidence.agreement.contradictions {
         let message = format!("what the app tells of itself is not what it shows: {contradiction}");
-        issues.add(Severity::Critical, message);
+        issues.add(Severity::Critical, message).cites("g278");
     }
     let Some(rendered) = &evidence.browser else { return };
     if let Some(detail) = rendered.detail.as_ref().filter(|_| !rendered.ready) {
@@ -282,8 +310,11 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
         } else {
             format!(" (`{}`)", clip(&violation.text, 40))
         };
-        let message = format!("{}: {} times in {}{text}", violation.help, violation.nodes, violation.kind);
-        issues.add(severity, message).guideline = behind_rule("axe", &violation.rule);
+        let times = if violation.nodes == 1 { String::new() } else { format!("{} times ", violation.nodes) };
+        let message = format!("{}: {times}in {}{text}", violation.help, violation.kind);
+        let said = evidence.statics.calls.iter().find(|call| call.label.as_deref() == Some(&violation.text));
+        let issue = issues.add(severity, message).at(said.map(|call| &call.at));
+        issue.guideline = behind_rule("axe", &violation.rule);
     }
     if rendered.wide.small_text() > 0.1 {
         let message =
@@ -309,7 +340,7 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
     if !rendered.external_requests.is_empty() {
         let list: Vec<&str> = rendered.external_requests.iter().take(3).map(String::as_str).collect();
         let message = format!("the page asks other addresses for what it shows: {}", list.join(", "));
-        issues.add(Severity::Minor, message);
+        issues.add(Severity::Minor, message).cites("g279");
     }
 }
 
@@ -328,7 +359,8 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
     issues.add_faults(Severity::Major, &statics.secrets, Some("g102"));
     issues.add_faults(Severity::Major, &cache, Some("g092"));
     issues.add_faults(Severity::Major, &other, Some("g274"));
-    issues.add_faults(Severity::Minor, &statics.dead, None);
+    let dead = if caps::unreachable(statics) { Severity::Major } else { Severity::Minor };
+    issues.add_faults(dead, &statics.dead, Some("g277"));
     for found in &statics.lint {
         let severity = match found.code.as_str() {
             "F821" => Severity::Critical,

@@ -132,6 +132,7 @@ fn run(answer: &Answer, page: &Page) -> Run {
         elements,
         total: page.total,
         tucked: page.tucked,
+        most_repeated: page.most_repeated,
         containers: page.containers.clone(),
         headings: page.headings.clone(),
         hiding: page.hiding,

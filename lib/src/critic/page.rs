@@ -47,6 +47,8 @@ pub(super) struct Page {
     pub shown: Vec<Shown>,
     pub total: u32,
     pub tucked: u32,
+    /// How often the control is there that is there most often.
+    pub most_repeated: u32,
     pub containers: BTreeSet<String>,
     pub headings: Vec<Heading>,
     pub exceptions: Vec<Exception>,
@@ -171,8 +173,15 @@ impl Snapshot {
     pub fn page(&self) -> Page {
         let mut page = Page::default();
         page.read(&self.tree, false);
-        let mut seen = BTreeSet::new();
-        page.shown.retain(|shown| seen.insert((shown.element.kind.clone(), shown.element.label.clone())));
+        let mut seen: BTreeMap<(String, String), u32> = BTreeMap::new();
+        page.shown.retain(|Shown { element, .. }| {
+            let times = seen.entry((element.kind.clone(), element.label.clone())).or_default();
+            *times += 1;
+            if element.control {
+                page.most_repeated = page.most_repeated.max(*times);
+            }
+            *times == 1
+        });
         page
     }
 

@@ -58,11 +58,16 @@ pub struct Caps {
     pub unsettled: f64,
     pub too_wide: f64,
     pub hides: f64,
+    pub unreachable: f64,
     pub habit_missed: f64,
     pub nothing_to_operate: f64,
     pub control_fails: f64,
     pub few_elements: f64,
     pub half_off_topic: f64,
+    pub all_idle: f64,
+    pub most_unnamed: f64,
+    pub some_idle: f64,
+    pub one_unnamed: f64,
 }
 
 static DEFAULT: LazyLock<Rubric> = LazyLock::new(|| match Rubric::parse("") {

@@ -11,11 +11,11 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Cap, Critique, Element, Evidence, Habit, Kept, Level, Lint, Rubric, RunStatus, SubScores, VERSION,
-    findings, guidelines, habit, lint,
-    rubric::{Caps, Weights},
+    Critique, Element, Evidence, Habit, Level, Lint, Rubric, RunStatus, SubScores, VERSION, findings,
+    guidelines, habit, lint, rubric::Weights,
 };
 
+pub(super) mod caps;
 mod judged;
 pub(super) mod seen;
 
@@ -24,6 +24,9 @@ pub use judged::judged;
 /// Elements whose whole contribution is prose.
 const TEXT: &[&str] =
     &["title", "header", "subheader", "markdown", "text", "caption", "html", "latex", "code", "badge"];
+
+/// All of [`TEXT`], as one kind.
+const PROSE: &str = "text";
 
 /// Elements that show data: enough of them make a report that needs no control.
 const DATA: &[&str] =
@@ -66,7 +69,7 @@ pub fn score(evidence: &Evidence) -> Critique {
 pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
     let content = Content::of(evidence);
     let habits = habit::kept(&standards.habits, evidence);
-    let caps = caps(evidence, &content, &habits, &standards.rubric.caps);
+    let caps = caps::caps(evidence, &content, &habits, &standards.rubric.caps);
     let scores = sub_scores(evidence, &content);
     let lowest = caps.iter().map(|cap| cap.value).fold(10.0, f64::min);
     let mut issues = findings::issues(evidence, &content, &standards.habits, &habits);
@@ -94,9 +97,9 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
 /// How much there is to see, in numbers that flooding does not raise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Content {
-    /// Distinct elements: at most 5 of a kind, at most 5 of all kinds of prose, and as many tucked away as visible.
+    /// Distinct elements: at most 5 of a kind, 2 of all kinds of prose, and as many tucked away as visible.
     pub unique: f64,
-    /// Kinds among the visible ones.
+    /// Kinds among the visible ones; prose is one.
     pub kinds: f64,
     pub controls: usize,
     /// Charts, tables, metrics and the like.
@@ -109,7 +112,7 @@ impl Content {
         let in_sight = run.elements.iter().filter(|element| !element.unseen);
         let (tucked, plain): (Vec<&Element>, Vec<&Element>) = in_sight.partition(|element| element.tucked);
         let shown = counted(plain.iter().map(|e| e.kind.as_str()));
-        let kinds: BTreeSet<&str> = plain.iter().map(|e| e.kind.as_str()).collect();
+        let kinds: BTreeSet<&str> = plain.iter().map(|e| sort(&e.kind)).collect();
         Self {
             unique: shown + counted(tucked.iter().map(|e| e.kind.as_str())).min(shown),
             kinds: kinds.len() as f64,
@@ -130,9 +133,15 @@ impl Content {
 fn counted<'a>(kinds: impl Iterator<Item = &'a str>) -> f64 {
     let mut per_kind: BTreeMap<&str, u32> = BTreeMap::new();
     for kind in kinds {
-        *per_kind.entry(if TEXT.contains(&kind) { "text" } else { kind }).or_default() += 1;
+        *per_kind.entry(sort(kind)).or_default() += 1;
     }
-    f64::from(per_kind.values().map(|n| (*n).min(5)).sum::<u32>())
+    let most = |kind: &str| if kind == PROSE { 2 } else { 5 };
+    f64::from(per_kind.iter().map(|(kind, n)| (*n).min(most(kind))).sum::<u32>())
+}
+
+/// The kind of an element, with all prose as one.
+fn sort(kind: &str) -> &str {
+    if TEXT.contains(&kind) { PROSE } else { kind }
 }
 
 fn is_data(kind: &str) -> bool {
@@ -170,7 +179,7 @@ fn sub_scores(evidence: &Evidence, content: &Content) -> SubScores {
 fn behaviour(evidence: &Evidence, content: &Content) -> f64 {
     let focus = unit(1.0 - 4.0 * evidence.statics.config_share()) * unit(content.unique / 3.0);
     0.35 * unit(content.unique / 10.0)
-        + 0.15 * unit(content.kinds / 6.0)
+        + 0.15 * unit(content.kinds / 5.0)
         + 0.35 * interaction(evidence, content)
         + 0.15 * focus
 }
@@ -255,89 +264,6 @@ fn code(evidence: &Evidence, content: &Content) -> f64 {
 /// Some file is Python, and the Python parses.
 pub(super) fn compiles(evidence: &Evidence) -> bool {
     evidence.statics.errors.is_empty() && evidence.statics.files.iter().any(|file| file.python)
-}
-
-fn caps(evidence: &Evidence, content: &Content, habits: &[Kept], at_most: &Caps) -> Vec<Cap> {
-    let missed = habits.iter().find(|habit| !habit.holds);
-    let statics = &evidence.statics;
-    let share = statics.config_share();
-    let raised = evidence.run.as_ref().is_some_and(|run| run.status == RunStatus::Error);
-    let failing = evidence.tried().filter(|a| !a.ok).count();
-    let tried = evidence.tried().count();
-    let shown = shown_of_brief(evidence).filter(|_| evidence.run.is_some()).unwrap_or(1.0);
-    let hiding = evidence.run.as_ref().is_some_and(|run| run.hiding);
-    let torn = evidence.agreement.contradictions.first();
-    let rendered = evidence.browser.as_ref();
-    let unsettled = rendered.filter(|seen| !seen.ready).and_then(|seen| seen.detail.clone());
-    let wider = rendered.is_some_and(|seen| seen.wide.overflow().min(seen.narrow.overflow()) > 4.0);
-    let idle = evidence.run.is_some() && evidence.brief.interactive && content.controls == 0;
-    let limits = [
-        (content.unique < 1.0, at_most.nothing_rendered, "nothing rendered".to_owned()),
-        (!compiles(evidence), at_most.does_not_compile, "the code does not compile".to_owned()),
-        (
-            !statics.tamper.is_empty(),
-            at_most.tampers,
-            "it reaches for the machinery that observes it".to_owned(),
-        ),
-        (
-            torn.is_some(),
-            at_most.contradicts,
-            format!("what it tells of itself is not what it shows: {}", torn.cloned().unwrap_or_default()),
-        ),
-        (content.unique < 3.0, at_most.almost_nothing, "fewer than 3 different elements".to_owned()),
-        (
-            share > 0.25,
-            at_most.configuration,
-            format!("{:.0}% of the lines are configuration, 25% is the most", 100.0 * share),
-        ),
-        (
-            flooded(evidence),
-            at_most.flood,
-            "more than 40 elements of which fewer than 20% are visible".to_owned(),
-        ),
-        (
-            tried >= 4 && evidence.tried().all(|a| !a.effect),
-            at_most.no_effect,
-            "no control has an effect".to_owned(),
-        ),
-        (raised, at_most.exception, "the first run ends in an exception".to_owned()),
-        (evidence.level == Level::Static, at_most.not_executed, "the code was not executed".to_owned()),
-        (shown < 0.25, at_most.off_topic, "it shows almost nothing of what the brief asks for".to_owned()),
-        (unsettled.is_some(), at_most.unsettled, unsettled.unwrap_or_default()),
-        (wider, at_most.too_wide, "the page is wider than the window at 1280 and at 375 pixels".to_owned()),
-        (hiding, at_most.hides, "styles hide content".to_owned()),
-        (
-            missed.is_some(),
-            at_most.habit_missed,
-            format!(
-                "the habit `{}` is not kept",
-                missed.map(|habit| habit.name.as_str()).unwrap_or_default()
-            ),
-        ),
-        (
-            idle,
-            at_most.nothing_to_operate,
-            "the brief asks for something to operate and there is no control".to_owned(),
-        ),
-        (
-            failing > 0,
-            at_most.control_fails,
-            format!("{failing} of {tried} controls tried end in an exception"),
-        ),
-        (content.unique < 5.0, at_most.few_elements, "fewer than 5 different elements".to_owned()),
-        (
-            shown < 0.5,
-            at_most.half_off_topic,
-            "it shows less than half of what the brief asks for".to_owned(),
-        ),
-    ];
-    limits.into_iter().filter(|(holds, ..)| *holds).map(|(_, value, why)| Cap { value, why }).collect()
-}
-
-fn flooded(evidence: &Evidence) -> bool {
-    let Some(run) = &evidence.run else { return false };
-    let seen = run.total.saturating_sub(run.tucked);
-    run.total > 40 && f64::from(seen) < 0.2 * f64::from(run.total)
 }
 
 fn unit(x: f64) -> f64 {

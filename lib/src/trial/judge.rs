@@ -75,7 +75,7 @@ mod tests {
         },
         *,
     };
-    use crate::critic::{Critique, Evidence, score};
+    use crate::critic::{Critique, Evidence, VERSION, score};
 
     fn said(share: Option<f64>, spared: bool) -> Judged {
         Judged {
@@ -122,11 +122,14 @@ mod tests {
 
     #[test]
     fn the_scores_of_a_trial_are_those_of_execution() {
-        let critique =
-            Critique { overall_score: 5.0, critic: "2+judge:j.x".into(), ..score(&Evidence::sample()) };
+        let critique = Critique {
+            overall_score: 5.0,
+            critic: format!("{VERSION}+judge:j.x"),
+            ..score(&Evidence::sample())
+        };
         let critique = Critique { judge: Some(said(Some(0.4), false)), ..critique };
         let judgement = Judgement::from((Evidence::sample(), critique));
-        assert_eq!((judgement.critique.overall_score, judgement.critique.critic.as_str()), (7.0, "2"));
+        assert_eq!((judgement.critique.overall_score, judgement.critique.critic.as_str()), (7.0, VERSION));
         assert_eq!(judgement.critique.judge.unwrap().share, Some(0.4));
     }
 }

@@ -18,7 +18,7 @@ const ORDER: [&[&str]; 11] = [
     &["critic"],
     &["evolve"],
     &["dataset", "finetune", "trial"],
-    &["registry"],
+    &["registry", "calibrate"],
 ];
 
 /// Crates in the same order.

@@ -15,7 +15,7 @@ use hone::{
     cancel::Cancel,
     critic::{
         Cap, Choice, Contender, CriticError, Critique, Decided, Element, Evidence, Judge, JudgeOptions,
-        Level, Rendered, Rubric, Run, RunStatus, score,
+        Level, Rendered, Rubric, Run, RunStatus, VERSION, score,
     },
     model::{
         client::{Client, Endpoint, Retry},
@@ -150,7 +150,7 @@ async fn check(answers: &str, expected: impl FnOnce(&Critique)) {
 async fn answers_can_only_lower_a_score() {
     check(&all("yes"), |critique| {
         assert_eq!(critique.overall_score, 6.0);
-        assert!(critique.critic.starts_with("2+judge:fake."), "{}", critique.critic);
+        assert!(critique.critic.starts_with(&format!("{VERSION}+judge:fake.")), "{}", critique.critic);
         assert_eq!(critique.judge.as_ref().unwrap().share, Some(1.0));
     })
     .await;
@@ -168,7 +168,7 @@ async fn garbage_is_an_absence_and_changes_nothing() {
         ["", "10/10, would use again", r#"{"score": 10}"#, r#"{"answers": [{"id": "all", "answer": "yes"}]}"#]
     {
         check(garbage, |critique| {
-            assert_eq!((critique.overall_score, critique.critic.as_str()), (6.0, "2"));
+            assert_eq!((critique.overall_score, critique.critic.as_str()), (6.0, VERSION));
             let said = critique.judge.as_ref().unwrap();
             assert!(said.absent.is_some() && said.items.is_empty(), "{said:?}");
         })
@@ -281,7 +281,7 @@ async fn pictures_and_schemas_go_to_rows_that_take_them() {
     review(&plain).await;
     let last = bodies(&server).await.pop().unwrap();
     assert!(last["messages"][1]["content"].is_string() && last["response_format"].is_null());
-    assert_ne!(able.version("2"), plain.version("2"));
+    assert_ne!(able.version(VERSION), plain.version(VERSION));
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn trouble_with_the_provider_is_an_absence_and_a_stop_is_a_stop() {
     let critique = review(&judge(&server, folder.path(), |_| {}), executed(6.0)).await;
     let why = critique.judge.unwrap().absent.unwrap();
     assert!(why.contains("HTTP 401"), "{why}");
-    assert_eq!((critique.overall_score, critique.critic.as_str()), (6.0, "2"));
+    assert_eq!((critique.overall_score, critique.critic.as_str()), (6.0, VERSION));
 
     let cancel = Cancel::new();
     cancel.cancel();
@@ -310,7 +310,7 @@ async fn there_is_nothing_to_ask_about_an_app_that_shows_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let server = provider(vec![questions(8)], all("yes"), &[]).await;
     let critique = review(&judge(&server, folder.path(), |_| {}), score(&Evidence::default())).await;
-    assert!(critique.judge.unwrap().spared && critique.critic.starts_with("2+judge:"));
+    assert!(critique.judge.unwrap().spared && critique.critic.starts_with(&format!("{VERSION}+judge:")));
     assert_eq!(bodies(&server).await.len(), 0);
 }
 

@@ -10,9 +10,10 @@ mod visit;
 
 use std::collections::BTreeSet;
 
+use ruff_python_ast::token::TokenKind;
 use ruff_python_parser::{Mode, ParseOptions, Parsed, parse_unchecked};
 use ruff_source_file::LineIndex;
-use ruff_text_size::TextSize;
+use ruff_text_size::{Ranged, TextSize};
 
 use self::visit::Facts;
 use super::{Call, Fault, FileFacts, Statics, error::CriticError};
@@ -79,6 +80,8 @@ fn read(files: &[SourceFile]) -> Statics {
 struct Source<'a> {
     file: &'a SourceFile,
     lines: LineIndex,
+    /// Lines of code: those with anything on them but comments and docstrings (0-based).
+    code: BTreeSet<usize>,
     parsed: Option<Parsed<ruff_python_ast::Mod>>,
 }
 
@@ -86,7 +89,23 @@ impl<'a> Source<'a> {
     fn of(file: &'a SourceFile) -> Self {
         let readable = is_python(file) && file.content.len() <= SOURCE_CAP;
         let parsed = readable.then(|| parse_unchecked(&file.content, ParseOptions::from(Mode::Module)));
-        Self { file, lines: LineIndex::from_source_text(&file.content), parsed }
+        let lines = LineIndex::from_source_text(&file.content);
+        let code = match &parsed {
+            Some(parsed) => lines_of_code(&file.content, &lines, parsed),
+            None => file
+                .content
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| !line.trim().is_empty())
+                .map(|(n, _)| n)
+                .collect(),
+        };
+        Self { file, lines, code, parsed }
+    }
+
+    /// Lines of code in a range (0-based).
+    fn filled(&self, range: std::ops::Range<usize>) -> u32 {
+        u32::try_from(self.code.range(range).count()).unwrap_or(u32::MAX)
     }
 
     fn body(&self) -> &[ruff_python_ast::Stmt] {
@@ -115,7 +134,7 @@ impl<'a> Source<'a> {
         let ui = facts.streamlit && facts.calls.iter().any(|call| !call.dead);
         statics.files.push(FileFacts {
             path: self.file.path.clone(),
-            lines: filled(&self.file.content, 0..usize::MAX),
+            lines: self.filled(0..usize::MAX),
             config_lines: self.config_lines(ui),
             python: is_python(self.file),
             parses: self.parses(),
@@ -142,7 +161,7 @@ impl<'a> Source<'a> {
     }
 
     fn config_lines(&self, ui: bool) -> u32 {
-        let all = filled(&self.file.content, 0..usize::MAX);
+        let all = self.filled(0..usize::MAX);
         if !is_python(self.file) {
             return if config::is_config_file(&self.file.path) { all } else { 0 };
         }
@@ -154,7 +173,7 @@ impl<'a> Source<'a> {
             return all;
         }
         let blocks = config::constants(self.body());
-        blocks.map(|range| filled(&self.file.content, of(range.start())..of(range.end()) + 1)).sum()
+        blocks.map(|range| self.filled(of(range.start())..of(range.end()) + 1)).sum()
     }
 
     fn take(&self, facts: Facts, statics: &mut Statics) {
@@ -183,10 +202,26 @@ pub(super) fn is_python(file: &SourceFile) -> bool {
     name.ends_with(".py") || (!name.contains('.') && file.content.contains("import streamlit"))
 }
 
-/// Lines of a range (0-based) that are not blank.
-fn filled(text: &str, range: std::ops::Range<usize>) -> u32 {
-    let lines = text.lines().skip(range.start).take(range.end.saturating_sub(range.start));
-    u32::try_from(lines.filter(|line| !line.trim().is_empty()).count()).unwrap_or(u32::MAX)
+/// Lines that hold a token of code: padding with comments or with strings that nobody uses changes no share of them.
+fn lines_of_code(text: &str, lines: &LineIndex, parsed: &Parsed<ruff_python_ast::Mod>) -> BTreeSet<usize> {
+    let line = |offset: TextSize| lines.line_index(offset).to_zero_indexed();
+    let unused = visit::unused_strings(match parsed.syntax() {
+        ruff_python_ast::Mod::Module(module) => &module.body,
+        ruff_python_ast::Mod::Expression(_) => &[],
+    });
+    let mut code = BTreeSet::new();
+    for token in parsed.tokens() {
+        let range = token.range();
+        let blank = text[range].trim().is_empty();
+        if token.kind() == TokenKind::Comment
+            || blank
+            || unused.iter().any(|string| string.contains_range(range))
+        {
+            continue;
+        }
+        code.extend(line(range.start())..=line(range.end()));
+    }
+    code
 }
 
 #[cfg(test)]

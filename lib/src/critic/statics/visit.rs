@@ -6,7 +6,7 @@ use ruff_python_ast::{
     Expr, ExprCall, Stmt, StmtFunctionDef,
     visitor::{self, Visitor},
 };
-use ruff_text_size::{Ranged, TextSize};
+use ruff_text_size::{Ranged, TextRange, TextSize};
 
 use super::secrets;
 
@@ -175,6 +175,36 @@ pub(super) fn names_used(body: &[Stmt]) -> BTreeSet<String> {
     let mut names = Names::default();
     names.visit_body(body);
     names.used
+}
+
+/// Strings that are a statement of their own: docstrings, and text that was commented out.
+pub(super) fn unused_strings(body: &[Stmt]) -> Vec<TextRange> {
+    let mut strings = Strings::default();
+    strings.visit_body(body);
+    strings.found
+}
+
+#[derive(Default)]
+struct Strings {
+    found: Vec<TextRange>,
+    depth: usize,
+}
+
+impl<'a> Visitor<'a> for Strings {
+    fn visit_stmt(&mut self, stmt: &'a Stmt) {
+        if let Stmt::Expr(expr) = stmt
+            && expr.value.is_string_literal_expr()
+        {
+            self.found.push(expr.range());
+        }
+        if self.depth < DEPTH {
+            self.depth += 1;
+            visitor::walk_stmt(self, stmt);
+            self.depth -= 1;
+        }
+    }
+
+    fn visit_expr(&mut self, _: &'a Expr) {}
 }
 
 #[derive(Default)]
