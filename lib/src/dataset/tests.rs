@@ -170,6 +170,23 @@ fn reasons_for_leaving_out() {
 }
 
 #[test]
+fn of_judges_and_standards_the_one_that_most_logs_have_counts() {
+    let held_to = |id: &str, critic: &str| {
+        let mut source = usual(id);
+        source.log.evolution_history.iter_mut().for_each(|e| e.critique.critic = critic.into());
+        source
+    };
+    for (critics, expected) in [
+        (["1", "1", "1+judge:a.12"], "1"),
+        (["1", "1+judge:a.12", "1+judge:a.12"], "1+judge:a.12"),
+        (["1", "1", "2+judge:a.12"], "2+judge:a.12"),
+    ] {
+        let all = critics.iter().enumerate().map(|(i, critic)| held_to(&format!("b{i}"), critic)).collect();
+        assert_eq!(made(&logs(all)).manifest.critic, expected, "{critics:?}");
+    }
+}
+
+#[test]
 fn scores_of_different_critics_are_never_mixed() {
     let mut newer = usual("a");
     newer.log.evolution_history.iter_mut().for_each(|e| e.critique.critic = "10".into());
