@@ -39,7 +39,7 @@ impl Candidate {
 }
 
 /// An import, not a word in a comment or a title.
-fn imports_streamlit(code: &str) -> bool {
+pub(crate) fn imports_streamlit(code: &str) -> bool {
     code.lines().map(str::trim_start).any(|line| {
         let rest = line.strip_prefix("import ").or_else(|| line.strip_prefix("from "));
         rest.is_some_and(|rest| rest.split([' ', ',', '.']).any(|word| word == "streamlit"))

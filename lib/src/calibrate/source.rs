@@ -75,6 +75,7 @@ impl<'a> Source<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let parsed = parse_module(text).ok()?;
         let mut walk = Walk::default();
+        walk.block(&parsed.syntax().body);
         walk.visit_body(&parsed.syntax().body);
         let page = walk.blocks.into_iter().max_by_key(|block| {
             // Of equals the outer one, which was found first.
@@ -131,14 +132,14 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// The first of the page's statements with at least `shows` elements before it.
+    /// The place among the page's statements that has at least `shows` elements before it; none when there are fewer.
     pub fn after_elements(&self, shows: usize) -> Option<usize> {
         let mut seen = 0;
-        self.page.iter().position(|statement| {
-            let enough = seen >= shows;
+        let place = self.page.iter().position(|statement| {
             seen += statement.shows;
-            enough
-        })
+            seen >= shows
+        });
+        place.map(|at| at + 1)
     }
 }
 
@@ -156,19 +157,14 @@ struct Walk {
 const DEPTH: usize = 200;
 
 impl<'a> Visitor<'a> for Walk {
-    fn visit_body(&mut self, body: &'a [Stmt]) {
+    fn visit_stmt(&mut self, stmt: &'a Stmt) {
         if self.depth > DEPTH {
             return;
         }
-        if !body.is_empty() {
-            self.blocks.push(body.iter().map(statement).collect());
-        }
-        body.iter().for_each(|stmt| self.visit_stmt(stmt));
-    }
-
-    fn visit_stmt(&mut self, stmt: &'a Stmt) {
         self.depth += 1;
         match stmt {
+            Stmt::FunctionDef(function) => self.block(&function.body),
+            Stmt::If(branch) if guards_main(&branch.test) => self.block(&branch.body),
             Stmt::Assign(assign) if presses(&assign.value) => {
                 let names = assign.targets.iter().filter_map(Expr::as_name_expr);
                 self.buttons.extend(names.map(|name| name.id.to_string()));
@@ -194,6 +190,13 @@ impl<'a> Visitor<'a> for Walk {
 }
 
 impl Walk {
+    /// A block that may be what makes the page.
+    fn block(&mut self, body: &[Stmt]) {
+        if !body.is_empty() {
+            self.blocks.push(body.iter().map(statement).collect());
+        }
+    }
+
     fn branch(&mut self, branch: &StmtIf) {
         let named = |expr: &Expr| expr.as_name_expr().is_some_and(|n| self.buttons.contains(n.id.as_str()));
         let pressed = match branch.test.as_ref() {
@@ -207,6 +210,12 @@ impl Walk {
             self.handlers.push(Handler { body, indent });
         }
     }
+}
+
+/// `__name__ == "__main__"`
+fn guards_main(test: &Expr) -> bool {
+    let left = test.as_compare_expr().and_then(|compare| compare.left.as_name_expr());
+    left.is_some_and(|name| name.id.as_str() == "__name__")
 }
 
 fn command(call: &ExprCall) -> Option<&str> {

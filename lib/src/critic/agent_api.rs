@@ -51,6 +51,11 @@ impl AgentApi {
         self.ask(&json!({}), limit).await
     }
 
+    /// Starts a session on one of the app's other pages.
+    pub async fn open_page(&self, page: &str, limit: Duration) -> Result<Answer, Silence> {
+        self.ask(&json!({ "page": page }), limit).await
+    }
+
     /// Reruns the script without a change.
     pub async fn rerun(&self, session: &str, limit: Duration) -> Result<Answer, Silence> {
         self.ask(&json!({ "session_id": session }), limit).await

@@ -37,6 +37,9 @@ pub struct Evidence {
     pub statics: Statics,
     /// Null when nothing was run because the user opted for static scoring.
     pub run: Option<Run>,
+    /// Pages beyond the one that an app opens with; they are visited, and not used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pages: Vec<PageFacts>,
     /// What was tried, in order.
     pub actions: Vec<Action>,
     /// Controls that were there and were not tried (files to upload, tables to edit, more than the limit).
@@ -61,6 +64,7 @@ impl Default for Evidence {
             sandbox: SandboxFacts::default(),
             statics: Statics::default(),
             run: None,
+            pages: Vec::new(),
             actions: Vec::new(),
             untried: 0,
             brief: BriefMatch::default(),
@@ -217,6 +221,20 @@ pub struct Run {
     pub hiding: bool,
     /// Size of the first answer.
     pub bytes: u64,
+}
+
+/// Another page of the app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PageFacts {
+    /// As its address has it.
+    pub path: String,
+    pub status: RunStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    pub exceptions: Vec<Exception>,
+    /// Everything that rendered.
+    pub total: u32,
 }
 
 /// An uncaught exception.

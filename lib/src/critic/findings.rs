@@ -146,6 +146,19 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
         let guideline = behind(&exception.kind, &exception.message);
         issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
     }
+    for page in &evidence.pages {
+        for exception in &page.exceptions {
+            let said = raised(&exception.kind, &exception.message);
+            let guideline = behind(&exception.kind, &exception.message);
+            let message = format!("the page `{}` raises {said}", page.path);
+            issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
+        }
+        if page.exceptions.is_empty() && page.status != RunStatus::Ready {
+            let detail = page.detail.as_deref().unwrap_or("no more is known");
+            let message = format!("the page `{}` does not come up ({detail})", page.path);
+            issues.add(Severity::Critical, message).cites("g035");
+        }
+    }
     if run.status == RunStatus::Ready && content.unique < 3.0 {
         issues
             .add(

@@ -21,6 +21,7 @@ mod judge;
 mod lint;
 mod observe;
 mod page;
+mod project;
 mod rubric;
 mod sandbox;
 mod score;
@@ -41,8 +42,8 @@ pub use browser::{Baseline, Layout, Rendered, Violation, Wire, baseline};
 pub use critique::{Cap, Citation, Critique, Issue, Severity, SubScores};
 pub use error::CriticError;
 pub use evidence::{
-    Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint, Run,
-    RunStatus, SandboxFacts, Statics, Timing,
+    Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint,
+    PageFacts, Run, RunStatus, SandboxFacts, Statics, Timing,
 };
 pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use habit::{Check, Habit, Kept};
@@ -50,6 +51,7 @@ pub use judge::{
     Choice, Contender, Decided, Judge, JudgeOptions, Judged, JudgedItem, Preference, Tally,
     Usage as JudgeUsage,
 };
+pub use project::{Asset, Project, ProjectError};
 pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
 pub use score::{Standards, judged, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
@@ -221,11 +223,33 @@ impl Critic {
         Ok((evidence, critique))
     }
 
+    /// Observes an app that people keep as far as it can, and scores: its first file is the one that is run.
+    pub async fn critique_project(
+        &self,
+        brief: &Brief,
+        project: &Project,
+    ) -> Result<(Evidence, Critique), CriticError> {
+        let job = Job::of_project(project);
+        let evidence = self.observe_job(brief, &project.candidate, job, Level::Browser).await?;
+        let critique = score_by(&evidence, &self.shared.standards);
+        Ok((evidence, critique))
+    }
+
     /// What there is to see about a candidate, no further than a level.
     pub async fn observe(
         &self,
         brief: &Brief,
         candidate: &Candidate,
+        level: Level,
+    ) -> Result<Evidence, CriticError> {
+        self.observe_job(brief, candidate, Job::of(candidate), level).await
+    }
+
+    async fn observe_job(
+        &self,
+        brief: &Brief,
+        candidate: &Candidate,
+        job: Option<Job>,
         level: Level,
     ) -> Result<Evidence, CriticError> {
         let start = Instant::now();
@@ -247,7 +271,7 @@ impl Critic {
         if let Some(pool) = self.shared.pool.as_ref().filter(|_| level > Level::Static) {
             evidence.sandbox.kind = "bubblewrap".to_owned();
             self.shared.isolation.clone_into(&mut evidence.sandbox.isolation);
-            self.run(pool, candidate, &mut evidence).await?;
+            self.run(pool, candidate, job, &mut evidence).await?;
         }
         evidence.timing.total_ms = millis(start);
         Ok(evidence)
@@ -276,9 +300,10 @@ impl Critic {
         &self,
         pool: &Pool,
         candidate: &Candidate,
+        job: Option<Job>,
         evidence: &mut Evidence,
     ) -> Result<(), CriticError> {
-        let observed = match (certainly_nothing(&evidence.statics), Job::of(candidate)) {
+        let observed = match (certainly_nothing(&evidence.statics), job) {
             (Some(why), _) => skipped(why),
             (None, None) => skipped("the reply holds nothing that can run"),
             (None, Some(job)) => self.run_job(pool, &job, evidence).await?,
@@ -288,8 +313,11 @@ impl Critic {
             words::find(&mut evidence.brief, &observed.page);
         }
         evidence.actions = observed.actions;
+        evidence.pages = observed.pages;
         name_places(candidate, run.exceptions.iter_mut().map(|exception| &mut exception.at));
         name_places(candidate, evidence.actions.iter_mut().map(|action| &mut action.at));
+        let others = evidence.pages.iter_mut().flat_map(|page| &mut page.exceptions);
+        name_places(candidate, others.map(|exception| &mut exception.at));
         evidence.run = Some(run);
         evidence.untried = observed.untried;
         evidence.timing.first_ms = observed.first_ms;

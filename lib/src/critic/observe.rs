@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    Action, Element, Exception, Run, RunStatus,
+    Action, Element, Exception, PageFacts, Run, RunStatus,
     agent_api::{AgentApi, Answer, Silence},
     browser::Upload,
     interact::{self, Step},
@@ -34,6 +34,7 @@ const AGAIN: usize = 2;
 pub(super) struct Observed {
     pub run: Run,
     pub page: Page,
+    pub pages: Vec<PageFacts>,
     pub actions: Vec<Action>,
     pub untried: u32,
     pub first_ms: u64,
@@ -93,12 +94,33 @@ pub(super) async fn open(api: &AgentApi) -> Result<First, Observed> {
     Ok(First { snapshot: answer.snapshot, boxes, observed })
 }
 
+/// Pages beyond the first that are visited.
+const MOST_PAGES: usize = 12;
+
+/// Visits the app's other pages, each in a session of its own.
+async fn visit(api: &AgentApi, first: &Snapshot, end: Instant) -> Vec<PageFacts> {
+    let mut visited = Vec::new();
+    for page in first.pages.iter().filter(|page| **page != first.page).take(MOST_PAGES) {
+        let left = FIRST.min(end.saturating_duration_since(Instant::now()));
+        let (run, path) = match api.open_page(&page.url_path, left).await {
+            Ok(answer) => (run(&answer, &answer.snapshot.page()), page.url_path.clone()),
+            Err(silence) => (Observed::silent(silence).run, page.url_path.clone()),
+        };
+        let Run { status, detail, exceptions, total, .. } = run;
+        visited.push(PageFacts { path, status, detail, exceptions, total });
+    }
+    visited
+}
+
 /// Uses the app, from its first page on, at most `most` controls of it.
 pub(super) async fn use_page(api: &AgentApi, first: First, most: usize) -> Observed {
     let First { snapshot, mut observed, .. } = first;
     let plan = interact::plan(&snapshot, most);
     observed.untried = plan.untried;
-    let mut user = User::new(api, Instant::now() + WHOLE, snapshot);
+    let end = Instant::now() + WHOLE;
+    // Before anything is used, because an app may keep what it was given.
+    observed.pages = visit(api, &snapshot, end).await;
+    let mut user = User::new(api, end, snapshot);
     if !plan.steps.is_empty() {
         user.learn_volatile().await;
     }

@@ -15,6 +15,16 @@ pub(super) struct Snapshot {
     pub status: String,
     pub tree: Node,
     pub actions: Vec<Offer>,
+    /// The page that ran, and all that there are.
+    pub page: PageName,
+    pub pages: Vec<PageName>,
+}
+
+/// A page of an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct PageName {
+    pub url_path: String,
 }
 
 /// An element or a container.

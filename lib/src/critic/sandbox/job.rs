@@ -2,22 +2,28 @@
 
 use std::collections::BTreeSet;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Serialize;
 
-use crate::{agent::Candidate, critic::statics::SOURCE_CAP};
+use crate::{
+    agent::{Candidate, SourceFile},
+    critic::{Asset, Project, statics::SOURCE_CAP},
+};
 
 /// Longest name of one part of a path, in bytes.
 const LONGEST: usize = 100;
 /// Deepest folder.
 const DEEPEST: usize = 8;
 /// Files beyond this number do not go into the sandbox.
-const MOST_FILES: usize = 40;
+const MOST_FILES: usize = 200;
 
 /// What a worker is told: one JSON line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Job {
     pub main: String,
     pub files: Vec<JobFile>,
+    /// What the app may read beside its sources.
+    pub assets: Vec<JobAsset>,
     #[serde(flatten)]
     pub limits: Limits,
 }
@@ -27,6 +33,13 @@ pub(crate) struct Job {
 pub(crate) struct JobFile {
     pub path: String,
     pub content: String,
+}
+
+/// A file of any content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct JobAsset {
+    pub path: String,
+    pub base64: String,
 }
 
 /// Limits of the process that runs a candidate.
@@ -49,7 +62,15 @@ impl Default for Limits {
 impl Job {
     /// The job that runs a candidate's main file; none when there is nothing to run.
     pub fn of(candidate: &Candidate) -> Option<Self> {
-        let main = candidate.main()?;
+        Self::running(candidate, candidate.main()?, &[])
+    }
+
+    /// The job that runs an app's first file.
+    pub fn of_project(project: &Project) -> Option<Self> {
+        Self::running(&project.candidate, project.candidate.files.first()?, &project.assets)
+    }
+
+    fn running(candidate: &Candidate, main: &SourceFile, beside: &[Asset]) -> Option<Self> {
         let mut taken = BTreeSet::new();
         let mut main_path = None;
         let mut files = Vec::new();
@@ -63,12 +84,17 @@ impl Job {
             }
         }
         let main = main_path.filter(|main| files.iter().any(|file| file.path == *main))?;
-        Some(Self { main, files, limits: Limits::default() })
+        let asset = |asset: &Asset| JobAsset {
+            path: unique(safe_path(&asset.path), &mut taken),
+            base64: BASE64_STANDARD.encode(&asset.bytes),
+        };
+        let assets = beside.iter().map(asset).collect();
+        Some(Self { main, files, assets, limits: Limits::default() })
     }
 
     /// The path that the candidate gave to a file of the job, for what the app reports about it.
     pub fn original<'a>(candidate: &'a Candidate, path: &str) -> Option<&'a str> {
-        let same = |file: &&crate::agent::SourceFile| safe_path(&file.path) == path;
+        let same = |file: &&SourceFile| safe_path(&file.path) == path;
         candidate.files.iter().find(same).map(|file| file.path.as_str())
     }
 }
@@ -113,7 +139,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::agent::SourceFile;
 
     #[track_caller]
     fn check(path: &str, expected: &str) {

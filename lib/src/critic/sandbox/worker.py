@@ -5,6 +5,7 @@ connection to the listening socket at fd 0), and serves the job's app on that sa
 the host is writable here: the app's files come with the job and live on a small tmpfs.
 """
 
+import base64
 import json
 import os
 import resource
@@ -61,6 +62,11 @@ for file in job["files"]:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8", newline="") as handle:
         handle.write(file["content"])
+for asset in job["assets"]:
+    path = os.path.join(root, asset["path"])
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as handle:
+        handle.write(base64.b64decode(asset["base64"]))
 os.chdir(root)
 
 # What the app prints goes nowhere; a copy keeps the pipe by which the outside notices that all of this has ended.

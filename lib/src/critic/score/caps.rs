@@ -61,6 +61,11 @@ fn of_page(evidence: &Evidence, content: &Content, at_most: &Caps) -> Vec<Limit>
             "more than 40 elements, most of them out of sight or the same again and again".into(),
         ),
         (raised, at_most.exception, "the first run ends in an exception".into()),
+        (
+            evidence.pages.iter().any(|page| page.status != RunStatus::Ready),
+            at_most.exception,
+            "another page of it ends in an exception".into(),
+        ),
         (evidence.level == Level::Static, at_most.not_executed, "the code was not executed".into()),
         (shown < 0.25, at_most.off_topic, "it shows almost nothing of what the brief asks for".into()),
         (unsettled.is_some(), at_most.unsettled, unsettled.unwrap_or_default()),
