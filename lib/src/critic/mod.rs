@@ -231,7 +231,8 @@ impl Critic {
     ) -> Result<(Evidence, Critique), CriticError> {
         let job = Job::of_project(project);
         let evidence = self.observe_job(brief, &project.candidate, job, Level::Browser).await?;
-        let critique = score_by(&evidence, &self.shared.standards);
+        let executed = score_by(&evidence, &self.shared.standards);
+        let critique = self.judged(brief, &project.candidate, &evidence, executed).await?;
         Ok((evidence, critique))
     }
 
