@@ -5,6 +5,7 @@ use std::time::Duration;
 use hone::{
     agent::Agent,
     config::{self, ConfigError, ModelRow, Settings},
+    critic::{Judge, JudgeOptions},
     error::Kind,
     model::{
         client::{Client, Endpoint, Secret},
@@ -23,6 +24,9 @@ use crate::{
 
 /// In the id of every model that the local server tuned.
 const LOCAL_MARK: &str = ":local:";
+
+/// Of the settings: scores come from evidence alone.
+pub const NO_JUDGE: &str = "none";
 
 /// Models by name. The local server is started when the first name needs it, unless one runs on this workspace already.
 pub struct Models<'a> {
@@ -61,6 +65,24 @@ impl<'a> Models<'a> {
             max_tokens: self.settings.agent.max_tokens,
             journal: Journal::open(self.context.workspace.journal()),
         })
+    }
+
+    /// The judge of the settings, if there is one.
+    pub async fn judge(&mut self) -> Result<Option<Judge>> {
+        let name = self.settings.judge.model.clone();
+        if name == NO_JUDGE {
+            return Ok(None);
+        }
+        let row = self.settings.models.get(&name);
+        let options = JudgeOptions {
+            vision: row.is_some_and(|row| row.vision),
+            json_schema: row.is_some_and(ModelRow::takes_schema),
+            agent: self.agent(&name).await?,
+            row: name,
+            samples: self.settings.judge.samples,
+            folder: self.context.workspace.judge(),
+        };
+        Ok(Some(Judge::new(options)))
     }
 
     /// Where fine-tuning jobs go, and the base model that they start from.

@@ -49,7 +49,10 @@ pub struct Teacher {
 /// What adds to the critique.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Judge {
+    /// `none`, or a name under `[models]`.
     pub model: String,
+    /// Answers per question, whose mean counts.
+    pub samples: u32,
 }
 
 /// What candidates are held to.
@@ -114,6 +117,19 @@ pub struct ModelRow {
     pub api_key_env: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
+    /// The model takes pictures.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vision: bool,
+    /// The endpoint holds answers to a JSON schema; by default those of OpenAI do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<bool>,
+}
+
+impl ModelRow {
+    /// Whether an answer can be held to a JSON schema.
+    pub fn takes_schema(&self) -> bool {
+        self.json_schema.unwrap_or(self.provider == "openai")
+    }
 }
 
 /// US dollars per million tokens, with the day they were true.
@@ -138,6 +154,7 @@ model = "composer"
 
 [judge]
 model = "none"
+samples = 2
 
 [critic]
 rubric = ""
@@ -300,12 +317,6 @@ fn layer(
         .map_err(|e: toml::de::Error| ConfigError::Syntax { file: file.into(), why: e.message().into() })?;
     settings.models = models(rows)?;
     check(&settings, &origins)?;
-    if settings.judge.model != "none" {
-        warnings.push(format!(
-            "`judge.model = \"{}\"` has no effect yet: scores come from evidence alone",
-            settings.judge.model
-        ));
-    }
     Ok(Loaded { settings, origins: listed, warnings })
 }
 
@@ -423,7 +434,7 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
         let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
         Err(ConfigError::Value { key: key.into(), value, origin, why: why.into() })
     };
-    let Settings { agent, evolve, budget, test, guidelines, .. } = settings;
+    let Settings { agent, judge, evolve, budget, test, guidelines, .. } = settings;
     if !agent.framework.eq_ignore_ascii_case("streamlit") {
         return Err(ConfigError::Framework(agent.framework.clone()));
     }
@@ -445,6 +456,9 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
     }
     if budget.usd < 0.0 || budget.usd.is_nan() {
         return value("budget.usd", budget.usd.to_string(), "it is 0 or more");
+    }
+    if !(1..=5).contains(&judge.samples) {
+        return value("judge.samples", judge.samples.to_string(), "it lies between 1 and 5");
     }
     if test.samples == 0 {
         return value("test.samples", "0".into(), "at least one reply is needed");

@@ -4,7 +4,7 @@ use clap::Args;
 use hone::{
     brief::{self, Brief},
     config::Settings,
-    critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore, Habit, Level, Rubric, Standards},
+    critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore, Habit, Level, Rubric, Standards, Tally},
     error::Kind,
     event::{Event, Events},
     evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
@@ -38,6 +38,9 @@ pub struct Evolve {
     /// What improves its drafts: `composer`, or a name under `[models]`
     #[arg(long, value_name = "ROW")]
     pub teacher: Option<String>,
+    /// Model that answers a checklist about each app, which can only lower scores: `none`, or a name under `[models]`
+    #[arg(long, value_name = "ROW")]
+    pub judge: Option<String>,
     /// Drafts of the agent per brief
     #[arg(long, value_name = "N")]
     pub drafts: Option<u32>,
@@ -55,6 +58,7 @@ impl Evolve {
         let mut flags = Vec::new();
         flags.extend(self.agent.clone().map(|row| ("agent.model", row)));
         flags.extend(self.teacher.clone().map(|row| ("teacher.model", row)));
+        flags.extend(judge_flag(&self.judge));
         flags.extend(self.drafts.map(|n| ("evolve.drafts", n.to_string())));
         flags
     }
@@ -78,6 +82,11 @@ impl Evolve {
             None => briefs,
         })
     }
+}
+
+/// `--judge ROW` as the setting that it overrides.
+pub fn judge_flag(row: &Option<String>) -> Option<(&'static str, String)> {
+    row.clone().map(|row| ("judge.model", row))
 }
 
 pub async fn run(args: &Evolve, context: &Context) -> Result {
@@ -122,13 +131,20 @@ async fn evolve(
     events: &Events,
 ) -> Result<Summary> {
     let briefs = args.read_briefs(context)?;
+    let judge = models.judge().await?;
     let agent = models.agent(&settings.agent.model).await?;
     let teacher = match settings.teacher.model.as_str() {
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
         row => Teacher::Model(Box::new(models.agent(row).await?)),
     };
+    if let Some(judge) = judge.as_ref().filter(|j| [&agent.model, teacher.name()].contains(&j.model())) {
+        let text =
+            format!("the judge `{}` is the model that writes: models favour what they wrote", judge.row());
+        context.events.warn(text, Some("choose a model of another family with `--judge ROW`".into()));
+    }
     let guidelines = GuidelineStore::open(&settings.guidelines.store, &context.cancel)?;
-    let options = CriticOptions { static_only: args.static_only, ..critic_options(context, settings)? };
+    let standards = critic_options(context, settings)?;
+    let options = CriticOptions { static_only: args.static_only, judge, ..standards };
     let critic = open_critic(context, options).await?;
     let evolver = Evolver {
         workspace: &context.workspace,
@@ -219,7 +235,7 @@ pub fn critic_runtime(context: &Context) -> CriticRuntime {
 }
 
 fn text(summary: &Summary, context: &Context) -> String {
-    format!(
+    let mut text = format!(
         "{} evolutions in `{}` ({} were there), target reached by {}\nmean score {:.2} -> {:.2}",
         summary.evolutions,
         context.workspace.logs().display(),
@@ -227,5 +243,23 @@ fn text(summary: &Summary, context: &Context) -> String {
         summary.target_reached,
         summary.mean_initial,
         summary.mean_final,
+    );
+    if let Some(tally) = &summary.judge {
+        text.push_str(&format!("\n{}", judge_line(tally)));
+    }
+    text
+}
+
+/// What a judge did, in a line.
+fn judge_line(tally: &Tally) -> String {
+    let bias = match tally.position_bias {
+        Some(bias) => {
+            format!("; of {} pairs its answer hung on their order in {:.0}%", tally.pairs, 100.0 * bias)
+        }
+        None => String::new(),
+    };
+    format!(
+        "judge `{}`: {} judged, {} without an answer, {} calls{bias}",
+        tally.row, tally.judged, tally.absent, tally.calls
     )
 }

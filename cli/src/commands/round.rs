@@ -39,6 +39,9 @@ pub struct Loop {
     /// Passes over the data
     #[arg(long, value_name = "N")]
     n_epochs: Option<u32>,
+    /// Model that answers a checklist about each app, which can only lower scores: `none`, or a name under `[models]`
+    #[arg(long, value_name = "ROW")]
+    judge: Option<String>,
 }
 
 /// How large a turn is.
@@ -99,7 +102,7 @@ struct RoundResult {
 pub async fn run(args: &Loop, context: &Context) -> Result {
     let _lock = store::Lock::take(&context.workspace.lock("loop"))?;
     init::create(context, false)?;
-    let settings = context.settings(&[])?;
+    let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     if args.quick {
         context.events.note(
             "quick: 60 briefs with one draft each, at most 150 rows, 2 epochs, 24 held-out briefs with one answer \

@@ -37,6 +37,10 @@ pub struct Test {
     /// Answers per model and brief
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub samples: Option<u32>,
+    /// Model that answers a checklist about each app; its figures stand beside the executed scores: `none`, or a name under
+    /// `[models]`
+    #[arg(long, value_name = "ROW")]
+    pub judge: Option<String>,
     /// These of them, drawn earlier
     #[arg(skip)]
     pub drawn: Option<Vec<String>>,
@@ -53,7 +57,7 @@ const SHOWN: usize = 3;
 const WIDTH: usize = 110;
 
 pub async fn run(args: &Test, context: &Context) -> Result {
-    let settings = context.settings(&[])?;
+    let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     let mut models = Models::new(context, &settings);
     let outcome = execute(args, context, &settings, &mut models).await;
     models.close().await;
@@ -87,7 +91,9 @@ pub async fn execute(
     models: &mut Models<'_>,
 ) -> Result<Outcome> {
     let tuned = tuned_model(args, context)?;
-    let spec = spec(args, context, settings, models, tuned)?;
+    let judge_model = models.judge().await?;
+    let mut spec = spec(args, context, settings, models, tuned)?;
+    spec.judge = judge_model.as_ref().map(|judge| judge.version(hone::critic::VERSION));
     refuse_trained(&spec.briefs, context)?;
     let opened = Trial::open(&context.workspace.trials(), &spec)?;
     // Every arm is asked where the tuned model was trained: the base, too, is the one that training started from.
@@ -97,7 +103,8 @@ pub async fn execute(
     }
     let screenshots = Some(opened.trial.folder().join("screenshots"));
     let standards = evolve::critic_options(context, settings)?;
-    let options = CriticOptions { static_only: args.static_only, screenshots, ..standards };
+    let options =
+        CriticOptions { static_only: args.static_only, screenshots, judge: judge_model, ..standards };
     let critic = evolve::open_critic(context, options).await?;
     let limits = trial::Limits { generate: 32, judge: critic.workers() };
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
@@ -118,6 +125,9 @@ pub async fn execute(
         critic.critique(brief, candidate).await.map(Judgement::from)
     };
     let run = trial::run(opened, limits, generate, judge, &context.events, &context.cancel).await;
+    if let Some(text) = critic.judge().and_then(|judge| judge.tally().complaint()) {
+        context.events.warn(text, Some("the executed scores, which decide, are complete".into()));
+    }
     critic.close().await;
     let (trial, rows) = run?;
     let mut summary = trial::summarise(trial.spec(), &rows);
@@ -176,6 +186,7 @@ fn spec(
         max_tokens: settings.agent.max_tokens,
         seen_kinds,
         deployed: (champion != base).then_some(champion),
+        judge: None,
     })
 }
 

@@ -68,15 +68,21 @@ fn code_3_is_a_wrong_setting() {
     };
     check("[agent\n", "not valid TOML", "hone config");
     check("[agent]\ntemperature = \"hot\"", "agent.temperature", "hone config");
+    check("[judge]\nsamples = 6", "judge.samples", "hone config");
     check("[agent]\nframework = \"React\"", "`React` is not supported", "Streamlit");
     check("[models.a]\nprovider = \"openai\"", "models.a", "`provider` and `model`");
     world.write("hone.toml", "[agent]\nmodel = \"ui-agnt\"");
     world.briefs(1, 1).fails(&["evolve"], 3, "did you mean `ui-agent`", "hone models");
-    world.write("hone.toml", "[evolve]\ntarget_scor = 7.0\n[judge]\nmodel = \"x\"");
+    world.fails(
+        &["evolve", "--judge", "gptt"],
+        3,
+        "no model named `gptt`",
+        "add a row under `[models.NAME]`",
+    );
+    world.write("hone.toml", "[evolve]\ntarget_scor = 7.0");
     let ran = world.run(&["config"]);
     assert_eq!(ran.code, 0);
     assert!(ran.stderr.contains("did you mean `evolve.target_score`"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("has no effect yet"), "{}", ran.stderr);
 }
 
 #[test]

@@ -106,3 +106,77 @@ async fn an_answer_is_paid_once() {
         std::process::Command::new("grep").args(["-r", "sk-canary"]).arg(world.root()).output().unwrap();
     assert!(found.stdout.is_empty(), "the key is on disk");
 }
+
+/// A provider that writes the same app every time, and judges apps in the same way.
+async fn judging_provider(verdict: &'static str) -> MockServer {
+    let respond = move |request: &wiremock::Request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let system = body["messages"][0]["content"].as_str().unwrap();
+        let each = |one: &dyn Fn(usize) -> Value| (1..=8).map(one).collect::<Vec<_>>();
+        if system.starts_with("You write checklists") {
+            let items = each(&|i| json!({ "question": format!("Is point {i} met?") }));
+            answer(&json!({ "items": items }).to_string())
+        } else if system.starts_with("You check an app") {
+            let answers = each(&|i| json!({"id": format!("q{i}"), "answer": verdict}));
+            answer(&json!({ "answers": answers }).to_string())
+        } else if system.starts_with("You compare") {
+            answer("{\"better\": \"1\"}")
+        } else {
+            answer(&format!("```python\n{APP}```"))
+        }
+    };
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(respond).mount(&server).await;
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_judge_lowers_what_it_does_not_find() {
+    let Some(cache) = cache("a_judge_lowers_what_it_does_not_find") else { return };
+    let server = judging_provider("no").await;
+    let world = World::with_runtime(cache);
+    world.briefs(1, 1);
+    point(&world, &server.uri());
+    let run = |arguments: &[&str]| {
+        let mut command = world.command(&[arguments, &["--json"]].concat());
+        command.env("FAKE_KEY", "sk-canary");
+        let ran = Ran::from(command);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        serde_json::from_str::<Value>(ran.stdout.lines().last().unwrap()).unwrap()
+    };
+    let app = world.write("app.py", APP);
+    let critique = |more: &[&str]| {
+        run(&[&["critique", app.to_str().unwrap(), "--brief", "a contact form"], more].concat())[0].clone()
+    };
+    let (plain, judged) = (critique(&[]), critique(&["--judge", "fake"]));
+    assert!(plain["judge"].is_null() && plain["critic"] == hone::critic::VERSION, "{plain}");
+    assert_eq!(judged["judge"]["executed_score"], plain["score"]);
+    assert!(
+        judged["score"].as_f64() <= Some(5.0) && judged["score"].as_f64() < plain["score"].as_f64(),
+        "{judged}"
+    );
+    assert!(
+        judged["critic"].as_str().unwrap().starts_with(&format!("{}+judge:fake.", hone::critic::VERSION)),
+        "{judged}"
+    );
+
+    let server = judging_provider("yes").await;
+    point(&world, &server.uri());
+    std::fs::remove_dir_all(world.path(".hone/journal")).unwrap();
+    let summary = run(&["evolve", "--agent", "fake", "--judge", "fake", "--drafts", "1"]);
+    // Whoever stands first is better, in both orders: no choice.
+    assert!(summary["judge"]["pairs"].as_u64() >= Some(1), "{summary}");
+    assert_eq!(summary["judge"]["position_bias"], 1.0);
+    assert!(summary["judge"]["judged"].as_u64() >= Some(1), "{summary}");
+    assert!(summary["judge"]["absent"] == 0 && summary["calls"].as_u64() > Some(2), "{summary}");
+    let (_, log) = &world.logs()[0];
+    assert_eq!(log["critic"], judged["critic"]);
+    assert_eq!(log["pairs"][0]["decided"], "inconsistent", "{log}");
+    let entries = log["evolution_history"].as_array().unwrap();
+    assert!(entries.iter().all(|entry| entry["critique"]["critic"] == log["critic"]), "{log}");
+    let kept = std::fs::read_dir(world.path("data/judge")).unwrap().count();
+    assert_eq!(kept, 2, "a checklist for each of the two briefs");
+    let calls = server.received_requests().await.unwrap().len();
+    assert_eq!(run(&["evolve", "--agent", "fake", "--judge", "fake", "--drafts", "1"])["reused"], 1);
+    assert_eq!(server.received_requests().await.unwrap().len(), calls);
+}

@@ -53,7 +53,7 @@ if __name__ == "__main__":
     main()
 "#;
 
-fn spoiled<'a>(app: &'a App, class: &str) -> Option<String> {
+fn spoiled(app: &App, class: &str) -> Option<String> {
     let apps = [app.clone()];
     let found = degraded(&apps, 0, 1).into_iter().find(|(at, _)| CLASSES[*at].name == class)?;
     found.1.files.last().map(|file| file.content.clone())

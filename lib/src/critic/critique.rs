@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, Level};
+use super::{Judged, Kept, Level};
 
 /// A score and its reasons: a pure function of evidence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,16 @@ pub struct Critique {
     /// Version of the critic and level of the evidence: scores of others do not compare.
     pub critic: String,
     pub level: Level,
+    /// What a judge model said of it, and what that took away from the score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Judged>,
+}
+
+impl Critique {
+    /// The score by evidence alone.
+    pub fn executed_score(&self) -> f64 {
+        self.judge.as_ref().map_or(self.overall_score, |judged| judged.executed_score)
+    }
 }
 
 /// Sub-scores 0-10; null without evidence.

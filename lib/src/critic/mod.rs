@@ -3,7 +3,7 @@
 //! A candidate is read as data ([`statics`], [`lint`]), then run in a [`sandbox`] of its own as a real Streamlit server
 //! and used through Streamlit's agent API ([`agent_api`], [`interact`], [`observe`]), and shown by a [`browser`] that the
 //! candidate's server cannot lie to; [`witness`] compares the two. All that was seen is [`Evidence`]; [`score`] makes a
-//! [`Critique`] of it and of nothing else. Faults of a candidate are evidence; an error means that the critic could not
+//! [`Critique`] of it and of nothing else; a [`judge`], where one is given, may lower it afterwards. Faults of a candidate are evidence; an error means that the critic could not
 //! look.
 
 mod agent_api;
@@ -18,6 +18,7 @@ mod fixtures;
 mod guidelines;
 mod habit;
 mod interact;
+mod judge;
 mod lint;
 mod observe;
 mod page;
@@ -48,9 +49,13 @@ pub use evidence::{
 pub use fix::fix;
 pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use habit::{Check, Habit, Kept};
+pub use judge::{
+    Choice, Contender, Decided, Judge, JudgeOptions, Judged, JudgedItem, Preference, Tally,
+    Usage as JudgeUsage,
+};
 pub use project::{Asset, Project, ProjectError};
-pub use rubric::{Caps, Rubric, Weights};
-pub use score::{Standards, score, score_by};
+pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
+pub use score::{Standards, judged, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
 pub use witness::Agreement;
 
@@ -92,6 +97,8 @@ pub struct CriticOptions {
     /// Where screenshots are kept; none are without it.
     pub screenshots: Option<PathBuf>,
     pub standards: Standards,
+    /// A model that may lower what execution allows.
+    pub judge: Option<Judge>,
 }
 
 impl Default for CriticOptions {
@@ -104,6 +111,7 @@ impl Default for CriticOptions {
             ahead: cores.clamp(1, 8),
             screenshots: None,
             standards: Standards::default(),
+            judge: None,
         }
     }
 }
@@ -122,6 +130,9 @@ struct Shared {
     screenshots: Option<PathBuf>,
     standards: Standards,
     /// With the fingerprint of the rubric, when it is not the shipped one.
+    observer: String,
+    judge: Option<Judge>,
+    /// The same with the judge's fingerprint, when there is one.
     version: String,
     isolation: &'static str,
     at_once: Semaphore,
@@ -152,9 +163,13 @@ impl Critic {
             }
             pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
         }
-        let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots);
-        let (standards, version) = (options.standards.clone(), options.standards.version());
+        let pictures = || options.judge.as_ref().and_then(Judge::pictures);
+        let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots.or_else(pictures));
+        let (standards, observer) = (options.standards.clone(), options.standards.version());
+        let version = options.judge.as_ref().map_or_else(|| observer.clone(), |j| j.version(&observer));
         let shared = Shared {
+            judge: options.judge,
+            observer,
             runtime,
             pool,
             browser: shown,
@@ -205,7 +220,8 @@ impl Critic {
         level: Level,
     ) -> Result<(Evidence, Critique), CriticError> {
         let evidence = self.observe(brief, candidate, level).await?;
-        let critique = score_by(&evidence, &self.shared.standards);
+        let executed = score_by(&evidence, &self.shared.standards);
+        let critique = self.judged(brief, candidate, &evidence, executed).await?;
         Ok((evidence, critique))
     }
 
@@ -217,7 +233,8 @@ impl Critic {
     ) -> Result<(Evidence, Critique), CriticError> {
         let job = Job::of_project(project);
         let evidence = self.observe_job(brief, &project.candidate, job, Level::Browser).await?;
-        let critique = score_by(&evidence, &self.shared.standards);
+        let executed = score_by(&evidence, &self.shared.standards);
+        let critique = self.judged(brief, &project.candidate, &evidence, executed).await?;
         Ok((evidence, critique))
     }
 
@@ -244,7 +261,7 @@ impl Critic {
         let level = level.min(self.level());
         let mut evidence = Evidence {
             level,
-            critic: self.shared.version.clone(),
+            critic: self.shared.observer.clone(),
             source_sha256: fingerprint(candidate),
             versions: self.shared.versions.clone(),
             statics,

@@ -12,6 +12,18 @@ const SHIPPED: &str = include_str!("rubric.toml");
 pub struct Rubric {
     pub weights: Weights,
     pub caps: Caps,
+    pub judge: JudgeRubric,
+}
+
+/// What a judge's answers may take away.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeRubric {
+    /// Weight of the share of its questions that hold, beside those of the sub-scores.
+    pub weight: f64,
+    /// Upper bounds (0-10) when less than a half, less than a quarter of them hold.
+    pub half: f64,
+    pub quarter: f64,
 }
 
 /// Weights of the sub-scores; only their proportions matter.
@@ -83,7 +95,9 @@ impl Rubric {
             let (Some(toml::Value::Table(known)), toml::Value::Table(values)) =
                 (merged.get_mut(&section), values)
             else {
-                return Err(format!("unknown section `{section}`: there are `[weights]` and `[caps]`"));
+                return Err(format!(
+                    "unknown section `{section}`: there are `[weights]`, `[caps]` and `[judge]`"
+                ));
             };
             known.extend(values.clone());
             // All of a section at once, but each value of it named by its own fault.
@@ -101,6 +115,13 @@ impl Rubric {
         let weights = self.weights.list();
         if weights.iter().any(|weight| !(0.0..=1e6).contains(weight)) || weights.iter().sum::<f64>() <= 0.0 {
             return Err("weights are 0 or more, and one of them is more".to_owned());
+        }
+        if !(0.0..=1e6).contains(&self.judge.weight) {
+            return Err("the judge's weight is 0 or more".to_owned());
+        }
+        let bounds = [("half", self.judge.half), ("quarter", self.judge.quarter)];
+        if let Some((name, value)) = bounds.into_iter().find(|(_, value)| !(0.0..=10.0).contains(value)) {
+            return Err(format!("`judge.{name}` is {value}: caps lie between 0 and 10"));
         }
         let caps = toml::Table::try_from(self.caps).map_err(|e| e.to_string())?;
         let number = |value: &toml::Value| value.as_float().unwrap_or(f64::NAN);
@@ -155,6 +176,8 @@ mod tests {
             "weights",
         );
         check_refused("[weights]\ncode = nan", "weights");
+        check_refused("[judge]\nweight = -1", "judge's weight");
+        check_refused("[judge]\nhalf = 10.5", "judge.half");
         check_refused("[", "");
     }
 }

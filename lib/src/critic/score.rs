@@ -16,7 +16,10 @@ use super::{
 };
 
 pub(super) mod caps;
+mod judged;
 pub(super) mod seen;
+
+pub use judged::judged;
 
 /// Elements whose whole contribution is prose.
 const TEXT: &[&str] =
@@ -87,6 +90,7 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
         issues,
         critic: evidence.critic.clone(),
         level: evidence.level,
+        judge: None,
     }
 }
 

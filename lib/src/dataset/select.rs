@@ -105,7 +105,7 @@ pub(super) fn select<'a>(
 /// only what may be taught, and one look with a browser must not outweigh a hundred logs without. Of level `static` only
 /// when there is no other: nothing of it can be taught.
 pub(super) fn standard(logs: &Logs) -> Option<Standard> {
-    let mut counts: BTreeMap<(VersionKey, &str), BTreeMap<Level, usize>> = BTreeMap::new();
+    let mut counts: BTreeMap<VersionKey, BTreeMap<&str, BTreeMap<Level, usize>>> = BTreeMap::new();
     for source in &logs.logs {
         let standards: BTreeSet<(&str, Level)> = source
             .log
@@ -114,10 +114,13 @@ pub(super) fn standard(logs: &Logs) -> Option<Standard> {
             .map(|entry| (entry.critique.critic.as_str(), entry.critique.level))
             .collect();
         for (critic, level) in standards {
-            *counts.entry((version_key(critic), critic)).or_default().entry(level).or_default() += 1;
+            let of_version = counts.entry(version_key(critic)).or_default();
+            *of_version.entry(critic).or_default().entry(level).or_default() += 1;
         }
     }
-    let ((_, critic), levels) = counts.pop_last()?;
+    // Standards and judges of one version have no order, so the one that most logs were held to counts.
+    let (_, critics) = counts.pop_last()?;
+    let (critic, levels) = critics.into_iter().max_by_key(|(_, levels)| levels.values().sum::<usize>())?;
     let most = levels.values().copied().max()?;
     let common = |(level, count): &(&Level, &usize)| **level != Level::Static && 2 * **count >= most;
     let level = levels.iter().rfind(common).or_else(|| levels.iter().next_back()).map(|(level, _)| *level)?;

@@ -38,6 +38,7 @@ fn critique(score: f64) -> Critique {
         citations_dropped: 0,
         critic: "1".into(),
         level: Level::Run,
+        judge: None,
     }
 }
 
@@ -91,6 +92,7 @@ fn log(id: &str, entries: Vec<LogEntry>) -> SourceLog {
         improvement: 0.0,
         target_reached: true,
         total_iterations: entries.len() as u32,
+        pairs: vec![],
         evolution_history: entries,
     };
     SourceLog { file: format!("{id}.json"), log }
@@ -165,6 +167,23 @@ fn reasons_for_leaving_out() {
     check_dropped(|e| e.critique.level = Level::Static, "other evidence level");
     check_dropped(|e| e.critique.critic = "0.9".into(), "other critic version");
     check_dropped(|e| e.files = app("b good"), "duplicate");
+}
+
+#[test]
+fn of_judges_and_standards_the_one_that_most_logs_have_counts() {
+    let held_to = |id: &str, critic: &str| {
+        let mut source = usual(id);
+        source.log.evolution_history.iter_mut().for_each(|e| e.critique.critic = critic.into());
+        source
+    };
+    for (critics, expected) in [
+        (["1", "1", "1+judge:a.12"], "1"),
+        (["1", "1+judge:a.12", "1+judge:a.12"], "1+judge:a.12"),
+        (["1", "1", "2+judge:a.12"], "2+judge:a.12"),
+    ] {
+        let all = critics.iter().enumerate().map(|(i, critic)| held_to(&format!("b{i}"), critic)).collect();
+        assert_eq!(made(&logs(all)).manifest.critic, expected, "{critics:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::SourceFile,
-    critic::{Critique, Evidence},
+    critic::{Critique, Evidence, Preference},
     model::wire::Usage,
 };
 
@@ -48,6 +48,19 @@ pub struct EvolutionLog {
     pub improvement: f64,
     pub target_reached: bool,
     pub total_iterations: u32,
+    /// Pairs of near equals between which the judge was asked to choose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<Pair>,
+}
+
+/// Two candidates of nearly the same score, and which of them is better.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Their iterations.
+    pub first: u32,
+    pub second: u32,
+    #[serde(flatten)]
+    pub preference: Preference,
 }
 
 /// One candidate of an evolution.

@@ -6,7 +6,7 @@ mod run;
 mod search;
 mod teach;
 
-pub use log::{EvolutionLog, FORMAT, FORMAT_VERSION, LogEntry, LogUsage};
+pub use log::{EvolutionLog, FORMAT, FORMAT_VERSION, LogEntry, LogUsage, Pair};
 pub use run::{EvolveError, Evolver, Summary};
 pub use search::{Options, Teacher};
 pub(crate) use teach::improvement_messages;

@@ -13,7 +13,7 @@ use crate::{
     agent::Agent,
     brief::Brief,
     cancel::Cancel,
-    critic::{Critic, CriticError, GuidelineError, GuidelineStore},
+    critic::{Critic, CriticError, GuidelineError, GuidelineStore, Tally},
     error::{Explain, Kind},
     event::{Event, Events, Phase},
     model::client::ModelError,
@@ -75,6 +75,9 @@ impl Explain for EvolveError {
     }
 }
 
+const ABSENT_HINT: &str = "their scores are those of a critic without a judge: they come after all that were judged, and \
+                           `hone prepare` leaves them out";
+
 /// Result of `hone evolve`, over finished and newly made logs alike.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -89,6 +92,9 @@ pub struct Summary {
     /// Null when a price is unknown.
     pub usd: Option<f64>,
     pub took_ms: u64,
+    /// What the judge did in this run, where there is one; its calls and their price are in those above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Tally>,
 }
 
 /// Everything that evolving needs, handed in.
@@ -144,6 +150,7 @@ impl Evolver<'_> {
                 ),
             );
         }
+        summary.add_judge(self.critic.judge().map(|judge| judge.tally()), self.events);
         summary.took_ms = started.elapsed().as_millis() as u64;
         self.events.emit(Event::End { phase: Phase::Evolve, summary: summary.sentence() });
         Ok(summary)
@@ -204,6 +211,9 @@ impl Evolver<'_> {
 
     fn log(&self, brief: &Brief, found: super::search::Found) -> EvolutionLog {
         let initial_score = found.history.first().map_or(0.0, |entry| entry.critique.overall_score);
+        // Where the judge was absent throughout, the log is not one of this critic, and another run makes it again.
+        let best = found.history.iter().find(|entry| entry.iteration == found.best);
+        let critic = best.map_or(self.critic.version(), |entry| &entry.critique.critic).to_owned();
         EvolutionLog {
             format: FORMAT.into(),
             version: FORMAT_VERSION,
@@ -216,7 +226,7 @@ impl Evolver<'_> {
             target_score: self.options.target_score,
             max_iterations: self.options.max_iterations,
             seed: self.options.seed,
-            critic: self.critic.version().into(),
+            critic,
             agent: self.agent.model.clone(),
             teacher: self.teacher.name().into(),
             round: self.options.round,
@@ -227,6 +237,7 @@ impl Evolver<'_> {
             best_iteration: found.best,
             improvement: found.score - initial_score,
             target_reached: found.target_reached,
+            pairs: found.pairs,
         }
     }
 
@@ -260,6 +271,17 @@ impl Summary {
             self.calls += 1;
             self.usd = self.usd.zip(entry.usage.usd).map(|(sum, usd)| sum + usd);
         }
+    }
+
+    /// Adds what the judge did, and warns when it was absent: those scores do not compare.
+    fn add_judge(&mut self, tally: Option<Tally>, events: &Events) {
+        let Some(tally) = tally else { return };
+        self.calls += tally.calls;
+        self.usd = self.usd.zip(tally.usd).map(|(sum, usd)| sum + usd);
+        if let Some(text) = tally.complaint() {
+            events.warn(text, Some(ABSENT_HINT.into()));
+        }
+        self.judge = Some(tally);
     }
 
     fn sentence(&self) -> String {
@@ -327,6 +349,7 @@ mod tests {
             improvement: 0.0,
             target_reached: false,
             total_iterations: 1,
+            pairs: vec![],
         }
     }
 

@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     composer::{Composer, Operator, Parent},
-    log::{LogEntry, LogUsage},
+    log::{LogEntry, LogUsage, Pair},
     run::EvolveError,
     teach,
 };
 use crate::{
     agent::{self, Agent, Candidate},
     brief::Brief,
-    critic::{Critic, GuidelineStore, Issue, Level, Retrieved},
+    critic::{Choice, Contender, Critic, GuidelineStore, Issue, Level, Retrieved},
 };
 
 /// What the log calls the agent's own replies.
@@ -20,6 +20,10 @@ const DRAFT: &str = "draft";
 const REPEAT_NOISE: f64 = 0.1;
 /// From this score on a candidate may become a training example, so it is looked at as closely as the critic can.
 const WORTH_A_LOOK: f64 = 7.0;
+/// Scores that differ by no more than this say little about which app is better; a judge is asked then.
+const NEAR: f64 = 0.3;
+/// Candidates that a judge chooses between at most.
+const NEAR_MOST: usize = 3;
 /// Candidates that the teacher proposes in one round, each by an operator of its own.
 const PROPOSALS: usize = 2;
 
@@ -62,6 +66,8 @@ pub struct Found {
     /// Its score on a fresh and full look.
     pub score: f64,
     pub target_reached: bool,
+    /// Choices of the judge.
+    pub pairs: Vec<Pair>,
 }
 
 /// One search under way.
@@ -114,10 +120,44 @@ impl<'a> Search<'a> {
             }
         }
         self.show().await?;
-        let (best, score) =
-            self.best_shown().map_or((0, 0.0), |entry| (entry.iteration, entry.critique.overall_score));
+        let (pairs, best) = self.choose().await?;
+        let best = self.history.iter().find(|entry| Some(entry.iteration) == best);
+        let (best, score) = best.map_or((0, 0.0), |entry| (entry.iteration, entry.critique.overall_score));
         let target_reached = score >= self.options.target_score;
-        Ok(Found { history: self.history, best, score, target_reached })
+        Ok(Found { history: self.history, best, score, target_reached, pairs })
+    }
+
+    /// The best by score; of those that are nearly as good and reach the target if it does, the one that the judge prefers,
+    /// where there is a judge.
+    async fn choose(&self) -> Result<(Vec<Pair>, Option<u32>), EvolveError> {
+        let Some(top) = self.best_shown() else { return Ok((Vec::new(), None)) };
+        let reaches = |entry: &LogEntry| entry.critique.overall_score >= self.options.target_score;
+        let near = |entry: &&LogEntry| {
+            self.shown.contains(&entry.iteration)
+                && self.compares(entry)
+                && reaches(entry) == reaches(top)
+                && top.critique.overall_score - entry.critique.overall_score <= NEAR
+        };
+        let (mut best, mut pairs) = (top, Vec::new());
+        let Some(judge) = self.critic.judge().filter(|_| self.compares(top)) else {
+            return Ok((pairs, Some(top.iteration)));
+        };
+        let others = self.ranked().into_iter().filter(near).filter(|entry| entry.iteration != top.iteration);
+        for other in others.take(NEAR_MOST - 1) {
+            let apps = [best, other].map(|entry| Candidate { files: entry.files.clone() });
+            let preference =
+                judge.prefer(self.brief, contender(best, &apps[0]), contender(other, &apps[1])).await?;
+            pairs.push(Pair { first: best.iteration, second: other.iteration, preference });
+            if preference.better == Choice::Second {
+                best = other;
+            }
+        }
+        Ok((pairs, Some(best.iteration)))
+    }
+
+    /// Its score is one of this critic. That of a candidate on which the judge was absent is not, so it comes after all that are.
+    fn compares(&self, entry: &LogEntry) -> bool {
+        entry.critique.critic == self.critic.version()
     }
 
     /// One honest reply of the agent, scored.
@@ -266,7 +306,9 @@ impl<'a> Search<'a> {
     fn ranked(&self) -> Vec<&LogEntry> {
         let mut ranked: Vec<&LogEntry> = self.history.iter().collect();
         ranked.sort_by(|a, b| {
-            b.critique.overall_score.total_cmp(&a.critique.overall_score).then(a.iteration.cmp(&b.iteration))
+            let by_score = || b.critique.overall_score.total_cmp(&a.critique.overall_score);
+            let first = self.compares(b).cmp(&self.compares(a));
+            first.then_with(by_score).then(a.iteration.cmp(&b.iteration))
         });
         ranked
     }
@@ -274,6 +316,10 @@ impl<'a> Search<'a> {
     fn best_score(&self) -> f64 {
         self.ranked().first().map_or(0.0, |entry| entry.critique.overall_score)
     }
+}
+
+fn contender<'a>(entry: &'a LogEntry, candidate: &'a Candidate) -> Contender<'a> {
+    Contender { candidate, evidence: &entry.evidence, critique: &entry.critique }
 }
 
 /// A candidate on its way to the critic.

@@ -73,6 +73,11 @@ impl Workspace {
         self.root.join("data/trials")
     }
 
+    /// Checklists of judge models, and the pictures that they are shown.
+    pub fn judge(&self) -> PathBuf {
+        self.root.join("data/judge")
+    }
+
     pub fn registry(&self) -> PathBuf {
         self.root.join("data/registry.jsonl")
     }

@@ -29,6 +29,7 @@ pub(super) fn spec(families: usize, variants: usize, arms: &[(&str, &str)]) -> T
         max_tokens: 512,
         seen_kinds: ["form", "dashboard", "wizard"].map(str::to_owned).into(),
         deployed: None,
+        judge: None,
     }
 }
 
@@ -71,6 +72,7 @@ pub(super) fn critique(score: f64, critic: &str, level: Level) -> Critique {
         citations_dropped: 0,
         critic: critic.into(),
         level,
+        judge: None,
     }
 }
 

@@ -10,6 +10,7 @@ mod find;
 #[cfg(test)]
 mod fixtures;
 mod gates;
+mod judge;
 pub mod report;
 mod row;
 mod run;
@@ -20,6 +21,7 @@ pub mod verdict;
 
 pub use find::{last_summary, summary};
 pub use gates::{Gate, Status};
+pub use judge::JudgeFigures;
 pub use report::{Extras, LossPoint, write_report};
 pub use row::{Generation, Judgement, Row};
 pub use run::{Limits, run};

@@ -402,6 +402,9 @@ fn methods(spec: &TrialSpec, summary: &Summary, extras: &Extras) -> Vec<(String,
     facts.extend(spec.arms.iter().map(|arm| (format!("Arm {}", arm.name), arm.model.clone())));
     let detectable = format!("{} (two-sided 5%, power 80%)", table::detectable(summary));
     facts.push(("Smallest detectable difference".to_owned(), detectable));
+    if let Some(figures) = &summary.judge {
+        facts.push(("Judge, not part of the scores".to_owned(), table::judge_figures(figures)));
+    }
     facts.extend(extras.facts.iter().cloned());
     facts
 }

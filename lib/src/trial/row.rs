@@ -8,7 +8,7 @@ use super::{Arm, TrialSpec};
 use crate::{
     agent::{Candidate, SourceFile},
     brief::{self, Brief},
-    critic::{Cap, Critique, Evidence, Habit, Issue, Kept, Level, SubScores},
+    critic::{Cap, Critique, Evidence, Habit, Issue, Judged, Kept, Level, SubScores},
     model::wire::Usage,
 };
 
@@ -40,7 +40,10 @@ pub struct Judgement {
 }
 
 impl From<(Evidence, Critique)> for Judgement {
+    /// A trial's scores are those of execution; a judge's figures stand beside them.
     fn from((evidence, critique): (Evidence, Critique)) -> Self {
+        let (overall_score, critic) = (critique.executed_score(), evidence.critic.clone());
+        let critique = Critique { overall_score, critic, ..critique };
         Self {
             ui_first: evidence.ui_first(),
             runs: evidence.runs(),
@@ -89,6 +92,9 @@ pub struct Row {
     pub finish_reason: Option<String>,
     pub critic: String,
     pub level: Level,
+    /// What a judge said, where there was one; nothing of it is in the scores of the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Judged>,
     #[serde(default)]
     pub evidence: serde_json::Value,
 }
@@ -138,6 +144,7 @@ impl Row {
             finish_reason: generation.finish_reason,
             critic: critique.critic,
             level: critique.level,
+            judge: critique.judge,
             evidence,
         }
     }

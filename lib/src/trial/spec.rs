@@ -55,6 +55,9 @@ pub struct TrialSpec {
     /// The champion when the trial was asked for: what "roll back" would be about. Not part of the hash.
     #[serde(default)]
     pub deployed: Option<String>,
+    /// Version of the judge whose answers stand beside the executed scores; null without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<String>,
 }
 
 impl TrialSpec {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Arm, Row, Status, Summary, Verdict,
+    Arm, JudgeFigures, Row, Status, Summary, Verdict,
     stats::Estimate,
     verdict::{ArmSummary, Delta},
 };
@@ -23,8 +23,26 @@ pub fn table(summary: &Summary) -> String {
     for (name, arm, delta) in others(summary) {
         let _ = writeln!(text, "\n{}", other_line(name, arm, delta));
     }
+    if let Some(figures) = &summary.judge {
+        let _ = writeln!(text, "\njudge (not part of the scores) {}", judge_figures(figures));
+    }
     let _ = write!(text, "\n{}", foot(summary));
     text
+}
+
+/// A judge's figures. They decide nothing.
+pub(super) fn judge_figures(figures: &JudgeFigures) -> String {
+    let absent = match figures.absent {
+        0 => String::new(),
+        n => format!("; without a usable answer on {n} apps"),
+    };
+    format!(
+        "{}: base {}, tuned {} of what it asked; tuned minus base {}{absent}",
+        figures.judge,
+        percent(figures.base),
+        percent(figures.tuned),
+        interval(&figures.delta, Unit::Rate)
+    )
 }
 
 /// Arms beside base and tuned, with the tuned model's difference from them.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Arm, Row, TrialSpec,
     gates::{self, Gate},
+    judge::{self, JudgeFigures},
     stats::{self, Diff, Estimate},
 };
 use crate::critic::Level;
@@ -71,6 +72,9 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     pub groups: Groups,
+    /// What a judge said of base and tuned; no gate looks at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeFigures>,
     /// Critic version; none without rows.
     pub critic: Option<String>,
     pub level: Option<Level>,
@@ -171,6 +175,7 @@ pub fn summarise(spec: &TrialSpec, rows: &[Row]) -> Summary {
             seen_kinds: group(spec, rows.iter().filter(|r| r.seen)),
             unseen_kinds: group(spec, rows.iter().filter(|r| !r.seen)),
         },
+        judge: judge::figures(spec, rows),
         critic: rows.first().map(|r| r.critic.clone()),
         level: rows.first().map(|r| r.level),
         seed: spec.seed,

@@ -11,3 +11,5 @@ mod critic;
 mod finetune;
 #[cfg(test)]
 mod guidelines;
+#[cfg(test)]
+mod judge;

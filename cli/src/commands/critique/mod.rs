@@ -11,7 +11,8 @@ use clap::Args;
 use futures::{StreamExt, stream};
 use hone::{
     brief::Brief,
-    critic::{self, Critic, CriticOptions, Critique as Judgement, Evidence, Project},
+    config::Settings,
+    critic::{self, Critic, CriticOptions, Critique as Judgement, Evidence, Judge, Project},
     error::Kind,
     store,
 };
@@ -21,6 +22,7 @@ use crate::{
     commands::evolve,
     context::{Context, print_line, to_json},
     error::{CommandError, Exit, Result},
+    models::{Models, NO_JUDGE},
 };
 
 /// Score your own Streamlit apps, and say what is wrong with them
@@ -34,6 +36,9 @@ pub struct Critique {
     /// What the app was asked to be; its words are looked for in what it shows
     #[arg(long, value_name = "TEXT")]
     brief: Option<String>,
+    /// Model that answers a checklist about the brief, which can only lower the score: `none`, or a name under `[models]`
+    #[arg(long, value_name = "ROW", requires = "brief")]
+    judge: Option<String>,
     /// Exit with 4 when a score is below this
     #[arg(long, value_name = "SCORE")]
     threshold: Option<f64>,
@@ -74,17 +79,21 @@ struct Judged {
 
 pub async fn run(args: &Critique, context: &Context) -> Result {
     let brief = Brief::from_description(args.brief.as_deref().unwrap_or(NO_BRIEF))?;
-    let options = CriticOptions {
-        static_only: args.static_only,
-        screenshots: args.screenshots.clone(),
-        ..evolve::critic_options(context, &context.settings(&[])?)?
-    };
+    let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     let (apps, mut faults) = read_all(args, context);
     let mut judged = Vec::new();
     if !apps.is_empty() {
+        let mut models = Models::new(context, &settings);
+        let options = CriticOptions {
+            static_only: args.static_only,
+            screenshots: args.screenshots.clone(),
+            judge: judge_of(args, context, &settings, &mut models).await?,
+            ..evolve::critic_options(context, &settings)?
+        };
         let critic = evolve::open_critic_with(context, options, args.python.clone()).await?;
         let outcome = judge_all(args, context, &critic, &brief, apps).await;
         critic.close().await;
+        models.close().await;
         for one in outcome {
             match one {
                 Ok(one) => judged.push(one),
@@ -108,6 +117,22 @@ pub async fn run(args: &Critique, context: &Context) -> Result {
             Err(last)
         }
     }
+}
+
+/// The judge, where there is a brief that it could ask about.
+async fn judge_of(
+    args: &Critique,
+    context: &Context,
+    settings: &Settings,
+    models: &mut Models<'_>,
+) -> Result<Option<Judge>> {
+    if args.brief.is_some() {
+        return models.judge().await;
+    }
+    if settings.judge.model != NO_JUDGE {
+        context.events.note("without `--brief` there is nothing that a judge could ask about");
+    }
+    Ok(None)
 }
 
 /// Every app that can be read, and why the others cannot.
@@ -222,13 +247,17 @@ fn show(context: &Context, judged: &[Judged]) {
 
 fn value(one: &Judged) -> Value {
     let Judged { path, evidence, critique, took_ms, .. } = one;
-    json!({
+    let mut value = json!({
         "path": path, "score": critique.overall_score, "sub_scores": critique.scores, "caps": critique.caps,
         "issues": critique.issues, "citations": critique.citations,
         "citations_dropped": critique.citations_dropped, "habits": critique.habits,
         "pages": evidence.pages, "sandbox_level": evidence.sandbox.kind, "level": critique.level,
         "critic": critique.critic, "took_ms": took_ms,
-    })
+    });
+    if let Some(said) = &critique.judge {
+        value["judge"] = json!(said);
+    }
+    value
 }
 
 fn sarif_of(judged: &[Judged]) -> Value {

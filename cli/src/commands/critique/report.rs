@@ -3,7 +3,7 @@
 use annotate_snippets::{AnnotationKind, Level as Mark, Renderer, Snippet};
 use hone::{
     agent::{Candidate, SourceFile},
-    critic::{Critique, Guidelines, Issue, Severity},
+    critic::{Critique, Guidelines, Issue, Judged, JudgedItem, Severity},
 };
 
 /// How wide the report is at most, in columns: longer lines of source are cut around what is pointed at.
@@ -45,6 +45,7 @@ fn head(name: &str, critique: &Critique) -> String {
     ];
     lines
         .extend(critique.caps.iter().map(|cap| format!("  at most {:.1}: {}", cap.value, visible(&cap.why))));
+    lines.extend(critique.judge.iter().flat_map(judge_lines));
     lines.join("\n")
 }
 
@@ -123,6 +124,22 @@ fn snippet(file: &SourceFile, place: &Place) -> Option<(String, std::ops::Range<
 /// Control characters of an app's text would reach the terminal.
 fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What a judge took away and what it does not find, or why it said nothing.
+fn judge_lines(said: &Judged) -> Vec<String> {
+    if let Some(why) = &said.absent {
+        return vec![format!("  judge `{}` gave no usable answer: {}", said.row, visible(why))];
+    }
+    let Some(share) = said.share else { return Vec::new() };
+    let head =
+        format!("  judge `{}`: {:.0}% of what it asked, -{:.1}", said.row, 100.0 * share, said.lowered_by);
+    let open = said.items.iter().filter(|item| item.answer.is_some_and(|answer| answer < 1.0));
+    let line = |item: &JudgedItem| {
+        let word = if item.answer.is_some_and(|answer| answer > 0.0) { "in part" } else { "no" };
+        format!("    {word}: {}", visible(&item.question))
+    };
+    std::iter::once(head).chain(open.map(line)).collect()
 }
 
 fn cited(critique: &Critique) -> Option<String> {

@@ -197,7 +197,7 @@ impl<'a> Source<'a> {
 }
 
 /// Python by its name; a file without an extension by its content.
-fn is_python(file: &SourceFile) -> bool {
+pub(super) fn is_python(file: &SourceFile) -> bool {
     let name = file.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
     name.ends_with(".py") || (!name.contains('.') && file.content.contains("import streamlit"))
 }

@@ -16,24 +16,27 @@ pub use job::{
     MIN_EXAMPLES, Method, Supervised,
 };
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};
+use serde_json::{Value, json};
 
 /// A chat message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Message {
     pub role: String,
     /// Text. Read from a string, from a list of text parts, or from null (empty).
     #[serde(default, deserialize_with = "text_of_content")]
     pub content: String,
     /// Training rows only: 0 takes an assistant message out of the loss.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub weight: Option<u8>,
+    /// Pictures beside the text, as `data:` addresses, for models that take them. Sent, never read.
+    #[serde(skip)]
+    pub images: Vec<String>,
 }
 
 impl Message {
     fn of(role: &str, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), weight: None }
+        Self { role: role.into(), content: content.into(), weight: None, images: Vec::new() }
     }
 
     pub fn system(content: impl Into<String>) -> Self {
@@ -46,6 +49,26 @@ impl Message {
 
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::of("assistant", content)
+    }
+}
+
+/// Content is a string as long as there is no picture: that is all that many servers read.
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("role", &self.role)?;
+        if self.images.is_empty() {
+            map.serialize_entry("content", &self.content)?;
+        } else {
+            let picture = |url: &String| json!({"type": "image_url", "image_url": {"url": url}});
+            let mut parts = vec![json!({"type": "text", "text": self.content})];
+            parts.extend(self.images.iter().map(picture));
+            map.serialize_entry("content", &parts)?;
+        }
+        if let Some(weight) = self.weight {
+            map.serialize_entry("weight", &weight)?;
+        }
+        map.end()
     }
 }
 
