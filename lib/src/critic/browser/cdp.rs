@@ -71,13 +71,16 @@ struct Shared {
 /// A connection to one browser. It ends when the browser does, and all that waits learns of it.
 pub(super) struct Cdp {
     shared: Arc<Shared>,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    /// Messages go out by a task of their own: whoever gives up waiting must not leave half of one behind.
+    outbox: mpsc::UnboundedSender<Vec<u8>>,
     reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
 }
 
 impl Drop for Cdp {
     fn drop(&mut self) {
         self.reader.abort();
+        self.writer.abort();
     }
 }
 
@@ -88,7 +91,9 @@ impl Cdp {
         let shared = Arc::new(Shared::default());
         *lock(&shared.waiting) = Some(HashMap::new());
         let reader = tokio::spawn(read_all(read, Arc::clone(&shared)));
-        Ok(Self { shared, writer: tokio::sync::Mutex::new(write), reader })
+        let (outbox, messages) = mpsc::unbounded_channel();
+        let writer = tokio::spawn(write_all(write, messages, Arc::clone(&shared)));
+        Ok(Self { shared, outbox, reader, writer })
     }
 
     pub fn is_gone(&self) -> bool {
@@ -111,7 +116,7 @@ impl Cdp {
             message["sessionId"] = session.into();
         }
         let exchange = async {
-            self.write(&message).await.map_err(|_| CdpError::Gone)?;
+            self.outbox.send(framed(&message)).map_err(|_| CdpError::Gone)?;
             receiver.await.unwrap_or(Err(CdpError::Gone))
         };
         let answer = timeout(limit, exchange).await.unwrap_or(Err(CdpError::Silent));
@@ -119,12 +124,6 @@ impl Cdp {
             waiting.remove(&id);
         }
         answer
-    }
-
-    async fn write(&self, message: &Value) -> std::io::Result<()> {
-        let mut bytes = message.to_string().into_bytes();
-        bytes.push(0);
-        self.writer.lock().await.write_all(&bytes).await
     }
 
     /// Events of a session from now on, until the receiver is dropped.
@@ -142,6 +141,27 @@ impl Cdp {
 /// No code between lock and unlock panics, so what is inside is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A message as the pipe takes it.
+fn framed(message: &Value) -> Vec<u8> {
+    let mut bytes = message.to_string().into_bytes();
+    bytes.push(0);
+    bytes
+}
+
+async fn write_all(
+    mut write: OwnedWriteHalf,
+    mut messages: mpsc::UnboundedReceiver<Vec<u8>>,
+    shared: Arc<Shared>,
+) {
+    while let Some(bytes) = messages.recv().await {
+        if write.write_all(&bytes).await.is_err() {
+            // Nobody takes commands any more: all that wait learn of it.
+            *lock(&shared.waiting) = None;
+            return;
+        }
+    }
 }
 
 async fn read_all(read: OwnedReadHalf, shared: Arc<Shared>) {
