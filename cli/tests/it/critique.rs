@@ -4,17 +4,30 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{World, cache};
+use crate::harness::{Ran, World, cache};
 
 const STATIC: &str = "--static-only";
 const APP: &str = "import os\nimport streamlit as st\n\nst.title('Orders')\n@st.cache\ndef rows():\n    return [1, 2]\n\nst.write(rows(), totl)\n";
+
+/// In the world's own folder, as people do.
+fn run(world: &World, arguments: &[&str]) -> Ran {
+    let mut command = world.command(arguments);
+    command.current_dir(world.root());
+    Ran::from(command)
+}
+
+fn ok(world: &World, arguments: &[&str]) -> String {
+    let ran = run(world, arguments);
+    assert_eq!(ran.code, 0, "{arguments:?}\n{ran:?}");
+    ran.stdout
+}
 
 #[test]
 fn a_report_shows_the_lines() {
     let Some(cache) = cache("a_report_shows_the_lines") else { return };
     let world = World::with_runtime(cache);
     world.write("app.py", APP);
-    let said = world.ok(&["critique", "app.py", STATIC]);
+    let said = ok(&world, &["critique", "app.py", STATIC]);
     for part in [
         "app.py  ",
         " of 10",
@@ -34,7 +47,7 @@ fn one_fault_does_not_lose_the_others() {
     world.write("app.py", APP);
     world.write("bad.py", [b'x', 0xff]);
     std::os::unix::fs::symlink("/dev/zero", world.path("zero.py")).unwrap();
-    let ran = world.run(&["critique", "none.py", "app.py", "bad.py", "zero.py", STATIC, "--json"]);
+    let ran = run(&world, &["critique", "none.py", "app.py", "bad.py", "zero.py", STATIC, "--json"]);
     assert_eq!(ran.code, 3, "{ran:?}");
     let value: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(value.as_array().unwrap().len(), 1);
@@ -57,7 +70,7 @@ fn strange_sources_are_findings() {
     {
         let path = format!("{name}.py");
         world.write(&path, &source);
-        let ran = world.run(&["critique", &path, STATIC, "--json"]);
+        let ran = run(&world, &["critique", &path, STATIC, "--json"]);
         assert_eq!(ran.code, 0, "{name}: {}", ran.stderr);
         let value: Value = serde_json::from_str(&ran.stdout).unwrap();
         let issues = value[0]["issues"].as_array().unwrap();
@@ -65,7 +78,7 @@ fn strange_sources_are_findings() {
             !issues.is_empty() && issues.iter().all(|issue| issue["guideline"].is_string()),
             "{name}: {issues:?}"
         );
-        let shown = world.run(&["critique", &path, STATIC]);
+        let shown = run(&world, &["critique", &path, STATIC]);
         assert_eq!(shown.code, 0, "{name}: {}", shown.stderr);
         assert!(shown.stdout.len() < 40_000, "{name}: {} bytes", shown.stdout.len());
     }
@@ -78,7 +91,7 @@ fn sarif_is_what_the_standard_says() {
     let world = World::with_runtime(cache);
     world.write("app.py", APP);
     world.write("my app/app.py", APP.replace("totl", "caf\u{e9}"));
-    world.ok(&["critique", "app.py", "my app", STATIC, "--sarif", "out.sarif"]);
+    ok(&world, &["critique", "app.py", "my app", STATIC, "--sarif", "out.sarif"]);
     let found: Value = serde_json::from_str(&world.read("out.sarif")).unwrap();
     let results = found["runs"][0]["results"].as_array().unwrap();
     let uris = results
@@ -98,13 +111,13 @@ fn fixes_are_shown_before_they_are_made() {
     let Some(cache) = cache("fixes_are_shown_before_they_are_made") else { return };
     let world = World::with_runtime(cache);
     world.write("app.py", APP);
-    let shown = world.ok(&["critique", "app.py", STATIC, "--diff"]);
+    let shown = ok(&world, &["critique", "app.py", STATIC, "--diff"]);
     assert!(shown.contains("-import os\n") && shown.contains("+@st.cache_data\n"), "{shown}");
     assert_eq!(world.read("app.py"), APP, "nothing is written");
-    world.ok(&["critique", "app.py", STATIC, "--fix"]);
+    ok(&world, &["critique", "app.py", STATIC, "--fix"]);
     let fixed = APP.replace("import os\n", "").replace("@st.cache\n", "@st.cache_data\n");
     assert_eq!(world.read("app.py"), fixed);
-    let again = world.ok(&["critique", "app.py", STATIC, "--fix"]);
+    let again = ok(&world, &["critique", "app.py", STATIC, "--fix"]);
     assert!(!again.contains("@@"), "nothing is left to mend: {again}");
 }
 
@@ -120,7 +133,7 @@ fn a_folder_is_one_app_with_pages_and_data() {
     // One red pixel.
     world.write("shop/pixel.png", PIXEL);
     world.write("shop/pages/1_More.py", "import streamlit as st\nimport sklearn\n");
-    let value = world.json(&["critique", "shop"]);
+    let value = serde_json::from_str::<Value>(&ok(&world, &["critique", "shop", "--json"])).unwrap();
     assert_eq!(value[0]["level"], "browser", "{value}");
     assert_eq!(value[0]["pages"][0]["status"], "error", "{value}");
     let messages: Vec<&str> =
