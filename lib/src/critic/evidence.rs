@@ -83,11 +83,13 @@ pub struct SandboxFacts {
     pub kind: String,
     /// `own-uid` (dropped from root, limits on processes bind), `user-namespace`, or `none`.
     pub isolation: String,
+    /// The kernel refuses the candidate calls that no user interface needs.
+    pub seccomp: bool,
 }
 
 impl Default for SandboxFacts {
     fn default() -> Self {
-        Self { kind: "none".to_owned(), isolation: "none".to_owned() }
+        Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false }
     }
 }
 

@@ -45,7 +45,11 @@ impl Evidence {
         let words = ["contact", "form", "name", "email"].map(str::to_owned).to_vec();
         Self {
             level: Level::Run,
-            sandbox: SandboxFacts { kind: "bubblewrap".to_owned(), isolation: "own-uid".to_owned() },
+            sandbox: SandboxFacts {
+                kind: "bubblewrap".to_owned(),
+                isolation: "own-uid".to_owned(),
+                seccomp: true,
+            },
             statics: Statics { files: vec![file], page_title: true, ..Statics::default() },
             run: Some(run),
             actions: vec![Action {

@@ -357,6 +357,7 @@ impl Critic {
         let start = Instant::now();
         let lease = take_and_give(pool, job).await?;
         evidence.timing.queue_ms += millis(start);
+        evidence.sandbox.seccomp = lease.worker.seccomp;
         let api = AgentApi::new(lease.worker.socket());
         let observed = match observe::open(&api).await {
             Ok(mut first) => {

@@ -5,6 +5,7 @@
 //! It inherits one listening unix socket; the file of that socket is outside its view. Why not a fork server inside one
 //! sandbox: candidates would share it, and one that breaks out of its child meets the others.
 
+mod filter;
 mod job;
 mod memory;
 mod pool;

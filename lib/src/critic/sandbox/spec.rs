@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::uids::UidBlock;
+use super::{filter::filters, uids::UidBlock};
 use crate::critic::error::CriticError;
 
 /// The program that runs inside; see its own text.
@@ -53,6 +53,8 @@ pub struct SandboxSpec {
     /// Streamlit's package, where it is there.
     pub streamlit: Option<PathBuf>,
     uids: Arc<UidBlock>,
+    /// What a worker refuses itself; see [`super::filter`].
+    filters: String,
     /// Folders that Python needs beside `/usr`: the virtual environment and its base interpreter.
     folders: Vec<PathBuf>,
 }
@@ -65,7 +67,16 @@ impl SandboxSpec {
         let isolation = if root { Isolation::OwnUid } else { Isolation::UserNamespace };
         let uids = Arc::new(if root { UidBlock::take() } else { UidBlock::default() });
         let (python, bwrap) = (python.to_owned(), bwrap.to_owned());
-        Ok(Self { python, bwrap, isolation, versions, streamlit, uids, folders: needed(folders) })
+        Ok(Self {
+            python,
+            bwrap,
+            isolation,
+            versions,
+            streamlit,
+            uids,
+            filters: filters(),
+            folders: needed(folders),
+        })
     }
 
     /// From root to a uid that only this worker has, before Python starts; limits on processes do not bind root.
@@ -85,6 +96,7 @@ impl SandboxSpec {
         command.env_clear().args(self.arguments());
         command.arg("--").args(self.drop_root(slot)).arg(&self.python);
         command.args(["-s", "-P", "-B", "-c", WORKER]).arg(wait_seconds.to_string()).arg(name());
+        command.arg(&self.filters);
         command.current_dir("/").kill_on_drop(true);
         super::process::isolate(&mut command);
         command
@@ -224,6 +236,7 @@ mod tests {
             versions: BTreeMap::new(),
             streamlit: None,
             uids: Arc::default(),
+            filters: String::new(),
             folders,
         };
         spec.arguments().iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")

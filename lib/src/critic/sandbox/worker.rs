@@ -35,11 +35,15 @@ pub(crate) struct Worker {
     stdout: BufReader<ChildStdout>,
     folder: TempDir,
     pub versions: BTreeMap<String, String>,
+    /// Calls that no user interface needs are refused.
+    pub seccomp: bool,
 }
 
 #[derive(Deserialize)]
 struct Ready {
     ready: bool,
+    /// The kernel refuses it what no user interface needs.
+    seccomp: bool,
     versions: BTreeMap<String, String>,
 }
 
@@ -57,7 +61,7 @@ impl Worker {
         match serde_json::from_str::<Ready>(&line) {
             Ok(ready) if ready.ready => {
                 let watch = Watch::over(tree.child().id());
-                Ok(Self { watch, tree, stdout, folder, versions: ready.versions })
+                Ok(Self { watch, tree, stdout, folder, versions: ready.versions, seccomp: ready.seccomp })
             }
             _ if said.is_err() => {
                 tree.end().await;

@@ -76,6 +76,7 @@ async fn hostile_candidates_are_contained() {
         files(c),
         secrets(c),
         sockets(c),
+        calls(c),
         sudden_ends(c),
         paths(c),
         nesting(c)
@@ -85,6 +86,7 @@ async fn hostile_candidates_are_contained() {
     let (evidence, critique) =
         critic.critique(&brief("a contact form with name and email"), &app(honest)).await.unwrap();
     assert!(evidence.runs() && critique.overall_score >= 8.0, "{evidence:?}");
+    assert!(evidence.sandbox.seccomp);
     critic.close().await;
     check_nothing_left().await;
 }
@@ -176,6 +178,12 @@ async fn secrets(critic: &Critic) {
     assert_eq!(said(critic, &environment).await, "(False, False, True)");
     let power = "import os\nout = []\nif os.getuid() == 0: out.append('root')\nfor line in open('/proc/self/status'):\n  if line.startswith(('CapPrm', 'CapEff', 'CapAmb', 'CapInh')) and int(line.split()[1], 16): out.append(line)\n  if line.startswith('NoNewPrivs') and line.split()[1] != '1': out.append(line)\nfor act in (lambda: os.setuid(0), lambda: os.unshare(0x10000000) if hasattr(os, 'unshare') else 1 / 0):\n  try:\n    act()\n    out.append('allowed')\n  except (OSError, ZeroDivisionError): pass\ntry: os.kill(1, 9)\nexcept OSError: pass";
     assert_eq!(said(critic, power).await, "[]");
+}
+
+/// Calls that would be allowed, or refused for another reason, if there were no filter.
+async fn calls(critic: &Critic) {
+    let code = "import ctypes, os, platform\nlibc = ctypes.CDLL(None, use_errno=True)\narm = platform.machine() == 'aarch64'\nnumbers = {'unshare': 97 if arm else 272, 'ptrace': 117 if arm else 101, 'setns': 268 if arm else 308, 'io_uring_setup': 425, 'keyctl': 219 if arm else 250, 'pidfd_getfd': 438, 'process_vm_readv': 270 if arm else 310, 'name_to_handle_at': 264 if arm else 303, 'open_tree': 428}\nout = [n for n, k in numbers.items() if libc.syscall(k, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1]\nif libc.syscall(435, 0, 0) != -1 or ctypes.get_errno() != 38: out.append('clone3')\nif libc.syscall(220 if arm else 56, 0x10000011, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1: out.append('clone')\nif 'Seccomp:\\t2' not in open('/proc/self/status').read(): out.append('status')";
+    assert_eq!(said(critic, code).await, "[]");
 }
 
 async fn sockets(critic: &Critic) {
