@@ -71,10 +71,19 @@ const NAMESPACES: &[libc::c_int] = &[
 /// The filters as the worker takes them: instructions in base64, one filter after the other with a comma between. Empty for
 /// processors that the compiler of filters does not know.
 pub(super) fn filters() -> String {
-    let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return String::new() };
+    let Some(arch) = arch() else { return String::new() };
     let filters: Option<Vec<String>> =
         [refuse(arch), unknown(arch)].into_iter().map(|program| program.map(|p| encoded(&p))).collect();
     filters.unwrap_or_default().join(",")
+}
+
+fn arch() -> Option<TargetArch> {
+    match () {
+        () if cfg!(target_arch = "x86_64") => Some(TargetArch::x86_64),
+        () if cfg!(target_arch = "aarch64") => Some(TargetArch::aarch64),
+        () if cfg!(target_arch = "riscv64") => Some(TargetArch::riscv64),
+        () => None,
+    }
 }
 
 fn refuse(arch: TargetArch) -> Option<BpfProgram> {
