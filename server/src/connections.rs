@@ -44,7 +44,9 @@ const NO_ROOM: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: applica
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: &Cancel) {
     let room = Arc::new(Semaphore::new(room(limits.connections)));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
-    let open = TaskTracker::new();
+    let (open, late) = (TaskTracker::new(), Cancel::new());
+    // Whoever stops waiting for this stops the connections that are still there.
+    let _late = late.clone().drop_guard();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -61,7 +63,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
         };
         match room.clone().try_acquire_owned() {
             Ok(place) => {
-                open.spawn(connection(stream, router.clone(), limits, stop.clone(), place));
+                let connection = connection(stream, router.clone(), limits, stop.clone(), place);
+                open.spawn(late.clone().run_until_cancelled_owned(connection));
             }
             Err(_) => refuse(stream, &refusals),
         }

@@ -129,6 +129,12 @@ impl ApiError {
         self
     }
 
+    /// A refusal that a library worded.
+    pub fn worded(status: StatusCode, message: impl Into<String>) -> Self {
+        let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        Self::new(status, kind, message)
+    }
+
     /// True when the request is at fault, and nothing was done.
     pub fn is_refusal(&self) -> bool {
         self.status.is_client_error()

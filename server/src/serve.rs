@@ -14,13 +14,7 @@ use hone::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    app::App,
-    batch,
-    config::ServerConfig,
-    connections,
-    engine::Engine,
-    error::ServeError,
-    http,
+    app::App, batch, config::ServerConfig, connections, engine::Engine, error::ServeError, http,
     training::Supervisor,
 };
 
@@ -87,15 +81,19 @@ impl Server {
         let app = Arc::new(App::new(self.config, engine, supervisor.clone(), loopback));
         app.clean();
         let server = connections::serve(self.listener, http::router(app.clone()), limits, &shutdown);
-        let mut server = std::pin::pin!(server);
         let batches = batch::work(app.clone(), http::answers_alone(app.clone()), &shutdown);
-        let own = async { tokio::join!(supervisor.run(&shutdown), batches, sweep(&app, &shutdown)) };
-        tokio::select! {
-            () = &mut server => return Ok(()),
-            _ = own => {}
-        }
-        // The engine cuts off the answers it was writing, so only a slow upload can still be there.
-        let _ = tokio::time::timeout(LAST_REQUESTS, server).await;
+        // The engine cuts off the answers it was writing, so only a slow upload can still be there after a stop.
+        let too_late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LAST_REQUESTS).await;
+        };
+        let requests = async {
+            tokio::select! {
+                () = server => {}
+                () = too_late => {}
+            }
+        };
+        tokio::join!(requests, supervisor.run(&shutdown), batches, sweep(&app, &shutdown));
         Ok(())
     }
 }

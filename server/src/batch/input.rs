@@ -49,7 +49,7 @@ fn lines(path: &Path) -> std::io::Result<impl Iterator<Item = std::io::Result<(u
     let reader = BufReader::new(std::fs::File::open(path)?);
     let numbered = (1..).zip(reader.split(b'\n'));
     let lines = numbered.map(|(number, line)| line.map(|line| (number, line)));
-    Ok(lines.filter(|line| line.as_ref().map_or(true, |(_, text)| !plain(text).is_empty())))
+    Ok(lines.filter(|line| !line.as_ref().is_ok_and(|(_, text)| plain(text).is_empty())))
 }
 
 fn plain(line: &[u8]) -> &[u8] {
@@ -137,7 +137,8 @@ impl Checked {
         match &self.model {
             None => (self.model, self.model_line) = (Some(model.to_owned()), number),
             Some(first) if first != model => {
-                let message = format!("a batch has one model: this line names `{model}`, an earlier one `{first}`");
+                let message =
+                    format!("a batch has one model: this line names `{model}`, an earlier one `{first}`");
                 return Err(("model_mismatch", Some("body.model"), message));
             }
             Some(_) => {}

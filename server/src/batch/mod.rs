@@ -368,16 +368,13 @@ async fn answer(answers: Router, batch: String, line: Line) -> Flight {
     let weight = line.weight();
     let (status, body) = loop {
         let asked = AssertUnwindSafe(ask(answers.clone(), &line)).catch_unwind().await;
-        let panicked = || ApiError::internal("the handler failed").envelope();
-        let panicked = || serde_json::to_value(panicked()).unwrap_or_default();
-        match asked.unwrap_or_else(|_| (StatusCode::INTERNAL_SERVER_ERROR, panicked())) {
+        match asked.unwrap_or_else(|_| failed()) {
             (StatusCode::TOO_MANY_REQUESTS, _) => tokio::time::sleep(BUSY_WAIT).await,
             answered => break answered,
         }
     };
     let succeeded = (status != StatusCode::SERVICE_UNAVAILABLE).then_some(status.is_success());
-    let response =
-        BatchResponse { status_code: status.as_u16(), request_id: ids::random("req_"), body };
+    let response = BatchResponse { status_code: status.as_u16(), request_id: ids::random("req_"), body };
     let line = BatchLine {
         id: line_id(&batch, &line.custom_id),
         custom_id: line.custom_id,
@@ -385,6 +382,12 @@ async fn answer(answers: Router, batch: String, line: Line) -> Flight {
         error: None,
     };
     Flight { line, weight, succeeded }
+}
+
+/// Stands for the answer of a handler that panicked.
+fn failed() -> (StatusCode, Value) {
+    let error = ApiError::internal("the request could not be served").envelope();
+    (StatusCode::INTERNAL_SERVER_ERROR, serde_json::to_value(error).unwrap_or_default())
 }
 
 fn line_id(batch: &str, custom_id: &str) -> String {
@@ -404,7 +407,7 @@ async fn ask(answers: Router, line: &Line) -> (StatusCode, Value) {
     let status = response.status();
     match axum::body::to_bytes(response.into_body(), LARGEST_ANSWER).await {
         Ok(bytes) => (status, serde_json::from_slice(&bytes).unwrap_or_default()),
-        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, Value::Null),
+        Err(_) => failed(),
     }
 }
 
@@ -467,8 +470,8 @@ fn result_file(
         return Ok(Some(id));
     }
     let content = files.incoming()?;
-    let written = copy_whole_lines(from, content.as_file())
-        .and_then(|mut to| more(&mut to).and_then(|()| to.flush()));
+    let written =
+        copy_whole_lines(from, content.as_file()).and_then(|mut to| more(&mut to).and_then(|()| to.flush()));
     written.map_err(|e| StoreError::new("write", content.path(), e))?;
     let bytes = content.as_file().metadata().map_err(|e| StoreError::new("write", content.path(), e))?.len();
     if bytes == 0 {

@@ -17,7 +17,7 @@ use hone::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{clean, folder_names, read_json};
+use super::{clean, folder_names, read_json, remove_folder};
 use crate::ids;
 
 const FORMAT: &str = "hone.batch";
@@ -72,13 +72,15 @@ impl Batches {
     /// Makes a batch's folder, whole or not at all. The input is the batch's own: its file may go meanwhile.
     pub fn create(&self, record: &BatchRecord, input: &Path) -> Result<(), StoreError> {
         let made = self.folder.join(format!("{MAKING}{}", record.batch.id));
-        let failed = |e| StoreError::new("write", &made, e);
-        fs::create_dir_all(&made).map_err(failed)?;
-        let own = made.join("input.jsonl");
-        // A second name costs nothing; where the file system has none, a copy does as well.
-        fs::hard_link(input, &own).or_else(|_| fs::copy(input, &own).map(drop)).map_err(failed)?;
-        write_json(&made.join("batch.json"), record)?;
-        fs::rename(&made, self.folder.join(&record.batch.id)).map_err(failed)
+        let moved = fill(&made, record, input).and_then(|()| {
+            let folder = self.folder.join(&record.batch.id);
+            fs::rename(&made, &folder).map_err(|e| StoreError::new("write", folder, e))
+        });
+        if moved.is_err() {
+            // What cannot be removed now is removed by the next server.
+            let _ = remove_folder(&made);
+        }
+        moved
     }
 
     /// The folder of a batch that exists.
@@ -100,6 +102,15 @@ impl Batches {
         records.sort_by_key(|record| std::cmp::Reverse(record.order));
         Ok(records)
     }
+}
+
+fn fill(folder: &Path, record: &BatchRecord, input: &Path) -> Result<(), StoreError> {
+    let failed = |e| StoreError::new("write", folder, e);
+    fs::create_dir_all(folder).map_err(failed)?;
+    let own = folder.join("input.jsonl");
+    // A second name costs nothing; where the file system has none, a copy does as well.
+    fs::hard_link(input, &own).or_else(|_| fs::copy(input, &own).map(drop)).map_err(failed)?;
+    write_json(&folder.join("batch.json"), record)
 }
 
 /// One batch's folder.

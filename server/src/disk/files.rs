@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -51,7 +52,9 @@ impl Files {
     pub fn add(&self, content: NamedTempFile, file: &File) -> Result<(), StoreError> {
         let folder = self.folder.join(&file.id);
         let failed = |e| StoreError::new("write", &folder, e);
-        let made = tempfile::Builder::new().prefix(INCOMING).tempdir_in(&self.folder).map_err(failed)?;
+        let readable = fs::Permissions::from_mode(0o755);
+        let made = tempfile::Builder::new().prefix(INCOMING).permissions(readable).tempdir_in(&self.folder);
+        let made = made.map_err(failed)?;
         content.as_file().sync_all().map_err(failed)?;
         content.persist(made.path().join("content")).map_err(|e| failed(e.error))?;
         write_json(&made.path().join("meta.json"), &Meta { file: file.clone(), order: ids::order() })?;
@@ -59,15 +62,6 @@ impl Files {
         // It has another name now, so there is nothing to remove.
         let _ = made.keep();
         Ok(())
-    }
-
-    /// Takes in a copy of what is at `from`.
-    pub fn add_copy(&self, from: &Path, file: &File) -> Result<(), StoreError> {
-        let mut content = self.incoming()?;
-        let mut source = fs::File::open(from).map_err(|e| StoreError::new("read", from, e))?;
-        std::io::copy(&mut source, content.as_file_mut())
-            .map_err(|e| StoreError::new("write", content.path(), e))?;
-        self.add(content, file)
     }
 
     /// Writes a file of the server's own making.
@@ -142,7 +136,8 @@ mod tests {
     fn what_has_expired_goes_unless_it_is_in_use() {
         let root = tempfile::tempdir().unwrap();
         let files = Files::new(root.path());
-        for (id, expires_at) in [("kept", None), ("later", Some(i64::MAX)), ("over", Some(2)), ("used", Some(2))]
+        for (id, expires_at) in
+            [("kept", None), ("later", Some(i64::MAX)), ("over", Some(2)), ("used", Some(2))]
         {
             add(&files, id, expires_at);
         }

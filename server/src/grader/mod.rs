@@ -115,9 +115,11 @@ fn word<T: for<'de> Deserialize<'de>>(grader: &Map<String, Value>, key: &str) ->
 fn text_similarity(grader: &Map<String, Value>) -> Result<Kind, String> {
     let metric = word(grader, "evaluation_metric")?;
     if metric == Metric::Cosine {
-        return Err("`cosine` needs an embedding model, which this server does not have: use `fuzzy_match`, `bleu`, \
+        return Err(
+            "`cosine` needs an embedding model, which this server does not have: use `fuzzy_match`, `bleu`, \
                     `gleu`, `meteor`, `rouge_1` to `rouge_5` or `rouge_l`"
-            .into());
+                .into(),
+        );
     }
     let (input, reference) = (template(grader, "input")?, template(grader, "reference")?);
     Ok(Kind::TextSimilarity { input, reference, metric })
@@ -304,17 +306,13 @@ mod tests {
         }
         check(string_check("is", "x"), "operation");
         check(string_check("eq", "{{x}}"), "`{{x}}`");
-        let similar = |metric: &str| {
-            json!({"type": "text_similarity", "name": "s", "input": "a", "reference": "b", "evaluation_metric": metric})
-        };
+        let similar = |metric: &str| json!({"type": "text_similarity", "name": "s", "input": "a", "reference": "b", "evaluation_metric": metric});
         check(similar("cosine"), "embedding model");
         check(similar("rouge_9"), "evaluation_metric");
         for metric in ["fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_5", "rouge_l"] {
             assert!(parse(&similar(metric)).is_ok(), "{metric}");
         }
-        let multi = |formula: &str, graders: Value| {
-            json!({"type": "multi", "name": "m", "calculate_output": formula, "graders": graders})
-        };
+        let multi = |formula: &str, graders: Value| json!({"type": "multi", "name": "m", "calculate_output": formula, "graders": graders});
         check(multi("1 +", json!({"a": string_check("eq", "x")})), "calculate_output");
         check(multi("b", json!({"a": string_check("eq", "x")})), "`b`");
         check(multi("1", json!({})), "1 to 64");

@@ -161,8 +161,7 @@ fn bleu(input: &[String], reference: &[String]) -> f64 {
         let matched = if matched == 0 { SMALL_COUNT } else { matched as f64 };
         logs += (matched / total as f64).ln() / ORDERS as f64;
     }
-    let brevity =
-        if input.len() < reference.len() { 1.0 - ratio(reference.len(), input.len()) } else { 0.0 };
+    let brevity = if input.len() < reference.len() { 1.0 - ratio(reference.len(), input.len()) } else { 0.0 };
     (logs + brevity).exp()
 }
 

@@ -21,7 +21,6 @@ impl Scope {
         Self { item: Value::Object(item.unwrap_or_default()), text: Value::String(sample), json }
     }
 
-
     fn find(&self, path: &str) -> Result<&Value, Fault> {
         let unknown = || Fault::Variable(path.to_owned());
         let mut names = path.split('.').map(str::trim);
@@ -31,11 +30,12 @@ impl Scope {
             (Some("sample"), Some("output_json")) => self.json.as_ref().ok_or(Fault::SampleNotJson)?,
             _ => return Err(unknown()),
         };
-        names.try_fold(root, |value, name| match value {
-            Value::Array(items) => name.parse::<usize>().ok().and_then(|at| items.get(at)),
-            other => other.get(name),
-        })
-        .ok_or_else(unknown)
+        names
+            .try_fold(root, |value, name| match value {
+                Value::Array(items) => name.parse::<usize>().ok().and_then(|at| items.get(at)),
+                other => other.get(name),
+            })
+            .ok_or_else(unknown)
     }
 }
 

@@ -24,6 +24,8 @@ use crate::{app::App, error::ApiError, ids};
 const FILE_LIMIT: u64 = 512 << 20;
 /// Most bytes of a batch's input.
 pub const BATCH_LIMIT: u64 = 200 << 20;
+/// Bytes that are read at a time for a download.
+const CHUNK: usize = 64 << 10;
 /// Most bytes of one line of a training file.
 const LINE_LIMIT: u64 = 32 << 20;
 /// Seconds for which a batch's input is kept when nothing is said.
@@ -223,7 +225,7 @@ pub async fn content(
     let source = tokio::fs::File::open(app.files.content(&id)).await.map_err(ApiError::internal)?;
     let headers =
         [("content-type", "application/octet-stream".to_owned()), ("content-length", file.bytes.to_string())];
-    Ok((headers, HttpBody::from_stream(ReaderStream::new(source))).into_response())
+    Ok((headers, HttpBody::from_stream(ReaderStream::with_capacity(source, CHUNK))).into_response())
 }
 
 #[cfg(test)]

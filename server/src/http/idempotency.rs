@@ -118,7 +118,8 @@ impl Claim {
         let turn = app.keys.lock(&name).await;
         let kept = match app.answers.get(&name)? {
             Some(kept) if kept.fingerprint != fingerprint => {
-                let message = "this `Idempotency-Key` was used for another request: use a new key for a new one";
+                let message =
+                    "this `Idempotency-Key` was used for another request: use a new key for a new one";
                 return Err(ApiError::bad(message).param("Idempotency-Key").code("idempotency_key_reused"));
             }
             Some(Kept { answer: Some(answer), .. }) => return Ok(Self::Answered(answer)),

@@ -38,8 +38,7 @@ impl Error for TooSlow {}
 
 /// True when a body's pace is behind an error of reading it.
 pub fn is_too_slow(error: &(dyn Error + 'static)) -> bool {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.into_iter().any(|error| error.is::<TooSlow>())
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TooSlow>())
 }
 
 /// Cuts off bodies that come too slowly.

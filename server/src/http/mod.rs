@@ -36,8 +36,7 @@ const JSON_LIMIT: usize = 32 << 20;
 /// The whole API.
 pub fn router(app: Arc<App>) -> Router {
     let answers = answers().layer(middleware::from_fn_with_state(app.clone(), limits::tell_the_queue));
-    let created =
-        created_from_json().layer(middleware::from_fn_with_state(app.clone(), idempotency::once));
+    let created = created_from_json().layer(middleware::from_fn_with_state(app.clone(), idempotency::once));
     let v1 = the_rest()
         .merge(answers)
         .merge(created)
@@ -103,8 +102,10 @@ fn the_rest() -> Router<Arc<App>> {
 }
 
 async fn no_completions() -> ApiError {
-    ApiError::not_found("this server has no `/v1/completions`: send the text as a message to `/v1/chat/completions`")
-        .code("unsupported_endpoint")
+    ApiError::not_found(
+        "this server has no `/v1/completions`: send the text as a message to `/v1/chat/completions`",
+    )
+    .code("unsupported_endpoint")
 }
 
 async fn no_embeddings() -> ApiError {
@@ -121,7 +122,7 @@ async fn no_route(uri: Uri) -> ApiError {
 async fn label(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (id, begun) = (ids::random("req_"), Instant::now());
-    let mut response = next.run(request).await;
+    let mut response = in_json(next.run(request).await).await;
     tracing::debug!(%method, path, status = response.status().as_u16(), id, "answered");
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -131,6 +132,17 @@ async fn label(request: Request, next: Next) -> Response {
     headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
     headers.insert("openai-organization", HeaderValue::from_static("org-local"));
     response
+}
+
+/// Refusals of the libraries beneath are plain text; clients read JSON.
+async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), JSON_LIMIT).await.unwrap_or_default();
+    ApiError::worded(status, String::from_utf8_lossy(&text)).into_response()
 }
 
 async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

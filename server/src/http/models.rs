@@ -48,11 +48,11 @@ pub async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Resu
         let message = format!("`{}` was trained from `{id}` and needs it: delete that first", child.id);
         return Err(ApiError::bad(message).param("model"));
     }
-    let goes_on = |record: &&JobRecord| {
-        !record.job.status.is_terminal() && record.parent.as_ref() == Some(&model.id)
-    };
+    let goes_on =
+        |record: &&JobRecord| !record.job.status.is_terminal() && record.parent.as_ref() == Some(&model.id);
     if let Some(record) = app.jobs.list()?.iter().find(goes_on) {
-        let message = format!("`{id}` is being trained further by job `{}`: cancel that first", record.job.id);
+        let message =
+            format!("`{id}` is being trained further by job `{}`: cancel that first", record.job.id);
         return Err(ApiError::bad(message).param("model"));
     }
     app.tuned.delete(&id)?;

@@ -1,14 +1,19 @@
 //! `/uploads`: files in parts, which may come side by side; whole only when all bytes are there.
 
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Path as PathParam, Request, State},
     response::Response,
 };
 use hone::{
-    model::wire::{CompleteRequest, File, Upload, UploadPart, UploadRequest, UploadStatus},
+    model::wire::{self, CompleteRequest, Upload, UploadPart, UploadRequest, UploadStatus},
     store::StoreError,
 };
 use md5::{Digest, Md5};
@@ -27,6 +32,8 @@ const UPLOAD_LIMIT: u64 = 8 << 30;
 const PART_LIMIT: u64 = 64 << 20;
 /// Most parts that have come; at 64 MB a part, 128 make up the largest file.
 const MOST_PARTS: usize = 10_000;
+/// Bytes that are copied at a time.
+const CHUNK: usize = 256 << 10;
 /// Seconds that an upload waits for its parts.
 const LIFETIME: i64 = 3600;
 
@@ -72,14 +79,13 @@ fn pending(app: &App, id: &str) -> Result<UploadRecord, ApiError> {
 
 pub async fn add_part(
     State(app): State<Arc<App>>,
-    Path(upload): Path<String>,
+    PathParam(upload): PathParam<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let declared = pending(&app, &upload)?.upload.bytes;
     let key = idempotency::key(request.headers())?;
     let data = receive(&app, &upload, request).await?;
-    let (path, fingerprint) =
-        (format!("/uploads/{upload}/parts"), idempotency::fingerprint(&[&data.sha256]));
+    let (path, fingerprint) = (format!("/uploads/{upload}/parts"), idempotency::fingerprint(&[&data.sha256]));
     let keep = |id: NewId| keep_part(&app, &upload, declared, id.with("part_"), data);
     idempotency::make(&app, &path, key, fingerprint, keep).await
 }
@@ -117,7 +123,7 @@ async fn keep_part(
 
 pub async fn complete(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    PathParam(id): PathParam<String>,
     Body(request): Body<CompleteRequest>,
 ) -> Result<Json<Upload>, ApiError> {
     // A client that hangs up does not stop what has begun.
@@ -137,7 +143,7 @@ async fn finish(app: &Arc<App>, id: &str, request: CompleteRequest) -> Result<Up
         None => {
             let content = joined(app, &record.upload, request).await?;
             let Upload { filename, purpose, bytes, .. } = &record.upload;
-            let file = File::new(file_id, filename, purpose, *bytes, ids::now());
+            let file = wire::File::new(file_id, filename, purpose, *bytes, ids::now());
             files::keep(app, content, file, record.expires_after).await?
         }
     };
@@ -173,7 +179,7 @@ async fn joined(
         let mut hash = request.md5.is_some().then(Md5::new);
         for part in &request.part_ids {
             let path = app.uploads.part(&id, part);
-            append(&path, &mut whole, hash.as_mut())?;
+            append(&path, whole.as_file(), hash.as_mut())?;
         }
         check_md5(request.md5.as_deref(), hash)?;
         Ok(whole)
@@ -181,16 +187,20 @@ async fn joined(
     .await
 }
 
-fn append(from: &std::path::Path, whole: &mut NamedTempFile, hash: Option<&mut Md5>) -> Result<(), ApiError> {
+fn append(from: &Path, mut whole: &File, mut hash: Option<&mut Md5>) -> Result<(), StoreError> {
     let read = |e| StoreError::new("read", from, e);
-    if let Some(hash) = hash {
-        let mut source = std::fs::File::open(from).map_err(read)?;
-        std::io::copy(&mut source, hash).map_err(read)?;
+    let mut source = File::open(from).map_err(read)?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let size = source.read(&mut chunk).map_err(read)?;
+        if size == 0 {
+            return Ok(());
+        }
+        if let Some(hash) = &mut hash {
+            hash.update(&chunk[..size]);
+        }
+        whole.write_all(&chunk[..size]).map_err(|e| StoreError::new("write a part of", from, e))?;
     }
-    let mut source = std::fs::File::open(from).map_err(read)?;
-    std::io::copy(&mut source, whole.as_file_mut())
-        .map_err(|e| StoreError::new("write", whole.path(), e))?;
-    Ok(())
 }
 
 fn check_md5(expected: Option<&str>, hash: Option<Md5>) -> Result<(), ApiError> {
@@ -202,7 +212,10 @@ fn check_md5(expected: Option<&str>, hash: Option<Md5>) -> Result<(), ApiError> 
     Err(ApiError::bad_param("md5", format!("the parts have the MD5 `{found}`, not `{expected}`")))
 }
 
-pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Upload>, ApiError> {
+pub async fn cancel(
+    State(app): State<Arc<App>>,
+    PathParam(id): PathParam<String>,
+) -> Result<Json<Upload>, ApiError> {
     let _turn = app.keys.lock(&id).await;
     let mut record = pending(&app, &id)?;
     record.upload.status = UploadStatus::Cancelled;
