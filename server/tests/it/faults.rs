@@ -182,25 +182,6 @@ async fn ten_thousand_open_connections_leave_room_for_work() {
     world.assert_well().await;
 }
 
-#[tokio::test]
-async fn one_connection_too_many_is_told_so() {
-    let world = World::spawn(Settings { connections: Some(20), ..Settings::default() }).await;
-    let mut open = Vec::new();
-    for _ in 0..20 {
-        open.push(world.connect().await);
-    }
-    let refused = rest(&mut world.connect().await).await;
-    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after"), "{refused}");
-    assert!(refused.contains("too_many_connections"), "{refused}");
-    drop(open);
-    let served = async {
-        while reqwest::get(world.url("/models")).await.is_err_and(|_| true) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(WAIT, served).await.expect("there is room again");
-}
-
 fn impatient() -> Settings {
     let limit = Some(300);
     Settings { head_ms: limit, body_ms: limit, unread_ms: limit, ..Settings::default() }

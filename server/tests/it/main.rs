@@ -3,18 +3,30 @@
 #[cfg(test)]
 mod async_openai;
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod chat;
+#[cfg(test)]
+mod connections;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod graders;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod idempotency;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod sdk;
+#[cfg(test)]
+mod uploads;
 #[cfg(test)]
 mod weights;
