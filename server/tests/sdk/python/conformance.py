@@ -8,13 +8,14 @@ import argparse
 
 import openai
 
-import inference
+import answers
+import chat
 import storage
 import tuning
 from report import Report
 from session import Session
 
-CALLS = storage.CALLS + tuning.CALLS + inference.CALLS
+CALLS = storage.CALLS + tuning.CALLS + chat.CALLS + answers.CALLS
 
 
 def main():

@@ -1,128 +1,14 @@
-"""Chat, responses and batches with the base model, the tuned one and a checkpoint."""
+"""The asynchronous client, responses, batches, full queues and large files."""
 
 import asyncio
 import json
-import math
 import threading
 import time
-from typing import Literal
 
 import openai
-import pydantic
 
+from chat import Form
 from session import QUESTION, rows, text_of
-
-
-class Form(pydantic.BaseModel):
-    kind: Literal["form", "table"]
-    wide: bool
-    columns: Literal[1, 2, 3]
-
-
-def chat(session, report):
-    """10 chat"""
-    ask = session.ask
-    models = (session.base, session.tuned, session.checkpoint)
-    texts = {model: text_of(ask(model, temperature=0)) for model in models}
-    report.check("training shows", texts[session.tuned] != texts[session.base] != texts[session.checkpoint], texts)
-    report.check("greedy repeats", text_of(ask(session.tuned, temperature=0)) == texts[session.tuned])
-    report.check("a seed repeats", text_of(ask(seed=5)) == text_of(ask(seed=5)))
-    report.check("the alias", ask("ui-agent").model == session.base)
-    two = ask(n=2, seed=1)
-    report.check("n", [choice.index for choice in two.choices] == [0, 1], two)
-    report.check("n differ", two.choices[0].message.content != two.choices[1].message.content, two)
-    usage = two.usage
-    report.check("usage", usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > 0, usage)
-    short = ask(max_tokens=None, max_completion_tokens=3, seed=1)
-    seen = (short.choices[0].finish_reason, short.usage.completion_tokens)
-    report.check("max_completion_tokens", seen == ("length", 3), short)
-    whole = text_of(ask(seed=9))
-    cut = whole.split(whole[5:8])[0]
-    stopped = ask(seed=9, stop=[whole[5:8]])
-    report.check("stop", (text_of(stopped), stopped.choices[0].finish_reason) == (cut, "stop"), stopped)
-    report.check("stop as one string", text_of(ask(seed=9, stop=whole[5:8])) == cut)
-    parts = [{"role": "user", "content": [{"type": "text", "text": "Make a form."}]}]
-    report.check("content in parts", text_of(ask(seed=9, messages=parts)) == whole)
-    for role in ("system", "developer"):
-        told = ask(messages=[{"role": role, "content": "Be brief."}] + QUESTION)
-        report.check(role, told.usage.prompt_tokens > usage.prompt_tokens, told.usage)
-    report.refused("temperature 3", openai.BadRequestError, lambda: ask(temperature=3), param="temperature")
-    report.refused("no messages", openai.BadRequestError, lambda: ask(messages=[]), param="messages")
-    long = QUESTION[:0] + [{"role": "user", "content": "x" * 20_000}]
-    code = "context_length_exceeded"
-    report.refused("too long", openai.BadRequestError, lambda: ask(messages=long), code=code)
-    for stream in (False, True):
-        unknown = lambda: ask("nobody", stream=stream)
-        report.refused(f"unknown model, stream={stream}", openai.NotFoundError, unknown, code="model_not_found")
-
-
-def logprobs(session, report):
-    """10 logprobs"""
-    reply = session.ask(temperature=0, logprobs=True, top_logprobs=3)
-    tokens = reply.choices[0].logprobs.content
-    report.check("one a token", len(tokens) in (reply.usage.completion_tokens, reply.usage.completion_tokens - 1), reply)
-    text = b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace")
-    report.check("they spell the answer", text.startswith(text_of(reply)[:4]), (text, text_of(reply)))
-    for token in tokens:
-        top = [alternative.logprob for alternative in token.top_logprobs]
-        ordered = top == sorted(top, reverse=True) and len(top) == 3
-        mass = sum(math.exp(logprob) for logprob in top)
-        # Greedy: what is said is what is likeliest.
-        if not (ordered and mass <= 1.000001 and math.isclose(token.logprob, top[0], abs_tol=1e-4)):
-            report.fail("top_logprobs", token)
-            break
-    else:
-        report.check("top_logprobs", True)
-    chunks = list(session.ask(temperature=0, logprobs=True, stream=True))
-    streamed = [token for chunk in chunks for choice in chunk.choices if choice.logprobs for token in choice.logprobs.content]
-    report.check("streamed", [token.token for token in streamed] == [token.token for token in tokens], streamed)
-    report.refused("top_logprobs 21", openai.BadRequestError, lambda: session.ask(logprobs=True, top_logprobs=21))
-
-
-def streaming(session, report):
-    """11 streaming"""
-    whole = text_of(session.ask(seed=9))
-    for usage in (False, True):
-        options = {"stream_options": {"include_usage": True}} if usage else {}
-        chunks = list(session.ask(seed=9, stream=True, **options))
-        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        report.check(f"the same text, usage={usage}", text == whole, (text, whole))
-        report.check("one id", len({chunk.id for chunk in chunks}) == 1)
-        report.check("role first", chunks[0].choices[0].delta.role == "assistant", chunks[0])
-        reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
-        report.check("a reason at the end only", reasons[-1] and not any(reasons[:-1]), reasons)
-        bare = [chunk for chunk in chunks if not chunk.choices]
-        report.check(f"usage={usage}", len(bare) == usage, chunks[-1])
-        if usage:
-            report.check("its figures", chunks[-1].usage.completion_tokens > 0, chunks[-1])
-    with session.client.chat.completions.stream(
-        model=session.base, messages=QUESTION, max_tokens=24, seed=9
-    ) as stream:
-        kinds = {event.type for event in stream}
-        report.check("helper's events", {"chunk", "content.delta", "content.done"} <= kinds, kinds)
-        report.check("helper's text", text_of(stream.current_completion_snapshot) == whole)
-    two = list(session.ask(seed=9, n=2, stream=True))
-    report.check("n", {choice.index for chunk in two for choice in chunk.choices} == {0, 1}, two[-1])
-    left = session.ask(stream=True, max_tokens=4000)
-    next(iter(left))
-    left.close()
-    report.check("goes on after one who left", text_of(session.ask(seed=9)) == whole)
-
-
-def schema(session, report):
-    """11 answers in a form"""
-    for model in (session.base, session.tuned):
-        reply = session.client.chat.completions.parse(
-            model=model, messages=QUESTION, response_format=Form, max_tokens=200, temperature=1.5, seed=4
-        )
-        report.check("parse", isinstance(reply.choices[0].message.parsed, Form), reply)
-    with session.client.chat.completions.stream(
-        model=session.base, messages=QUESTION, response_format=Form, max_tokens=200, seed=5
-    ) as stream:
-        final = stream.get_final_completion()
-        report.check("streamed", isinstance(final.choices[0].message.parsed, Form), final)
-    bad = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "nothing"}}}
-    report.refused("no schema", openai.BadRequestError, lambda: session.ask(response_format=bad))
 
 
 def asynchronous(session, report):
@@ -143,8 +29,9 @@ def asynchronous(session, report):
             events = [event async for event in client.fine_tuning.jobs.list_events(job.id, limit=4)]
             report.check("events", "completed" in events[0].message, events[0])
             whole = text_of(session.ask(seed=9))
-            replies = await asyncio.gather(*[session.ask(client=client, seed=9) for _ in range(4)])
-            report.check("four at once", [text_of(reply) for reply in replies] == [whole] * 4, replies)
+            together = await asyncio.gather(*[session.ask(client=client, seed=seed) for seed in range(12)])
+            alone = [text_of(await session.ask(client=client, seed=seed)) for seed in range(12)]
+            report.check("company changes nothing", [text_of(reply) for reply in together] == alone, together)
             stream = await session.ask(client=client, seed=9, stream=True)
             text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
             report.check("streamed", text == whole, text)
@@ -175,8 +62,18 @@ def responses(session, report):
     report.check("usage", reply.usage.total_tokens == reply.usage.input_tokens + reply.usage.output_tokens, reply.usage)
     items = [{"role": "user", "content": [{"type": "input_text", "text": "Make a form."}]}]
     report.check("items", create(temperature=0, input=items).output_text == reply.output_text)
-    told = create(instructions="Be brief.")
+    told = create(instructions="Be brief.", metadata={"k": "v"})
     report.check("instructions", told.usage.input_tokens > reply.usage.input_tokens, told.usage)
+    report.check("metadata", told.metadata == {"k": "v"}, told.metadata)
+    on = create(previous_response_id=told.id, input="And now?")
+    report.check("goes on", on.previous_response_id == told.id and on.usage.input_tokens > told.usage.input_tokens, on)
+    report.check("retrieve", session.client.responses.retrieve(told.id).output_text == told.output_text)
+    session.client.responses.delete(told.id)
+    report.refused("deleted", openai.NotFoundError, lambda: session.client.responses.retrieve(told.id))
+    report.refused("its next", openai.NotFoundError, lambda: create(previous_response_id=told.id))
+    report.refused("tools", openai.BadRequestError, lambda: create(tools=[{"type": "web_search"}]))
+    likely = create(include=["message.output_text.logprobs"], top_logprobs=2).output[0].content[0].logprobs
+    report.check("logprobs", len(likely[0].top_logprobs) == 2, likely)
     tuned = create(model=session.tuned, temperature=0)
     report.check("tuned", tuned.output_text != reply.output_text, tuned)
     events = list(create(temperature=0, stream=True))
@@ -186,6 +83,11 @@ def responses(session, report):
     report.check("numbered", [event.sequence_number for event in events] == list(range(len(events))), kinds)
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     report.check("streamed", text == reply.output_text, text)
+    with session.client.responses.stream(
+        model=session.base, input="Make a form.", max_output_tokens=24, temperature=0
+    ) as stream:
+        stream.until_done()
+        report.check("helper", stream.get_final_response().output_text == reply.output_text)
     report.refused("unknown model", openai.NotFoundError, lambda: create(model="nobody"), code="model_not_found")
     parsed = session.client.responses.parse(
         model=session.base, input="Make a form.", text_format=Form, max_output_tokens=200
@@ -312,4 +214,4 @@ def parallel(session, report):
     report.refused("it is gone", openai.NotFoundError, lambda: session.ask(session.tuned), code="model_not_found")
 
 
-CALLS = [chat, logprobs, streaming, schema, asynchronous, responses, batches, guarded, parallel]
+CALLS = [asynchronous, responses, batches, guarded, parallel]
