@@ -46,10 +46,10 @@ def has(flag):
 
 
 def machine():
-    model = next(
-        line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    )
-    sets = [flag for flag in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if has(flag)]
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    sets = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    sets = [flag for flag in sets if has(flag)]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {' '.join(sets)}; load {load}"
 
@@ -80,7 +80,8 @@ class Rates:
         width = max(len(name) for name in self.by_name)
         for name in sorted(self.by_name, key=self.median, reverse=True):
             rates = self.by_name[name]
-            print(f"  {name:{width}}  {self.median(name):8.0f}  {min(rates):.0f} to {max(rates):.0f}, {len(rates)} runs")
+            spread = f"{min(rates):.0f} to {max(rates):.0f}"
+            print(f"  {name:{width}}  {self.median(name):8.0f}  {spread}, {len(rates)} runs")
 
 
 def verdict(title, ours, theirs, rates):

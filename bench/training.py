@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 
-from engines import EXAMPLES, PYTHON, ROOT, Rates, Worker, verdict, weights
+from engines import EXAMPLES, PYTHON, ROOT, Rates, Worker, has, verdict, weights
 
 BATCH, STEPS = 4, 4
 # Losses are compared step by step; runs drift apart, since every step starts from the rounding of the last one.
@@ -34,8 +34,7 @@ def examples(hone, count):
 
 
 def hone_worker(args, precision):
-    environment = {"HONE_KERNEL": "avx512"} if args.without_amx else {}
-    return Worker(f"hone {precision}", [EXAMPLES / "compare_training", weights(args.weights), precision], **environment)
+    return Worker(f"hone {precision}", [EXAMPLES / "compare_training", weights(args.weights), precision])
 
 
 def torch_worker(args, precision):
@@ -47,9 +46,9 @@ def torch_worker(args, precision):
 def hone_rate(worker, data, steps):
     """Tokens per second. The first step has the run's start in it and the last one the checkpoint: neither counts."""
     with tempfile.TemporaryDirectory() as folder:
-        answer = worker.ask(
-            "train", examples=data[:BATCH * (steps + 2)], batch=BATCH, learning_rate=1e-3, warmup=3, seed=1, folder=folder
-        )
+        rows = data[:BATCH * (steps + 2)]
+        settings = {"batch": BATCH, "learning_rate": 1e-3, "warmup": 3, "seed": 1, "folder": folder}
+        answer = worker.ask("train", examples=rows, **settings)
     return sum(answer["tokens"][1:-1]) / sum(answer["seconds"][1:-1]), answer["peak_mb"]
 
 
@@ -60,11 +59,14 @@ def torch_rate(worker, data, steps, padded, picked):
 
 
 def label(precision, padded, picked):
-    return f"PyTorch {precision}, {'padded' if padded else 'one by one'}, logits {'of trained tokens' if picked else 'of all'}"
+    rows, head = "padded" if padded else "one by one", "trained tokens" if picked else "all tokens"
+    return f"PyTorch {precision}, {rows}, logits of {head}"
 
 
 def compare(args):
-    ours = {precision: hone_worker(args, precision) for precision in ("f32", "bf16")}
+    # In bf16 Hone uses AMX by itself where there is any.
+    own = ("f32",) if args.without_amx and has("amx_bf16") else ("f32", "bf16")
+    ours = {precision: hone_worker(args, precision) for precision in own}
     theirs = {precision: torch_worker(args, precision) for precision in ("f32", "bf16")}
     data = examples(ours["f32"], BATCH * (STEPS + 2))
 
@@ -77,9 +79,9 @@ def compare(args):
     tried.show("choosing PyTorch's settings, one step after the first")
     finalists = []
     for precision in theirs:
-        own = [way for way in ways if way[0] == precision]
-        own.sort(key=lambda way: tried.median(label(*way)), reverse=True)
-        finalists += own[:2]
+        same = [way for way in ways if way[0] == precision]
+        same.sort(key=lambda way: tried.median(label(*way)), reverse=True)
+        finalists += same[:2]
 
     rates, peaks = Rates(), {}
     for repetition in range(args.repeat):
@@ -91,7 +93,8 @@ def compare(args):
             name = label(precision, padded, picked)
             rate, answer = torch_rate(theirs[precision], data, STEPS, padded, picked)
             rates.add(name, rate)
-            peaks[name] = f"{answer['peak_mb']:6.0f} MB, {answer['bare_mb']:.0f} MB of them Python and PyTorch themselves"
+            bare = f"{answer['bare_mb']:.0f} MB of them Python and PyTorch themselves"
+            peaks[name] = f"{answer['peak_mb']:6.0f} MB, {bare}"
         print(f"repetition {repetition + 1} of {args.repeat}", file=sys.stderr, flush=True)
     rates.show("training")
     print("\npeak memory")
@@ -128,7 +131,8 @@ def loss(args):
         off = max(off, abs(a - b) / theirs["losses"][0])
         print(f"{step:4}  {tokens:6}  {a:8.5f}  {b:8.5f}  {a - b:+.6f}")
     within = off <= TOLERANCE
-    print(f"\nlargest difference: {100 * off:.4f}% of the first loss; {'within' if within else 'OVER'} {100 * TOLERANCE}%")
+    limit = f"{'within' if within else 'OVER'} {100 * TOLERANCE}%"
+    print(f"\nlargest difference: {100 * off:.4f}% of the first loss, {limit}")
     for worker in (hone, torch):
         worker.close()
     return within

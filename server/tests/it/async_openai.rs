@@ -8,6 +8,7 @@ use async_openai::{
     error::OpenAIError,
     traits::RequestOptionsBuilder,
     types::{
+        InputSource,
         batches::{BatchCompletionWindow, BatchEndpoint, BatchRequest, BatchStatus},
         chat::{
             ChatCompletionRequestMessage, ChatCompletionRequestUserMessage, CreateChatCompletionRequest,
@@ -16,12 +17,13 @@ use async_openai::{
         files::{CreateFileRequest, FileInput, FilePurpose},
         finetuning::{
             BatchSize, CreateFineTuningJobRequest, FineTuneDPOMethod, FineTuneMethod,
-            FineTuneSupervisedHyperparameters, FineTuneSupervisedMethod, FineTuningJob, FineTuningJobStatus as Status,
-            LearningRateMultiplier, Level, NEpochs,
+            FineTuneSupervisedHyperparameters, FineTuneSupervisedMethod, FineTuningJob,
+            FineTuningJobStatus as Status, LearningRateMultiplier, Level, NEpochs,
         },
         responses::{CreateResponse, InputParam, ResponseStreamEvent},
-        uploads::{AddUploadPartRequest, CompleteUploadRequest, CreateUploadRequest, UploadPurpose, UploadStatus},
-        InputSource,
+        uploads::{
+            AddUploadPartRequest, CompleteUploadRequest, CreateUploadRequest, UploadPurpose, UploadStatus,
+        },
     },
 };
 use futures::StreamExt as _;
@@ -70,7 +72,9 @@ impl Session {
     async fn until(&self, id: &str, done: impl Fn(&Status) -> bool) -> FineTuningJob {
         loop {
             let job = self.api.fine_tuning().retrieve(id).await.unwrap();
-            if done(&job.status) || matches!(job.status, Status::Succeeded | Status::Failed | Status::Cancelled) {
+            if done(&job.status)
+                || matches!(job.status, Status::Succeeded | Status::Failed | Status::Cancelled)
+            {
                 return job;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -120,7 +124,8 @@ impl Session {
             let part = AddUploadPartRequest { data: source(half.to_owned()) };
             part_ids.push(uploads.add_part(&upload.id, part).await.unwrap().id);
         }
-        let whole = uploads.complete(&upload.id, CompleteUploadRequest { part_ids, md5: None }).await.unwrap();
+        let whole =
+            uploads.complete(&upload.id, CompleteUploadRequest { part_ids, md5: None }).await.unwrap();
         let file = whole.file.unwrap().id;
         assert_eq!(self.api.files().content(&file).await.unwrap(), content);
         let other = uploads.create(request).await.unwrap();
@@ -141,7 +146,9 @@ impl Session {
             validation_file: Some(self.upload(data(2), FilePurpose::FineTune).await),
             suffix: Some("crate".into()),
             seed: Some(3),
-            method: Some(FineTuneMethod::Supervised { supervised: FineTuneSupervisedMethod { hyperparameters } }),
+            method: Some(FineTuneMethod::Supervised {
+                supervised: FineTuneSupervisedMethod { hyperparameters },
+            }),
             ..Default::default()
         };
         let bad = CreateFineTuningJobRequest { model: "gpt-9".into(), ..request.clone() };
@@ -155,7 +162,13 @@ impl Session {
         let events = self.api.fine_tuning().query(&[("limit", "99")]).unwrap();
         let events = events.list_events(&job.id).await.unwrap().data;
         assert!(events[0].message.contains("completed"), "{events:?}");
-        assert_eq!(events.iter().filter(|event| event.data.as_ref().is_some_and(|d| d.get("step").is_some())).count(), 40);
+        assert_eq!(
+            events
+                .iter()
+                .filter(|event| event.data.as_ref().is_some_and(|d| d.get("step").is_some()))
+                .count(),
+            40
+        );
         let checkpoints = self.api.fine_tuning().list_checkpoints(&job.id).await.unwrap().data;
         let steps: Vec<u32> = checkpoints.iter().map(|checkpoint| checkpoint.step_number).collect();
         assert_eq!(steps, [40, 30, 20]);

@@ -190,7 +190,8 @@ fn impatient() -> Settings {
 #[tokio::test]
 async fn who_is_slow_with_a_head_is_cut_off() {
     let world = World::spawn(impatient()).await;
-    let (mut stopped, mut slow, mut idle) = (world.connect().await, world.connect().await, world.connect().await);
+    let (mut stopped, mut slow, mut idle) =
+        (world.connect().await, world.connect().await, world.connect().await);
     stopped.write_all(b"GET /v1/models HTTP/1.1\r\nhost:").await.unwrap();
     slow.write_all(b"GET /v1/models HTTP/1.1\r\nx-slow:").await.unwrap();
     idle.write_all(head("GET /v1/models", "").as_bytes()).await.unwrap();
@@ -206,7 +207,8 @@ async fn who_is_slow_with_a_head_is_cut_off() {
 #[tokio::test]
 async fn who_is_slow_with_a_body_is_told_so() {
     let world = World::spawn(impatient()).await;
-    let form = "content-type: multipart/form-data; boundary=b\r\ncontent-length: 99999\r\nconnection: close\r\n";
+    let form =
+        "content-type: multipart/form-data; boundary=b\r\ncontent-length: 99999\r\nconnection: close\r\n";
     let part = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n{}\n";
     let upload = head("POST /v1/files", form) + part;
     let json = "content-type: application/json\r\ncontent-length: 99999\r\nconnection: close\r\n";
@@ -330,7 +332,10 @@ async fn a_full_disk_is_an_answer_and_no_end() {
     let file = world.upload(&data(20)).await;
 
     let (status, body) = world.post_file("large.jsonl", data(1).repeat(200_000).into_bytes()).await;
-    assert_eq!((status, &body["error"]["code"]), (StatusCode::INSUFFICIENT_STORAGE, &json!("insufficient_storage")));
+    assert_eq!(
+        (status, &body["error"]["code"]),
+        (StatusCode::INSUFFICIENT_STORAGE, &json!("insufficient_storage"))
+    );
     assert_eq!(world.stored().len(), 1, "{:?}", world.stored());
     assert_eq!(world.client.file(&file).await.unwrap().bytes, data(20).len() as u64);
 
@@ -361,20 +366,38 @@ async fn names_lead_nowhere_else() {
         names
     };
     let before = outside(&world);
-    for name in ["../../up.jsonl", "/up.jsonl", "..\\..\\up.jsonl", "a/../../up.jsonl", "..", ".", "", "%2e%2e%2fup", "~"] {
+    for name in [
+        "../../up.jsonl",
+        "/up.jsonl",
+        "..\\..\\up.jsonl",
+        "a/../../up.jsonl",
+        "..",
+        ".",
+        "",
+        "%2e%2e%2fup",
+        "~",
+    ] {
         let (status, file) = world.post_file(name, data(1).into_bytes()).await;
         assert_eq!(status, StatusCode::OK, "{name}: {file}");
         let kept = file["filename"].as_str().unwrap();
-        assert!(!kept.is_empty() && kept != "." && kept != ".." && !kept.contains(['/', '\\']), "{name}: {kept}");
+        assert!(
+            !kept.is_empty() && kept != "." && kept != ".." && !kept.contains(['/', '\\']),
+            "{name}: {kept}"
+        );
     }
     assert_eq!(outside(&world), before);
 
-    let up = ["..%2f..%2fserver.lock", "%2e%2e", "..%2faddress", "%00", "a%2f..%2f..%2faddress", "file-a%0ab"];
+    let up =
+        ["..%2f..%2fserver.lock", "%2e%2e", "..%2faddress", "%00", "a%2f..%2f..%2faddress", "file-a%0ab"];
     let places = ["files", "fine_tuning/jobs", "models", "uploads", "batches"];
     let client = reqwest::Client::new();
     for (place, id) in places.iter().flat_map(|place| up.map(|id| (place, id))) {
-        for path in [format!("/{place}/{id}"), format!("/{place}/{id}/content"), format!("/{place}/{id}/cancel")] {
-            for request in [client.get(world.url(&path)), client.delete(world.url(&path)), client.post(world.url(&path))] {
+        for path in
+            [format!("/{place}/{id}"), format!("/{place}/{id}/content"), format!("/{place}/{id}/cancel")]
+        {
+            for request in
+                [client.get(world.url(&path)), client.delete(world.url(&path)), client.post(world.url(&path))]
+            {
                 let status = request.send().await.unwrap().status();
                 assert!(status.is_client_error(), "{path}: {status}");
             }
@@ -411,7 +434,11 @@ async fn hostile_uploads_are_refused_and_leave_nothing() {
         ("parts without names", with_b, format!("{}{}--b--\r\n", part("x: y", "{}"), part("x: y", "{}"))),
         ("two files", with_b, format!("{purpose}{file}{file}--b--\r\n")),
         ("a long purpose", with_b, format!("{}{file}--b--\r\n", part(&named("purpose"), &long))),
-        ("a purpose that is no text", with_b, format!("{}{file}--b--\r\n", part(&named("purpose"), "\u{0}\u{1}"))),
+        (
+            "a purpose that is no text",
+            with_b,
+            format!("{}{file}--b--\r\n", part(&named("purpose"), "\u{0}\u{1}")),
+        ),
         ("a part's head without end", with_b, format!("--b\r\nx: {long}")),
         ("a thousand heads", with_b, format!("--b\r\n{}\r\n\r\n", "x: y\r\n".repeat(100_000))),
         ("parts without number", with_b, part(&named("z"), "").repeat(100_000) + "--b--\r\n"),
@@ -419,10 +446,14 @@ async fn hostile_uploads_are_refused_and_leave_nothing() {
     ];
     let before = peak(world.server.id());
     for (what, kind, body) in cases {
-        let request = reqwest::Client::new().post(world.url("/files")).header("content-type", kind).body(body);
+        let request =
+            reqwest::Client::new().post(world.url("/files")).header("content-type", kind).body(body);
         let (status, body) = answer(request).await;
         assert!(status.is_client_error(), "{what}: {status} {body}");
-        assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{what}: {body}");
+        assert!(
+            body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()),
+            "{what}: {body}"
+        );
     }
     assert_eq!(world.stored(), Vec::<PathBuf>::new());
     let grown = peak(world.server.id()) - before;

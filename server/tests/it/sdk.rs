@@ -39,7 +39,8 @@ async fn python_sdk(test: &str, version: &str, strict: bool) {
     let world = World::spawn(Settings::default()).await;
     let guarded = tempfile::tempdir().unwrap();
     // Room for one answer and one that waits.
-    let tight = Settings { api_key: Some(KEY.into()), max_queue: Some(2), max_batch: Some(1), ..Settings::default() };
+    let tight =
+        Settings { api_key: Some(KEY.into()), max_queue: Some(2), max_batch: Some(1), ..Settings::default() };
     let tight = Process::start(guarded.path(), &tight).await;
     let pid = world.server.id().to_string();
     let script = script("python/conformance.py");

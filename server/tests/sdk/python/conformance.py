@@ -23,7 +23,8 @@ def main():
     parser.add_argument("url")
     parser.add_argument("base", help="a model that can be trained in moments")
     parser.add_argument("--strict", action="store_true", help="the SDK validates what it gets")
-    parser.add_argument("--guarded", nargs=2, metavar=("URL", "KEY"), help="a server with a key and room for two answers")
+    room = "a server with a key and room for two answers"
+    parser.add_argument("--guarded", nargs=2, metavar=("URL", "KEY"), help=room)
     parser.add_argument("--pid", type=int, help="process of the server: its memory is looked at")
     parser.add_argument("--only", nargs="*", help="numbers of calls; later ones need what 6 and 7 made")
     args = parser.parse_args()
