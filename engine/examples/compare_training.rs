@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(path), Some(precision)) = (arguments.next(), arguments.next()) else {
         return Err("usage: compare_training MODEL.gguf f32|bf16".into());
     };
-    let precision: Precision = serde_json::from_value(json!(precision))?;
+    let precision = Precision::from_name(&precision).ok_or("no such precision")?;
     let model = Model::load(Path::new(&path))?;
     let weights = std::sync::Arc::try_unwrap(model.weights).map_err(|_| "the weights are shared")?;
     let worker = Worker {
