@@ -1,6 +1,6 @@
 //! `{{item.x}}` and `{{sample.output_text}}` in a grader's texts.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::Fault;
 
@@ -97,6 +97,7 @@ pub fn fill(template: &str, scope: &Scope) -> Result<String, Fault> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 

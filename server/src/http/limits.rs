@@ -38,7 +38,14 @@ impl Error for TooSlow {}
 
 /// True when a body's pace is behind an error of reading it.
 pub fn is_too_slow(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TooSlow>())
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Cuts off bodies that come too slowly.

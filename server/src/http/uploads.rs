@@ -175,7 +175,7 @@ async fn joined(
     }
     let (app, id) = (app.clone(), upload.id.clone());
     blocking(move || {
-        let mut whole = app.files.incoming()?;
+        let whole = app.files.incoming()?;
         let mut hash = request.md5.is_some().then(Md5::new);
         for part in &request.part_ids {
             let path = app.uploads.part(&id, part);

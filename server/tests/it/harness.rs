@@ -215,7 +215,8 @@ impl World {
 
     /// Uploads a file for a purpose.
     pub async fn file(&self, purpose: &str, content: impl Into<Vec<u8>>) -> Value {
-        let part = reqwest::multipart::Part::bytes(content.into()).file_name("in.jsonl");
+        let content: Vec<u8> = content.into();
+        let part = reqwest::multipart::Part::bytes(content).file_name("in.jsonl");
         let form = reqwest::multipart::Form::new().text("purpose", purpose.to_owned()).part("file", part);
         let (status, file) = read(reqwest::Client::new().post(self.url("/files")).multipart(form)).await;
         assert_eq!(status, 200, "{file}");
