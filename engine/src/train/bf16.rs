@@ -8,14 +8,14 @@
 use rayon::prelude::*;
 
 use super::matmul::{Store, View};
-use super::tile::{self, COLS, Line, Part, ROWS, Target};
+use super::tile::{self, COLS, Line, Part, Session, Target};
 
 /// Pairs that one tile sums before it is written: a panel of so many stays in a core's second-level cache.
 const PAIRS_PER_TILE: usize = 768;
-/// Rows of a task: ten tiles, which take turns with one panel.
-const ROWS_PER_TASK: usize = 10 * ROWS;
+/// Tiles of a task, one below the other, which take turns with one panel.
+const TILES_PER_TASK: usize = 10;
 /// The same for products of few columns, which would leave threads without work.
-const ROWS_PER_NARROW_TASK: usize = 3 * ROWS;
+const TILES_PER_NARROW_TASK: usize = 3;
 /// Panels up to which a product has few columns.
 const NARROW: usize = 2;
 
@@ -23,7 +23,7 @@ const NARROW: usize = 2;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Packed {
     pub cols: usize,
-    /// Pairs of one panel: half of `inner`, rounded up.
+    /// Pairs of one panel: half of `inner`, rounded up and padded with zeros as [`tile::bf16_shape`] wants it.
     pairs: usize,
     /// `[panels, pairs, 2]`
     lines: Vec<Line>,
@@ -40,7 +40,7 @@ impl Packed {
     pub fn fill(&mut self, matrix: View) {
         let (inner, cols) = (matrix.rows(), matrix.cols());
         self.cols = cols;
-        self.pairs = inner.div_ceil(2);
+        self.pairs = pairs_of(inner);
         self.lines.clear();
         self.lines.resize(cols.div_ceil(COLS) * self.pairs * 2, Line::default());
         let at = |row: usize, col: usize| if row < inner && col < cols { matrix.at(row, col) } else { 0.0 };
@@ -77,7 +77,12 @@ impl Packed {
     }
 }
 
-/// Rows of bf16 pairs.
+/// Pairs that hold `values` of them in a row or a column.
+fn pairs_of(values: usize) -> usize {
+    values.div_ceil(2).next_multiple_of(tile::bf16_shape().1)
+}
+
+/// Rows of bf16 pairs, padded as [`tile::bf16_shape`] wants it.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     pairs: Vec<u32>,
@@ -92,9 +97,10 @@ impl Rows {
 
     /// Rounds `scale * values`, rows of `width`, into these.
     pub fn fill(&mut self, values: &[f32], width: usize, scale: f32) {
-        self.stride = width.div_ceil(2);
+        self.stride = pairs_of(width);
         let rows = values.len() / width;
-        self.pairs.resize(rows * self.stride, 0);
+        // What is below the last row is read by tiles that reach over it, and changes nothing that is kept.
+        self.pairs.resize(rows.next_multiple_of(tile::bf16_shape().0) * self.stride, 0);
         let (stride, task) = (self.stride, 16);
         let tasks = self.pairs.par_chunks_mut(stride * task).zip(values.par_chunks(width * task));
         tasks.for_each(|(pairs, values)| {
@@ -146,29 +152,34 @@ pub fn product(dst: &mut [f32], store: Store, rows: usize, main: Factors, more: 
     assert_eq!(dst.len(), rows * cols, "the destination has another shape");
     assert!(more.is_none_or(|more| more.right.cols == cols), "the two products have other shapes");
     let shared = Shared(dst.as_mut_ptr());
-    let per_task = if main.right.panels() <= NARROW { ROWS_PER_NARROW_TASK } else { ROWS_PER_TASK };
+    let (rows_per_tile, _) = tile::bf16_shape();
+    let tiles = if main.right.panels() <= NARROW { TILES_PER_NARROW_TASK } else { TILES_PER_TASK };
+    let per_task = tiles * rows_per_tile;
     let chunks = rows.div_ceil(per_task);
     (0..main.right.panels() * chunks).into_par_iter().for_each(|task| {
+        let session = Session::start();
         let (panel, start) = (task / chunks, task % chunks * per_task);
         let end = rows.min(start + per_task);
         let width = COLS.min(cols - panel * COLS);
         let blocks = main.right.panel(panel).chunks(2 * PAIRS_PER_TILE);
         let last = blocks.len().saturating_sub(1);
         for (index, block) in blocks.enumerate() {
-            for row in (start..end).step_by(ROWS) {
+            for row in (start..end).step_by(rows_per_tile) {
                 let more = more.filter(|_| index == last);
                 let none = Part { left: &[], stride: 0, right: &[] };
                 let extra = more.map_or(none, |more| more.left.part(row, 0, more.right.panel(panel)));
                 let target = Target {
                     start: shared.at(row * cols + panel * COLS),
                     stride: cols,
-                    rows: ROWS.min(end - row),
+                    rows: rows_per_tile.min(end - row),
                     cols: width,
                     add: store == Store::Add || index > 0,
                 };
                 let first_pair = index * PAIRS_PER_TILE;
                 // SAFETY: the tile lies inside `dst` by the assertion above, and no other task has its rows and columns.
-                unsafe { tile::bf16_tile(&target, [main.left.part(row, first_pair, block), extra]) };
+                unsafe {
+                    tile::bf16_tile(&session, &target, [main.left.part(row, first_pair, block), extra])
+                };
             }
         }
     });

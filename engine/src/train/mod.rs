@@ -9,6 +9,8 @@
 //! often the run was interrupted. Every sum has a fixed order for that.
 
 mod adapt;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod amx;
 mod attention;
 mod batch;
 mod bf16;

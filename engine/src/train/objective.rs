@@ -7,14 +7,20 @@
 
 use super::batch::{Packed, Units, split_by_tokens};
 use super::ops::RowLoss;
-use super::pass::{Pass, Scales};
+use super::pass::{Pass, Scales, Start};
 use super::{Example, Totals};
 use crate::lora::Adapter;
+
+/// Bytes of residual streams that a lesson remembers where lower layers are not adapted: 55,000 tokens of a 135M model.
+const REMEMBERED: usize = 128 << 20;
 
 /// Units with what is learnt from them.
 pub struct Lesson {
     pub units: Units,
     kind: Kind,
+    /// The residual stream of each unit before the first adapted layer: the same in every epoch.
+    streams: Vec<Option<Vec<f32>>>,
+    remembered: usize,
     /// Tokens that one pass may hold.
     pass_tokens: usize,
 }
@@ -30,12 +36,17 @@ enum Kind {
 
 impl Lesson {
     pub fn predict(units: Units, pass_tokens: usize) -> Self {
-        Self { units, kind: Kind::Predict, pass_tokens }
+        Self::new(units, Kind::Predict, pass_tokens)
     }
 
     pub fn prefer(units: Units, beta: f64, pass_tokens: usize) -> Self {
         let reference = vec![None; units.len()];
-        Self { units, kind: Kind::Prefer { beta, reference }, pass_tokens }
+        Self::new(units, Kind::Prefer { beta, reference }, pass_tokens)
+    }
+
+    fn new(units: Units, kind: Kind, pass_tokens: usize) -> Self {
+        let streams = vec![None; units.len()];
+        Self { units, kind, streams, remembered: 0, pass_tokens }
     }
 
     /// Adds to `gradients` those of the batch's mean loss: over its targets, or over its pairs.
@@ -51,16 +62,18 @@ impl Lesson {
             batch.iter().flat_map(|index| self.units.get(*index)).map(Example::targets).sum();
         for part in split_by_tokens(&self.units, batch, self.pass_tokens) {
             let reference = self.reference(pass, &part);
+            let start = self.start(pass, Some(adapter), &part);
             let packed = self.pack(&part);
             totals.add(match &self.kind {
                 Kind::Predict => {
                     let scale = Scales::All(1.0 / targets as f32);
-                    Totals::of_rows(&pass.losses_and_gradients(adapter, &packed, scale, gradients))
+                    Totals::of_rows(&pass.losses_and_gradients(adapter, &packed, &start, scale, gradients))
                 }
                 Kind::Prefer { beta, .. } => {
                     let pairs = Pairs { beta: *beta, reference: &reference, packed: &packed };
                     let scales = |rows: &[RowLoss]| pairs.scales(rows, 1.0 / batch.len() as f64);
-                    let rows = pass.losses_and_gradients(adapter, &packed, Scales::By(&scales), gradients);
+                    let rows =
+                        pass.losses_and_gradients(adapter, &packed, &start, Scales::By(&scales), gradients);
                     pairs.totals(&rows)
                 }
             });
@@ -73,8 +86,9 @@ impl Lesson {
         let mut totals = Totals::default();
         for part in split_by_tokens(&self.units, batch, self.pass_tokens) {
             let reference = self.reference(pass, &part);
+            let start = self.start(pass, adapter, &part);
             let packed = self.pack(&part);
-            let rows = pass.losses(adapter, &packed);
+            let rows = pass.losses(adapter, &packed, &start);
             totals.add(match &self.kind {
                 Kind::Predict => Totals::of_rows(&rows),
                 Kind::Prefer { beta, .. } => {
@@ -89,6 +103,29 @@ impl Lesson {
         Packed::new(part.iter().flat_map(|index| self.units.get(*index)))
     }
 
+    /// Where a pass over some units can start: before the first adapted layer, if that is not the lowest.
+    fn start(&mut self, pass: &mut Pass, adapter: Option<&Adapter>, part: &[usize]) -> Start {
+        let layer = adapter.and_then(Adapter::first_layer).unwrap_or(0);
+        let mut start = Start { layer, stream: Vec::new() };
+        if layer == 0 {
+            return start;
+        }
+        for &index in part {
+            if let Some(known) = &self.streams[index] {
+                start.stream.extend_from_slice(known);
+                continue;
+            }
+            // Each unit alone, as below: what is remembered must not depend on when it was first needed.
+            let stream = pass.stream_before(layer, &Packed::new(self.units.get(index)));
+            start.stream.extend_from_slice(stream);
+            if self.remembered + size_of_val(stream) <= REMEMBERED {
+                self.remembered += size_of_val(stream);
+                self.streams[index] = Some(stream.to_vec());
+            }
+        }
+        start
+    }
+
     /// The reference of some pairs; nothing for other lessons.
     fn reference(&mut self, pass: &mut Pass, part: &[usize]) -> Vec<[f64; 2]> {
         let Kind::Prefer { reference, .. } = &mut self.kind else { return Vec::new() };
@@ -97,7 +134,7 @@ impl Lesson {
             // Each pair alone: in company, the last bit would depend on the epoch in which a resumed run asks first.
             *reference[*index].get_or_insert_with(|| {
                 let packed = Packed::new(units.get(*index));
-                let sums = sequence_sums(&packed, &pass.losses(None, &packed));
+                let sums = sequence_sums(&packed, &pass.losses(None, &packed, &Start::default()));
                 [-sums[0], -sums[1]]
             })
         };

@@ -133,6 +133,15 @@ pub enum Scales<'a> {
     By(&'a dyn Fn(&[RowLoss]) -> Vec<f32>),
 }
 
+/// Where a pass starts: at the tokens, or at a layer whose input is known.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// 0: at the tokens
+    pub layer: usize,
+    /// Residual stream before that layer, `[rows, hidden]`; not looked at for layer 0.
+    pub stream: Vec<f32>,
+}
+
 /// A layer and the adapter's part of it.
 struct Block<'a> {
     index: usize,
@@ -174,9 +183,16 @@ impl<'w> Pass<'w> {
         Self { kept_tokens, ..self }
     }
 
+    /// The residual stream of a batch before layer `layer`, `[rows, hidden]`; nothing below may be adapted.
+    pub fn stream_before(&mut self, layer: usize, batch: &Packed) -> &[f32] {
+        self.forward(None, batch, &Start::default(), self.frozen.config.layers, layer);
+        &self.scratch.stream[..batch.rows() * self.frozen.config.hidden]
+    }
+
     /// Loss of every target of a batch, without gradients and without keeping activations.
-    pub fn losses(&mut self, adapter: Option<&Adapter>, batch: &Packed) -> Vec<RowLoss> {
-        self.forward(adapter, batch, self.frozen.config.layers);
+    pub fn losses(&mut self, adapter: Option<&Adapter>, batch: &Packed, start: &Start) -> Vec<RowLoss> {
+        let layers = self.frozen.config.layers;
+        self.forward(adapter, batch, start, layers, layers);
         let stream = &self.scratch.stream[..batch.rows() * self.frozen.config.hidden];
         self.head.losses(self.frozen, stream, batch)
     }
@@ -186,12 +202,13 @@ impl<'w> Pass<'w> {
         &mut self,
         adapter: &Adapter,
         batch: &Packed,
+        start: &Start,
         scales: Scales,
         gradients: &mut Adapter,
     ) -> Vec<RowLoss> {
         let layers = self.frozen.config.layers;
         let first = adapter.first_layer().unwrap_or(layers);
-        self.forward(Some(adapter), batch, first);
+        self.forward(Some(adapter), batch, start, first, layers);
         let size = batch.rows() * self.frozen.config.hidden;
         let stream = &self.scratch.stream[..size];
         let scales = match scales {
@@ -219,8 +236,15 @@ impl<'w> Pass<'w> {
         batch.rows() > self.kept_tokens
     }
 
-    /// Leaves the residual stream after the last layer in the scratch; keeps what the way back to layer `first` needs.
-    fn forward(&mut self, adapter: Option<&Adapter>, batch: &Packed, first: usize) {
+    /// Leaves the residual stream before layer `end` in the scratch; keeps what the way back to layer `first` needs.
+    fn forward(
+        &mut self,
+        adapter: Option<&Adapter>,
+        batch: &Packed,
+        start: &Start,
+        first: usize,
+        end: usize,
+    ) {
         let frozen = self.frozen;
         let config = &frozen.config;
         let longest = batch.spans.iter().map(|span| span.len()).max().unwrap_or(0);
@@ -231,15 +255,19 @@ impl<'w> Pass<'w> {
             self.packed.fill(adapter, |index, site| frozen.layers[index].matrix(site).outputs());
         }
         let stream = sized(&mut self.scratch.stream, batch.rows() * config.hidden);
-        for (row, id) in stream.chunks_exact_mut(config.hidden).zip(&batch.ids) {
-            frozen.embedding.row(*id as usize, row);
+        if start.layer > 0 {
+            stream.copy_from_slice(&start.stream);
+        } else {
+            for (row, id) in stream.chunks_exact_mut(config.hidden).zip(&batch.ids) {
+                frozen.embedding.row(*id as usize, row);
+            }
         }
         let backwards = config.layers - first;
         let slots = if self.runs_again(batch) { 1 } else { backwards.max(1) };
         let room = self.rows.min(self.kept_tokens).max(if slots == 1 { self.rows } else { 0 });
         self.kept.resize_with(self.kept.len().max(slots), || Activations::with_room(room, frozen));
         self.inputs.resize_with(self.inputs.len().max(backwards), Vec::new);
-        for (index, layer) in frozen.layers.iter().enumerate() {
+        for (index, layer) in frozen.layers.iter().enumerate().take(end).skip(start.layer) {
             let block = Block { index, layer, adapter };
             let size = batch.rows() * config.hidden;
             if let Some(at) = index.checked_sub(first) {

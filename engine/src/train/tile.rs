@@ -2,11 +2,15 @@
 //!
 //! A tile is up to [`ROWS`] x [`COLS`]. With AVX-512 that is 24 of the 32 vector registers; each step of the sum loads two
 //! vectors of the right matrix and broadcasts one element of each row of the left one. The bf16 tile sums pairs of
-//! products (`vdpbf16ps`, f32 accumulation), which doubles the rate of f32. Every element is summed in the order of its
-//! index, whatever tile it falls into, so results depend neither on threads nor on neighbours.
+//! products (`vdpbf16ps`, f32 accumulation), which doubles the rate of f32; where there is AMX, larger blocks go to it. Every
+//! element is summed in the order of its index, whatever tile it falls into, so results depend neither on threads nor on
+//! neighbours.
 
 #[cfg(target_arch = "x86_64")]
 use std::sync::LazyLock;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use super::amx;
 
 /// Rows of a tile.
 pub const ROWS: usize = 12;
@@ -31,6 +35,11 @@ pub struct Part<'a> {
 impl Part<'_> {
     fn pairs(&self) -> usize {
         self.right.len() / 2
+    }
+
+    /// The part without its first rows.
+    fn below(self, rows: usize) -> Self {
+        Self { left: self.left.get(rows * self.stride..).unwrap_or_default(), ..self }
     }
 }
 
@@ -67,23 +76,82 @@ pub fn has_f32_tile() -> bool {
     false
 }
 
-/// Writes `sum over parts of left right` to a target of at most [`ROWS`] x [`COLS`].
+/// Rows that one call of [`bf16_tile`] should get, and the number of pairs that rows and panels are best padded to.
+pub fn bf16_shape() -> (usize, usize) {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if amx::is_usable() {
+        return (amx::SIDE, amx::PAIRS);
+    }
+    (ROWS, 1)
+}
+
+/// What the current thread needs to have open while it calls [`bf16_tile`].
+pub struct Session {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    unit: Option<amx::Session>,
+}
+
+impl Session {
+    pub fn start() -> Self {
+        Self {
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            unit: amx::is_usable().then(amx::Session::start),
+        }
+    }
+}
+
+/// Writes `sum over parts of left right` to a target of at most 32 x [`COLS`].
 ///
 /// # Safety
 /// The target must be writable, and nobody else may touch it meanwhile.
-pub unsafe fn bf16_tile(target: &Target, parts: [Part; 2]) {
-    assert!(target.rows <= ROWS && target.cols <= COLS);
+pub unsafe fn bf16_tile(session: &Session, target: &Target, parts: [Part; 2]) {
+    assert!(target.cols <= COLS);
     for part in &parts {
         let needed = (target.rows.max(1) - 1) * part.stride + part.pairs();
         assert!(part.pairs() == 0 || needed <= part.left.len(), "rows of pairs end early");
     }
-    #[cfg(target_arch = "x86_64")]
-    if has_fast_bf16() {
-        // SAFETY: the instructions are there, the reads were checked above, the writes are the caller's promise.
-        return unsafe { avx512::bf16(target, parts) };
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if session.unit.is_some() && target.rows <= amx::SIDE && parts.iter().all(amx::fits) {
+        let mut block = amx::Block([0.0; amx::SIDE * amx::SIDE]);
+        // SAFETY: the session is open and the parts are in whole tiles; the target is writable as promised by the caller.
+        return unsafe {
+            amx::block(&mut block, parts);
+            write(target, &block.0, amx::SIDE);
+        };
     }
-    // SAFETY: as promised by the caller.
-    unsafe { portable_bf16(target, parts) }
+    let _ = session;
+    for first in (0..target.rows).step_by(ROWS) {
+        let target = Target {
+            start: target.start.wrapping_add(first * target.stride),
+            rows: ROWS.min(target.rows - first),
+            ..*target
+        };
+        let parts = parts.map(|part| part.below(first));
+        #[cfg(target_arch = "x86_64")]
+        if has_fast_bf16() {
+            // SAFETY: the instructions are there, the reads were checked above, the writes are the caller's promise.
+            unsafe { avx512::bf16(&target, parts) };
+            continue;
+        }
+        // SAFETY: as promised by the caller.
+        unsafe { portable_bf16(&target, parts) }
+    }
+}
+
+/// Copies sums, `width` to a row, to a target.
+///
+/// # Safety
+/// As for [`bf16_tile`].
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+unsafe fn write(target: &Target, sums: &[f32], width: usize) {
+    for (row, sums) in sums.chunks_exact(width).take(target.rows).enumerate() {
+        // SAFETY: inside the target, which the caller owns.
+        let out =
+            unsafe { std::slice::from_raw_parts_mut(target.start.add(row * target.stride), target.cols) };
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = if target.add { *out + sum } else { *sum };
+        }
+    }
 }
 
 /// [`bf16_tile`] for machines without the instruction.
@@ -137,9 +205,10 @@ fn round(value: f32) -> u16 {
     (rounded >> 16) as u16
 }
 
-/// Rounds `scale * values` into a row of pairs; an odd last value is paired with 0.
+/// Rounds `scale * values` into a row of pairs; an odd last value is paired with 0, and so is what is left of the row.
 pub fn round_row(pairs: &mut [u32], values: &[f32], scale: f32) {
-    assert_eq!(pairs.len(), values.len().div_ceil(2), "a row of pairs of another length");
+    let (pairs, padding) = pairs.split_at_mut(values.len().div_ceil(2));
+    padding.fill(0);
     #[cfg(target_arch = "x86_64")]
     if has_fast_bf16() {
         // SAFETY: the instructions are there.
@@ -403,7 +472,11 @@ mod tests {
                         let target = Target { start: out.as_mut_ptr(), stride: 40, rows, cols, add };
                         // SAFETY: `out` has room for the whole tile.
                         unsafe {
-                            if portable { portable_bf16(&target, parts) } else { bf16_tile(&target, parts) }
+                            if portable {
+                                portable_bf16(&target, parts)
+                            } else {
+                                bf16_tile(&Session::start(), &target, parts)
+                            }
                         }
                         assert_eq!(out, expected, "{rows} x {cols}, add {add}, portable {portable}");
                     }

@@ -9,7 +9,7 @@ use super::peft::distance;
 use crate::lora::{Adapter, LoraConfig, Projection};
 use crate::train::batch::{Packed, Rows, prepare};
 use crate::train::objective::Lesson;
-use crate::train::pass::{Pass, Scales};
+use crate::train::pass::{Pass, Scales, Start};
 use crate::train::testing::{random_examples, tiny_config, with_random_b};
 use crate::train::{Control, Data, Example, Frozen, Options, Pair, Precision, Step, TrainError, run};
 use crate::weights::{Config, RopeLayout, Weights};
@@ -21,8 +21,8 @@ fn frozen(config: &Config, precision: Precision) -> Frozen {
 fn gradients(pass: &mut Pass, adapter: &Adapter, batch: &Packed) -> (f64, Adapter) {
     let mut gradients = adapter.zeros_like();
     let scales = Scales::All(1.0 / batch.targets.len() as f32);
-    let rows = pass.losses_and_gradients(adapter, batch, scales, &mut gradients);
-    let measured = pass.losses(Some(adapter), batch);
+    let rows = pass.losses_and_gradients(adapter, batch, &Start::default(), scales, &mut gradients);
+    let measured = pass.losses(Some(adapter), batch, &Start::default());
     assert_eq!(rows, measured, "both ways to the loss are one");
     (rows.iter().map(|row| f64::from(row.loss)).sum::<f64>() / rows.len() as f64, gradients)
 }
@@ -70,7 +70,7 @@ fn gradients_agree_with_differences_of_the_rounded_loss() {
         for (values, gradient) in moved.tensors_mut().zip(whole.tensors()) {
             values.iter_mut().zip(gradient).for_each(|(v, g)| *v += (step * f64::from(*g) / norm) as f32);
         }
-        let rows = pass.losses(Some(&moved), &batch);
+        let rows = pass.losses(Some(&moved), &batch, &Start::default());
         rows.iter().map(|row| f64::from(row.loss)).sum::<f64>() / rows.len() as f64
     };
     let step = 0.1;

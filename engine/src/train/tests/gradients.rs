@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use crate::lora::{Adapter, LoraConfig, Projection};
 use crate::train::batch::Packed;
-use crate::train::pass::{Pass, Scales};
+use crate::train::pass::{Pass, Scales, Start};
 use crate::train::testing::{random_examples, tiny_config, with_random_b};
 use crate::train::{Frozen, Precision};
 use crate::weights::{Config, RopeLayout, Weights};
@@ -21,7 +21,7 @@ fn weights(config: &Config) -> Frozen {
 }
 
 fn loss(pass: &mut Pass, adapter: Option<&Adapter>, batch: &Packed) -> f64 {
-    pass.losses(adapter, batch).iter().map(|row| f64::from(row.loss)).sum()
+    pass.losses(adapter, batch, &Start::default()).iter().map(|row| f64::from(row.loss)).sum()
 }
 
 struct Check {
@@ -46,7 +46,13 @@ impl Check {
     fn gradients(&self) -> Adapter {
         let mut gradients = self.adapter.zeros_like();
         let mut pass = Pass::new(&self.weights, 0);
-        pass.losses_and_gradients(&self.adapter, &self.batch, Scales::All(self.scale), &mut gradients);
+        pass.losses_and_gradients(
+            &self.adapter,
+            &self.batch,
+            &Start::default(),
+            Scales::All(self.scale),
+            &mut gradients,
+        );
         gradients
     }
 
@@ -154,10 +160,35 @@ fn gradients_do_not_depend_on_earlier_passes_or_on_threads() {
         pool.install(|| {
             let mut pass = Pass::new(&check.weights, 0);
             let mut other = check.adapter.zeros_like();
-            pass.losses_and_gradients(&check.adapter, &larger, Scales::All(1.0), &mut other);
+            pass.losses_and_gradients(
+                &check.adapter,
+                &larger,
+                &Start::default(),
+                Scales::All(1.0),
+                &mut other,
+            );
             let scales = Scales::All(check.scale);
-            pass.losses_and_gradients(&check.adapter, &check.batch, scales, &mut gradients);
+            pass.losses_and_gradients(
+                &check.adapter,
+                &check.batch,
+                &Start::default(),
+                scales,
+                &mut gradients,
+            );
         });
         assert_eq!(gradients, expected, "{threads} threads");
     }
+}
+
+#[test]
+fn starting_before_the_first_adapted_layer_gives_the_same_gradients() {
+    let config = tiny_config(RopeLayout::Halves);
+    let lora = LoraConfig { rank: 2, alpha: 3.0, top_layers: Some(1), ..Default::default() };
+    let check = Check::new(&config, &lora, &[9, 14]);
+    let mut pass = Pass::new(&check.weights, 0);
+    let start = Start { layer: 1, stream: pass.stream_before(1, &check.batch).to_vec() };
+    let mut gradients = check.adapter.zeros_like();
+    let scales = Scales::All(check.scale);
+    pass.losses_and_gradients(&check.adapter, &check.batch, &start, scales, &mut gradients);
+    assert_eq!(gradients, check.gradients());
 }

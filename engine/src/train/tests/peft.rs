@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::lora::{Adapter, read_floats};
 use crate::train::batch::Packed;
 use crate::train::optim::{Moments, clip, learning_rate};
-use crate::train::pass::{Pass, Scales};
+use crate::train::pass::{Pass, Scales, Start};
 use crate::train::testing::tiny_config;
 use crate::train::{Example, Frozen, Metrics, Precision, Totals};
 use crate::weights::{Config, Layer, Matrix, RopeLayout, Weights};
@@ -120,7 +120,8 @@ pub fn load_gradients(file: &Path, config: &Config) -> Adapter {
 
 fn metrics(pass: &mut Pass, adapter: &Adapter, batch: &Packed, gradients: &mut Adapter) -> Metrics {
     let scales = Scales::All(1.0 / batch.targets.len() as f32);
-    Totals::of_rows(&pass.losses_and_gradients(adapter, batch, scales, gradients)).metrics()
+    Totals::of_rows(&pass.losses_and_gradients(adapter, batch, &Start::default(), scales, gradients))
+        .metrics()
 }
 
 fn norm(values: &[f32]) -> f64 {

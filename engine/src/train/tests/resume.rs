@@ -250,3 +250,28 @@ fn patience_survives_an_interruption() {
     let (trained, _) = overfit(dir.path(), &options);
     assert_eq!((trained.steps, file_bytes(&trained)), (expected.steps, file_bytes(&expected)));
 }
+
+/// Layers below the adapted ones are computed once per example and remembered; a resumed run computes them anew.
+#[test]
+fn what_frozen_layers_say_is_remembered_without_a_trace() {
+    let mut adapters = Vec::new();
+    for batch_size in [1, 2] {
+        let lora = LoraConfig { rank: 2, top_layers: Some(1), ..Default::default() };
+        let options = Options { batch_size, lora, ..options() };
+        let whole = tempfile::tempdir().unwrap();
+        let expected = finish(whole.path(), &options, &mut |_| Control::Continue);
+        let dir = tempfile::tempdir().unwrap();
+        let mut stopped = 0;
+        while let Outcome::Stopped { .. } =
+            run(&frozen(), &chat(&data(), &data()[..3]), &options, dir.path(), &mut |_| Control::Stop)
+                .unwrap()
+        {
+            stopped += 1;
+        }
+        let resumed = finish(dir.path(), &options, &mut |_| Control::Continue);
+        assert!(stopped > 5);
+        assert_eq!(file_bytes(&resumed), file_bytes(&expected));
+        adapters.push(adapter(&resumed));
+    }
+    assert_ne!(adapters[0], adapters[1]);
+}
