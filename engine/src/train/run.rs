@@ -38,8 +38,8 @@ pub struct Step {
     pub checkpoint: Option<PathBuf>,
     /// No step follows.
     pub is_last: bool,
-    /// Why none does although epochs are left: the end of an epoch that was not improved on.
-    pub stopped_for: Option<Best>,
+    /// Of the last step of a run with [`Options::early_stop`]: the earlier end of an epoch whose checkpoint is the result.
+    pub result: Option<Best>,
 }
 
 /// The end of the epoch with the lowest validation loss.
@@ -71,7 +71,7 @@ pub enum Outcome {
 /// The result of a whole run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
-    /// Folder of the checkpoint that is the result: the last one, or the best one of a run that was ended early.
+    /// Folder of the checkpoint that is the result: the last one, or the best one in a run with an early stop.
     pub checkpoint: PathBuf,
     pub steps: usize,
     pub tokens_trained: u64,
@@ -199,9 +199,8 @@ impl Runner<'_> {
             }
         }
         let steps = self.state.step;
-        let best = self.state.validation.best.filter(|_| self.options.early_stop.is_some());
         Ok(Outcome::Finished(Trained {
-            checkpoint: checkpoint_dir(self.dir, best.map_or(steps, |best| best.step)),
+            checkpoint: checkpoint_dir(self.dir, self.best().map_or(steps, |best| best.step)),
             steps,
             tokens_trained: self.state.tokens_trained,
         }))
@@ -227,7 +226,9 @@ impl Runner<'_> {
         let valid = self.valid_sample();
         let full_valid = epoch_ends.then(|| self.full_valid()).flatten();
         let checkpoint = epoch_ends.then(|| self.checkpoint()).transpose()?;
-        let stopped_for = full_valid.and_then(|metrics| self.judge(metrics.loss));
+        if let Some(metrics) = full_valid {
+            self.judge(metrics.loss);
+        }
         Ok(Step {
             step: self.state.step,
             total_steps,
@@ -240,7 +241,7 @@ impl Runner<'_> {
             gradient_norm,
             checkpoint,
             is_last: self.is_over(),
-            stopped_for,
+            result: self.best().filter(|best| self.is_over() && best.step != self.state.step),
         })
     }
 
@@ -250,17 +251,20 @@ impl Runner<'_> {
         order.into_iter().skip(index * self.options.batch_size).take(self.options.batch_size).collect()
     }
 
-    /// Takes the validation loss at the end of an epoch into account. Says what was best when the run ends for it.
-    fn judge(&mut self, loss: f64) -> Option<Best> {
-        let (step, total) = (self.state.step, self.total_steps());
+    /// Takes the validation loss at the end of an epoch into account.
+    fn judge(&mut self, loss: f64) {
+        let step = self.state.step;
         let seen = &mut self.state.validation;
         match seen.best {
             Some(best) if best.loss <= loss || loss.is_nan() => seen.stale += 1,
             _ => (seen.best, seen.stale) = (Some(Best { step, loss }), 0),
         }
-        let stop = self.options.early_stop?;
-        seen.ended = seen.stale >= stop.patience && step < total;
-        seen.best.filter(|_| seen.ended)
+        seen.ended = self.options.early_stop.is_some_and(|stop| seen.stale >= stop.patience);
+    }
+
+    /// The epoch whose end is the result, in a run that looks for it.
+    fn best(&self) -> Option<Best> {
+        self.state.validation.best.filter(|_| self.options.early_stop.is_some())
     }
 
     /// The next `batch_size` validation units, in turn; when due.

@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use hone::{
 };
 use hone_engine::{
     chat::ChatMessage,
+    lora::Adapter,
     model::Model,
     train::{self, Control, Data, Example, Frozen, Options, Outcome, Pair, Step, TrainError, Trained},
     weights::Weights,
@@ -28,7 +29,6 @@ use super::{
 };
 use crate::{
     disk::{Files, JobFolder, JobRecord, Tuned, TunedModel},
-    engine::merge_chain,
     ids,
 };
 
@@ -151,15 +151,13 @@ impl<'a> Run<'a> {
             self.folder.append(&JobEvent { data: None, ..event })?;
         }
         let model = load(&self.record.base.path)?;
-        let weights = self.parents_merged(&model)?;
         let train = self.rows(&model, &self.job().training_file, "training_file")?;
         let valid = match &self.job().validation_file {
             Some(file) => self.rows(&model, file, "validation_file")?,
             None => Rows::default(),
         };
-        drop(model);
-        // Nobody else has the weights now, so that they are not copied.
-        let frozen = Frozen::new(Arc::unwrap_or_clone(weights), plan::precision(self.job()));
+        let weights = self.with_parents(model)?;
+        let frozen = Frozen::new(weights, plan::precision(self.job()));
         match self.train(&frozen, &train, &valid)? {
             Outcome::Stopped { .. } if self.folder.is_cancel_asked() => Ok(self.folder.cancelled()?),
             Outcome::Stopped { step, total_steps } => Ok(self.folder.paused(Some((step, total_steps)))?),
@@ -167,17 +165,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The weights to start from: the base model's, or those of the tuned model that is trained further.
-    fn parents_merged(&self, model: &Model) -> Result<Arc<Weights>, Fault> {
-        let Some(parent) = &self.record.parent else { return Ok(model.weights.clone()) };
+    /// The weights to start from: the base model's, or those of the tuned model that is trained further. They are changed
+    /// where they are: a copy would be the largest thing that training ever holds.
+    fn with_parents(&self, model: Model) -> Result<Weights, Fault> {
+        let mut weights = Arc::unwrap_or_clone(model.weights);
+        let Some(parent) = &self.record.parent else { return Ok(weights) };
         let gone = || Fault::Job {
             code: "model_not_available",
             message: format!("model `{parent}`, which this job goes on from, is gone"),
             param: Some("model"),
         };
-        let chain = self.tuned.chain(parent)?.ok_or_else(gone)?;
-        let adapters: Vec<PathBuf> = chain.iter().map(|model| self.tuned.folder(&model.id)).collect();
-        merge_chain(model.weights.clone(), &adapters).map_err(Fault::Machine)
+        for link in self.tuned.chain(parent)?.ok_or_else(gone)? {
+            let adapter = Adapter::load(&self.tuned.folder(&link.id), &weights.config);
+            adapter.map_err(|e| Fault::Machine(e.to_string()))?.merge_into(&mut weights);
+        }
+        Ok(weights)
     }
 
     fn rows(&self, model: &Model, file: &str, param: &'static str) -> Result<Rows, Fault> {
@@ -270,9 +272,7 @@ impl<'a> Run<'a> {
             self.folder.append(&report::event(step))?;
             self.reported = step.step as u64;
         }
-        if let Some(adapter) =
-            step.checkpoint.as_ref().filter(|_| !step.is_last || step.stopped_for.is_some())
-        {
+        if let Some(adapter) = step.checkpoint.as_ref().filter(|_| !step.is_last || step.result.is_some()) {
             self.keep_checkpoint(step, adapter)?;
         }
         let finish = clock.estimate(step);
@@ -296,12 +296,12 @@ impl<'a> Run<'a> {
     }
 
     /// The last checkpoint is the tuned model itself: the state after the last step, or after the best epoch of a run that
-    /// ended early.
+    /// looks for it.
     fn keep_final(&self, step: &Step) -> Result<(), Fault> {
-        let Some(best) = &step.stopped_for else {
+        let Some(best) = &step.result else {
             return self.list_checkpoint(report::metrics(step), &self.final_id());
         };
-        self.folder.event_once(Level::Info, &report::early_stop(step, best))?;
+        self.folder.event_once(Level::Info, &report::best_epoch(step, best))?;
         let metrics = report::metrics_of_step(&self.folder.events()?, best.step as u64);
         self.list_checkpoint(metrics, &self.final_id())
     }

@@ -52,10 +52,11 @@ fn message(step: &Step) -> String {
     format!("Step {}/{}: training loss={:.2}{valid}{full}", step.step, step.total_steps, step.train.loss)
 }
 
-/// Why a run ended early, and what it ended with.
-pub fn early_stop(step: &Step, best: &Best) -> String {
+/// That the model is not the last state of the run, and whether the run ended for it.
+pub fn best_epoch(step: &Step, best: &Best) -> String {
+    let ended = if step.step < step.total_steps { "Stopped early" } else { "Ended" };
     format!(
-        "Stopped early after step {}/{}: the validation loss was lowest at step {} ({:.2}), whose model is the result",
+        "{ended} after step {}/{}: the validation loss was lowest at step {} ({:.2}), whose model is the result",
         step.step, step.total_steps, best.step, best.loss
     )
 }
@@ -131,7 +132,7 @@ mod tests {
             gradient_norm: 1.0,
             checkpoint: None,
             is_last: false,
-            stopped_for: None,
+            result: None,
         }
     }
 

@@ -69,7 +69,7 @@ fn a_run_learns_reports_and_leaves_a_checkpoint_per_epoch() {
     assert!(steps.iter().all(|step| step.full_valid.is_some() == step.step.is_multiple_of(3)));
     assert_eq!(steps.iter().filter(|step| step.checkpoint.is_some()).count(), 8);
     assert_eq!(trained.tokens_trained, 8 * (12 + 9 + 17 + 8 + 11));
-    assert!(steps.iter().all(|step| step.is_last == (step.step == 24) && step.stopped_for.is_none()));
+    assert!(steps.iter().all(|step| step.is_last == (step.step == 24) && step.result.is_none()));
     let before = evaluate(&frozen(), None, &data()).unwrap();
     let after = evaluate(&frozen(), Some(&adapter(&trained)), &data()).unwrap();
     assert!(after.loss < before.loss - 0.3, "{before:?} {after:?}");
@@ -229,10 +229,21 @@ fn a_run_ends_when_validation_no_longer_falls_and_gives_its_best_epoch() {
     let best = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap();
     assert!(losses.len() < 40 && best + 3 == losses.len(), "{losses:?}");
     let last = steps.last().unwrap();
-    assert!(last.is_last && last.stopped_for.unwrap().step == best + 1);
+    assert!(last.is_last && last.result.unwrap().step == best + 1);
     assert_eq!((trained.steps, steps[best].checkpoint.as_ref()), (losses.len(), Some(&trained.checkpoint)));
     let (again, none) = overfit(dir.path(), &options);
     assert_eq!((again, none.len()), (trained, 0), "a run that ended early is over");
+}
+
+#[test]
+fn a_run_that_outlasts_its_epochs_gives_its_best_one_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let early_stop = Some(EarlyStop { patience: 30 });
+    let options = Options { epochs: 12, learning_rate: 5e-2, early_stop, ..options() };
+    let (trained, steps) = overfit(dir.path(), &options);
+    let best = steps.last().unwrap().result.unwrap();
+    assert!((1..12).contains(&best.step) && steps.len() == 12, "{best:?}");
+    assert_eq!(steps[best.step - 1].checkpoint.as_ref(), Some(&trained.checkpoint));
 }
 
 #[test]
