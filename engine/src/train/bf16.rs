@@ -5,6 +5,8 @@
 //! one f32), since forward and backward sum over different sides. The left matrix is rows of pairs, as activations
 //! lie in memory anyway.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::matmul::{Store, View};
@@ -43,16 +45,20 @@ impl Packed {
         self.pairs = pairs_of(inner);
         self.lines.clear();
         self.lines.resize(cols.div_ceil(COLS) * self.pairs * 2, Line::default());
-        let at = |row: usize, col: usize| if row < inner && col < cols { matrix.at(row, col) } else { 0.0 };
         let pairs = self.pairs;
-        self.lines.par_chunks_exact_mut((2 * pairs).max(1)).enumerate().for_each(|(panel, lines)| {
-            for (index, line) in lines.iter_mut().enumerate() {
-                let (pair, first) = (index / 2, panel * COLS + index % 2 * 16);
-                for (lane, value) in line.0.iter_mut().enumerate() {
-                    *value = tile::pack(at(2 * pair, first + lane), at(2 * pair + 1, first + lane));
+        self.lines.par_chunks_exact_mut((2 * pairs).max(1)).enumerate().for_each_init(
+            Vec::new,
+            |column, (panel, lines)| {
+                let first = panel * COLS;
+                let width = COLS.min(cols - first);
+                if matrix.row(0).is_some() {
+                    pack_rows(lines, matrix, first..first + width);
+                } else {
+                    column.resize(pairs, 0);
+                    (0..width).for_each(|lane| pack_column(lines, matrix, first + lane, lane, column));
                 }
-            }
-        });
+            },
+        );
     }
 
     /// Column `col`, unpacked into `out`.
@@ -74,6 +80,33 @@ impl Packed {
 
     fn panels(&self) -> usize {
         self.cols.div_ceil(COLS)
+    }
+}
+
+/// Packs columns of a matrix whose rows are contiguous.
+fn pack_rows(lines: &mut [Line], matrix: View, columns: Range<usize>) {
+    super::ops::vectorised(|| {
+        for (pair, lines) in lines.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let row = |index: usize| matrix.row(index).map(|row| &row[columns.clone()]);
+            let Some(first) = row(2 * pair) else { return };
+            let second = row(2 * pair + 1);
+            let lanes = lines.iter_mut().flat_map(|line| &mut line.0);
+            match second {
+                Some(second) => {
+                    lanes.zip(first.iter().zip(second)).for_each(|(to, (a, b))| *to = tile::pack(*a, *b));
+                }
+                None => lanes.zip(first).for_each(|(to, a)| *to = tile::pack(*a, 0.0)),
+            }
+        }
+    });
+}
+
+/// Packs one column, which is contiguous, into its lane of a panel.
+fn pack_column(lines: &mut [Line], matrix: View, index: usize, lane: usize, pairs: &mut [u32]) {
+    let Some(values) = matrix.t().row(index) else { return };
+    tile::round_row(pairs, values, 1.0);
+    for (line, pair) in lines[lane / 16..].iter_mut().step_by(2).zip(pairs) {
+        line.0[lane % 16] = *pair;
     }
 }
 

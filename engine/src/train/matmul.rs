@@ -44,9 +44,11 @@ impl<'a> View<'a> {
         self.cols
     }
 
+    /// Row `index`, if there is one and rows are contiguous.
     #[inline(always)]
-    pub fn at(&self, row: usize, col: usize) -> f32 {
-        self.data[row * self.row_stride + col * self.col_stride]
+    pub fn row(&self, index: usize) -> Option<&'a [f32]> {
+        let there = index < self.rows && self.col_stride == 1;
+        there.then(|| &self.data[index * self.row_stride..][..self.cols])
     }
 
     /// The transpose, without moving anything.

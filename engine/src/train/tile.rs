@@ -226,6 +226,16 @@ fn round_row_tail(pairs: &mut [u32], values: &[f32], scale: f32) {
 
 /// Writes out what a row of pairs holds.
 pub fn read_row(values: &mut [f32], pairs: &[u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_f32_tile() {
+        // SAFETY: the instructions are there.
+        let done = unsafe { avx512::read_row(values, pairs) };
+        return read_row_tail(&mut values[done..], &pairs[done / 2..]);
+    }
+    read_row_tail(values, pairs);
+}
+
+fn read_row_tail(values: &mut [f32], pairs: &[u32]) {
     super::ops::vectorised(|| {
         for (values, pair) in values.chunks_mut(2).zip(pairs) {
             let (first, second) = unpack(*pair);
@@ -352,6 +362,24 @@ mod avx512 {
             }
         }
         super::round_row_tail(pairs_left, values_left, scale);
+    }
+
+    /// Writes out whole blocks of 16 values; their number is returned.
+    ///
+    /// # Safety
+    /// AVX512F must be there.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn read_row(values: &mut [f32], pairs: &[u32]) -> usize {
+        let blocks = values.as_chunks_mut::<16>().0;
+        let done = 16 * blocks.len().min(pairs.len() / 8);
+        for (block, pairs) in blocks.iter_mut().zip(pairs.as_chunks::<8>().0) {
+            // SAFETY: 32 bytes are read, 64 are written, each inside its array. A bf16 is the upper half of an f32.
+            unsafe {
+                let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(pairs.as_ptr().cast()));
+                _mm512_storeu_ps(block.as_mut_ptr(), _mm512_castsi512_ps(_mm512_slli_epi32(halves, 16)));
+            }
+        }
+        done
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]
