@@ -58,7 +58,7 @@ impl Default for Options {
             clip: 1.0,
             seed: 0,
             max_tokens: 2048,
-            pass_tokens: 1024,
+            pass_tokens: 640,
             lora: LoraConfig::default(),
             beta: 0.1,
             early_stop: None,
