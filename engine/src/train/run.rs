@@ -137,7 +137,14 @@ pub fn evaluate(
     let pass_tokens = Options::default().pass_tokens;
     let all: Vec<usize> = (0..units.len()).collect();
     let mut pass = Pass::new(frozen, largest_pass(&units, units.len(), pass_tokens));
-    Ok(Lesson::predict(units, pass_tokens).measure(&mut pass, adapter, &all).metrics())
+    let mut lesson = Lesson::predict(units, pass_tokens);
+    Ok(in_pool(|| lesson.measure(&mut pass, adapter, &all)).metrics())
+}
+
+/// Does something on a thread of the pool: parallel loops in it start without waking anyone up first, of which a step has a
+/// thousand.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }
 
 /// Tokens of the largest part that a batch can be split into.
@@ -212,13 +219,13 @@ impl Runner<'_> {
         let batch = self.batch(epoch, index % per_epoch);
         self.gradients.tensors_mut().for_each(|tensor| tensor.fill(0.0));
         let (adapter, gradients) = (&self.state.adapter, &mut self.gradients);
-        let train = self.train.gradients(&mut self.pass, adapter, &batch, gradients).metrics();
+        let train = in_pool(|| self.train.gradients(&mut self.pass, adapter, &batch, gradients)).metrics();
         let gradient_norm = clip(&mut self.gradients, self.options.clip);
         if !train.loss.is_finite() || !gradient_norm.is_finite() {
             return Err(TrainError::Diverged { step: index + 1 });
         }
         let rate = learning_rate(self.options.learning_rate, index, self.options.warmup, total_steps);
-        self.state.moments.update(&mut self.state.adapter, &self.gradients, rate);
+        in_pool(|| self.state.moments.update(&mut self.state.adapter, &self.gradients, rate));
         self.state.step += 1;
         self.state.tokens_trained +=
             batch.iter().map(|index| self.train.units.tokens(*index) as u64).sum::<u64>();
@@ -276,13 +283,14 @@ impl Runner<'_> {
         let count = self.options.batch_size.min(units);
         let start = (step / every - 1) * count;
         let sample: Vec<usize> = (start..start + count).map(|index| index % units).collect();
-        Some(self.valid.measure(&mut self.pass, Some(&self.state.adapter), &sample).metrics())
+        let adapter = Some(&self.state.adapter);
+        Some(in_pool(|| self.valid.measure(&mut self.pass, adapter, &sample)).metrics())
     }
 
     fn full_valid(&mut self) -> Option<Metrics> {
         let all: Vec<usize> = (0..self.valid.units.len()).collect();
         let adapter = Some(&self.state.adapter);
-        (!all.is_empty()).then(|| self.valid.measure(&mut self.pass, adapter, &all).metrics())
+        (!all.is_empty()).then(|| in_pool(|| self.valid.measure(&mut self.pass, adapter, &all)).metrics())
     }
 
     fn checkpoint(&self) -> Result<PathBuf, TrainError> {
