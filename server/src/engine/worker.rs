@@ -206,7 +206,7 @@ fn submit(
 }
 
 /// The weights with adapters merged in, one after the other.
-pub fn merge_chain(base: Arc<Weights>, adapters: &[std::path::PathBuf]) -> Result<Arc<Weights>, String> {
+fn merge_chain(base: Arc<Weights>, adapters: &[std::path::PathBuf]) -> Result<Arc<Weights>, String> {
     let mut weights = base;
     for folder in adapters {
         let adapter = Adapter::load(folder, &weights.config).map_err(|e| e.to_string())?;

@@ -23,6 +23,10 @@ mod idempotency;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
+mod pause;
+#[cfg(test)]
+mod preference;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod sdk;

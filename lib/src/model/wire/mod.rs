@@ -20,8 +20,8 @@ pub use chat::{
 pub use file::{File, PURPOSES};
 pub use grader::{GraderErrors, GraderMetadata, GraderRun, GraderRunRequest, GraderValidation};
 pub use job::{
-    Checkpoint, CheckpointMetrics, Hyperparameters, Job, JobError, JobEvent, JobRequest, JobStatus, Level,
-    MIN_EXAMPLES, Method, Supervised,
+    Checkpoint, CheckpointMetrics, Dpo, DpoHyperparameters, Hyperparameters, Job, JobError, JobEvent,
+    JobRequest, JobStatus, Level, MIN_EXAMPLES, Method, Supervised,
 };
 pub use upload::{CompleteRequest, ExpiresAfter, Upload, UploadPart, UploadRequest, UploadStatus};
 
