@@ -86,7 +86,7 @@ class Rates:
 
 def verdict(title, ours, theirs, rates):
     """A ratio of medians of one run, and how far single repetitions, which are neighbours in time, lie from it."""
-    pairs = sorted(a / b for a, b in zip(rates.by_name[ours], rates.by_name[theirs]))
+    pairs = sorted(a / b for a, b in zip(rates.by_name[ours], rates.by_name[theirs], strict=True))
     ratio = rates.median(ours) / rates.median(theirs)
     print(f"{title:24} {ratio:6.2f} x  ({pairs[0]:.2f} to {pairs[-1]:.2f})  {ours} against {theirs}", flush=True)
     return ratio

@@ -127,7 +127,8 @@ def loss(args):
         )
     print("\nstep  tokens      Hone   PyTorch  difference")
     off = 0.0
-    for step, (tokens, a, b) in enumerate(zip(ours["tokens"], ours["losses"], theirs["losses"]), 1):
+    curve = zip(ours["tokens"], ours["losses"], theirs["losses"], strict=True)
+    for step, (tokens, a, b) in enumerate(curve, 1):
         off = max(off, abs(a - b) / theirs["losses"][0])
         print(f"{step:4}  {tokens:6}  {a:8.5f}  {b:8.5f}  {a - b:+.6f}")
     within = off <= TOLERANCE

@@ -241,6 +241,7 @@ async fn who_does_not_read_keeps_no_place() {
             if stream.read_exact(&mut start).await.is_ok() && start == *b"HTTP/1.1 200" {
                 break stream;
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     // From here on nobody reads what the file's owner asked for.
@@ -342,15 +343,20 @@ async fn a_full_disk_is_an_answer_and_no_end() {
     let job = world.job(20, 50).await;
     world.steps(&job.id, 5).await;
     let ballast = disk.fill(0);
-    let job = world.end(&job.id).await;
-    let error = job.error.unwrap();
-    assert_eq!((job.status, error.code.as_deref()), (JobStatus::Failed, Some("server_error")));
-    assert!(error.message.as_ref().unwrap().contains("space"), "{error:?}");
     let (status, _) = world.post_file("small.jsonl", data(100).into_bytes()).await;
     assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE);
-    world.assert_well().await;
+    let body = json!({ "model": BASE, "training_file": file });
+    let (status, _) = answer(reqwest::Client::new().post(world.url("/fine_tuning/jobs")).json(&body)).await;
+    assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE);
+    assert!(!world.ask(BASE).await.is_empty());
 
     std::fs::remove_file(ballast).unwrap();
+    let job = world.end(&job.id).await;
+    match job.status {
+        // Its child could not save, and that could not be written down either: it was started again.
+        JobStatus::Succeeded => assert_eq!(world.metrics(&job.id).await, (1..=500).collect::<Vec<_>>()),
+        _ => assert!(job.error.unwrap().message.unwrap().contains("space")),
+    }
     let job = world.job(20, 1).await;
     assert_eq!(world.end(&job.id).await.status, JobStatus::Succeeded);
     drop(world);
