@@ -63,7 +63,7 @@ use self::{
     agent_api::AgentApi,
     browser::{Browser, Looked},
     observe::Observed,
-    sandbox::{Job, Lease, Pool, SandboxSpec},
+    sandbox::{Job, Lease, Nursery, Pool, SandboxSpec},
 };
 use crate::{agent::Candidate, brief::Brief, cancel::Cancel};
 
@@ -161,7 +161,8 @@ impl Critic {
                 versions.insert("chromium".to_owned(), browser.version().await?);
                 versions.insert("axe".to_owned(), browser::AXE_VERSION.to_owned());
             }
-            pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
+            let nursery = Nursery::new(spec, observe::WAIT_SECONDS);
+            pool = Some(Pool::open(nursery, workers, options.ahead, cancel));
         }
         let pictures = || options.judge.as_ref().and_then(Judge::pictures);
         let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots.or_else(pictures));
@@ -439,7 +440,8 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
     let spec = spec(runtime).await?;
     let isolation = spec.isolation.name().to_owned();
     let start = Instant::now();
-    let worker = sandbox::Worker::start(&spec, 63, observe::WAIT_SECONDS).await?;
+    let nursery = Nursery::new(spec.clone(), observe::WAIT_SECONDS);
+    let worker = nursery.worker(63).await?;
     let start_ms = millis(start);
     let mut versions = worker.versions.clone();
     let app = Candidate::single("app.py", "import streamlit as st\nst.title('probe')\nst.button('go')\n");
