@@ -85,11 +85,13 @@ pub struct SandboxFacts {
     pub isolation: String,
     /// The kernel refuses the candidate calls that no user interface needs.
     pub seccomp: bool,
+    /// Forked from a parent that other candidates' workers come from too, into namespaces of its own.
+    pub forked: bool,
 }
 
 impl Default for SandboxFacts {
     fn default() -> Self {
-        Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false }
+        Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false, forked: false }
     }
 }
 

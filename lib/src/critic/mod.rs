@@ -359,6 +359,7 @@ impl Critic {
         let lease = take_and_give(pool, job).await?;
         evidence.timing.queue_ms += millis(start);
         evidence.sandbox.seccomp = lease.worker.seccomp;
+        evidence.sandbox.forked = lease.worker.is_forked();
         let api = AgentApi::new(lease.worker.socket());
         let observed = match observe::open(&api).await {
             Ok(mut first) => {

@@ -138,6 +138,11 @@ impl Worker {
         Ok(Ok(Self { watch, processes: Processes::Forked(forked), folder, versions, seccomp }))
     }
 
+    /// Whether it came from a parent.
+    pub fn is_forked(&self) -> bool {
+        matches!(self.processes, Processes::Forked(_))
+    }
+
     /// Hands over the job; the app's server answers on [`Self::socket`] soon after.
     pub async fn give(&self, job: &Job) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(job).map_err(std::io::Error::other)?;

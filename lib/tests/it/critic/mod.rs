@@ -3,6 +3,7 @@
 //! Needs `HONE_TEST_PYTHON`: the Python of an environment with Streamlit and ruff. Without it these tests say that they
 //! are skipped and pass.
 
+mod apart;
 mod apps;
 mod browser;
 mod forged;
