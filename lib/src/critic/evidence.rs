@@ -89,6 +89,14 @@ pub struct SandboxFacts {
     pub forked: bool,
 }
 
+impl SandboxFacts {
+    /// In one word: `own-uid` or `user-namespace`, with `+seccomp` where the kernel filters calls; `none`.
+    pub fn level(&self) -> String {
+        let seccomp = if self.seccomp { "+seccomp" } else { "" };
+        format!("{}{seccomp}", self.isolation)
+    }
+}
+
 impl Default for SandboxFacts {
     fn default() -> Self {
         Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false, forked: false }

@@ -142,13 +142,14 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
         return;
     }
     for exception in &run.exceptions {
-        let message = format!("the first run raises {}", raised(&exception.kind, &exception.message));
+        let message =
+            format!("the first run raises {}", raised(evidence, &exception.kind, &exception.message));
         let guideline = behind(&exception.kind, &exception.message);
         issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
     }
     for page in &evidence.pages {
         for exception in &page.exceptions {
-            let said = raised(&exception.kind, &exception.message);
+            let said = raised(evidence, &exception.kind, &exception.message);
             let guideline = behind(&exception.kind, &exception.message);
             let message = format!("the page `{}` raises {said}", page.path);
             issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
@@ -179,9 +180,17 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
 }
 
 /// An exception with what mends it, where that is known.
-fn raised(kind: &str, message: &str) -> String {
+fn raised(evidence: &Evidence, kind: &str, message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    if let Some(module) = missing(kind, line) {
+    let own = |module: &str| {
+        let folder = format!("{module}/");
+        let inside = |path: &str| {
+            path.split_once(&folder).is_some_and(|(before, _)| before.is_empty() || before.ends_with('/'))
+        };
+        evidence.statics.files.iter().any(|file| inside(&file.path) || file.path == format!("{module}.py"))
+    };
+    // A package of the app's own is never to be had from elsewhere: whoever has its name there is somebody else.
+    if let Some(module) = missing(kind, line).filter(|module| !own(module)) {
         let package =
             PACKAGES.iter().find(|(name, _)| *name == module).map_or(module, |(_, package)| *package);
         return format!(
@@ -190,8 +199,9 @@ fn raised(kind: &str, message: &str) -> String {
         );
     }
     let advice = match kind {
+        "ModuleNotFoundError" if missing(kind, line).is_some() => "the app's own files do not have it",
         "ModuleNotFoundError" | "ImportError" => "use what is installed: streamlit, pandas, numpy and altair",
-        "FileNotFoundError" => "build sample data in the script; there are no files beside it",
+        "FileNotFoundError" => "build sample data in the script, or keep the file beside it",
         "StreamlitDuplicateElementId" | "StreamlitDuplicateElementKey" => {
             "give each control a `key` of its own"
         }

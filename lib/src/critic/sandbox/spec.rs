@@ -17,6 +17,8 @@ use crate::critic::error::CriticError;
 const WORKER: &str = include_str!("worker.py");
 /// Size of each folder that a candidate may write to (all of them in memory).
 const TMPFS: &str = "67108864";
+/// The Streamlit whose agent API, messages and elements the critic knows.
+const STREAMLIT: &str = "1.67";
 
 /// What the processes and folders of this process's sandboxes are called, for whoever looks for them.
 pub(super) fn name() -> String {
@@ -72,6 +74,7 @@ impl SandboxSpec {
     /// Asks Python where it lives and decides how to isolate.
     pub async fn find(python: &Path, bwrap: &Path) -> Result<Self, CriticError> {
         let Found { folders, versions, streamlit } = ask(python).await?;
+        check_streamlit(python, versions.get("streamlit").map(String::as_str))?;
         let root = rustix::process::geteuid().is_root();
         let isolation = if root { Isolation::OwnUid } else { Isolation::UserNamespace };
         let uids = Arc::new(if root { UidBlock::take() } else { UidBlock::default() });
@@ -234,6 +237,17 @@ async fn ask(python: &Path) -> Result<Found, CriticError> {
     serde_json::from_slice(&output.stdout).map_err(|e| broken(format!("its answer cannot be read: {e}")))
 }
 
+/// Another Streamlit would be misread rather than refused.
+fn check_streamlit(python: &Path, version: Option<&str>) -> Result<(), CriticError> {
+    let fits = |version: &str| version.strip_prefix(STREAMLIT).is_some_and(|rest| rest.starts_with('.'));
+    let found = match version {
+        Some(version) if fits(version) => return Ok(()),
+        Some(version) => format!("Streamlit {version}"),
+        None => "no Streamlit".to_owned(),
+    };
+    Err(CriticError::OtherStreamlit { python: python.to_owned(), found, needed: STREAMLIT })
+}
+
 /// The folders outside `/usr` that an interpreter needs, outermost first.
 fn needed(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
     // The path may go through links: what they lead to has to be there as well.
@@ -278,6 +292,15 @@ mod tests {
                 assert!(arguments.contains(flag), "{flag} in {arguments}");
             }
         }
+    }
+
+    #[test]
+    fn only_the_streamlit_that_is_known_will_do() {
+        let check = |version| check_streamlit(Path::new("/p"), version).map_err(|e| e.to_string());
+        assert_eq!(check(Some("1.67.0")), Ok(()));
+        assert!(check(Some("1.6.7")).unwrap_err().contains("has Streamlit 1.6.7, and 1.67 is needed"));
+        assert!(check(Some("1.670.1")).is_err());
+        assert!(check(None).unwrap_err().contains("has no Streamlit"));
     }
 
     #[test]
