@@ -322,9 +322,12 @@ pub struct Action {
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
-    /// The value is one that nobody expects (empty, extreme, markup); only what fails is kept.
+    /// The value is one that nobody expects (empty, extreme, markup).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hostile: bool,
+    /// The page of the app that it is on; none for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
 }
 
 impl Action {

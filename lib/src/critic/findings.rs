@@ -248,7 +248,7 @@ fn behind(kind: &str, message: &str) -> &'static str {
 }
 
 fn about_actions(evidence: &Evidence, issues: &mut Issues) {
-    for action in evidence.actions.iter().filter(|action| action.hostile) {
+    for action in evidence.actions.iter().filter(|action| action.hostile && !action.ok) {
         let error = clip(action.error.as_deref().unwrap_or("an exception"), 160);
         let message = format!(
             "values that nobody expects (empty, extreme, markup) end in {error}: check what is entered"
@@ -279,11 +279,10 @@ fn place(evidence: &Evidence, kind: &str, label: &str) -> Option<String> {
 
 fn name(action: &Action) -> String {
     let kind = action.kind.replace('_', " ");
-    if action.label.is_empty() {
-        format!("the {kind}")
-    } else {
-        format!("the {kind} `{}`", clip(&action.label, 60))
-    }
+    let label =
+        if action.label.is_empty() { String::new() } else { format!(" `{}`", clip(&action.label, 60)) };
+    let page = action.page.as_ref().map(|page| format!(" of the page `{page}`")).unwrap_or_default();
+    format!("the {kind}{label}{page}")
 }
 
 fn about_brief(evidence: &Evidence, content: &Content, issues: &mut Issues) {

@@ -250,6 +250,14 @@ fn show(context: &Context, judged: &[Judged]) {
     if !reports.is_empty() {
         print_line(&reports.join("\n\n\n"));
     }
+    for one in judged.iter().filter(|one| one.evidence.untried > 0) {
+        let count = one.evidence.untried;
+        let text = format!(
+            "{}: {count} more controls were not tried, for lack of time or means",
+            one.path.display()
+        );
+        context.events.note(text);
+    }
 }
 
 fn value(one: &Judged) -> Value {
@@ -259,7 +267,7 @@ fn value(one: &Judged) -> Value {
         "issues": critique.issues, "citations": critique.citations,
         "citations_dropped": critique.citations_dropped, "habits": critique.habits,
         "pages": evidence.pages, "sandbox_level": evidence.sandbox.level(), "level": critique.level,
-        "critic": critique.critic, "took_ms": took_ms,
+        "critic": critique.critic, "untried": evidence.untried, "took_ms": took_ms,
     });
     if let Some(said) = &critique.judge {
         value["judge"] = json!(said);
