@@ -279,6 +279,9 @@ fn code_7_is_weights_with_another_checksum() {
     let doctor = run(&["doctor"]);
     assert_eq!(doctor.code, 7, "{doctor:?}");
     assert!(doctor.stdout.contains("FAULT  weights") && doctor.stdout.contains("sha256"), "{doctor:?}");
+    // A single byte among many numbers: they load, and would answer something.
+    run(&["generate", "a form"]).failed(7, "its sha256 is", "hone setup");
+    assert!(!world.path(".hone/weights.json").exists(), "a workspace does not begin with them");
     std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
     run(&["generate", "a form"]).failed(7, "cannot be used", "hone setup");
 }

