@@ -104,6 +104,29 @@ fn code_3_is_a_phase_without_what_it_needs() {
     world.fails(&["critique", "no.py", STATIC], 3, "no.py", "path");
 }
 
+/// On a machine without runtime, Python or network, for which any set-up would be another error.
+#[test]
+fn a_mistake_is_told_before_anything_is_set_up() {
+    let world = World::bare();
+    let run = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env_remove("HONE_WEIGHTS").env("PATH", world.folder.path());
+        Ran::from(command)
+    };
+    run(&["status"]).failed(3, "has started no job", "hone finetune");
+    run(&["cancel"]).failed(3, "has started no job", "hone finetune");
+    run(&["finetune"]).failed(3, "there is no dataset", "hone prepare");
+    world.write(DATASET, dataset(9));
+    run(&["finetune"]).failed(3, "dataset has 9 examples, at least 10", "--min-score");
+    world.write(DATASET, dataset(9) + "{}\n");
+    run(&["finetune"]).failed(3, "line 10: ", "hone prepare");
+    let listed = run(&["models", "--json"]);
+    assert_eq!(listed.code, 0, "{listed:?}");
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed["local"], serde_json::json!([]));
+    assert!(!world.folder.path().join("cache").exists(), "set-up began");
+}
+
 #[test]
 fn code_3_is_a_dataset_that_would_be_refused() {
     let world = World::bare();
