@@ -1,8 +1,8 @@
 //! `hone loop`: every phase in turn, each picking up what an earlier run left.
 
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser};
 use hone::{
-    brief,
+    brief::{self, Brief},
     config::Settings,
     error::Kind,
     event::{Event, Phase},
@@ -31,13 +31,13 @@ pub struct Loop {
     #[arg(long)]
     quick: bool,
     /// Briefs per round, drawn by seed
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     limit: Option<usize>,
     /// Held-out briefs of the test, drawn by seed
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     heldout: Option<usize>,
     /// Passes over the data
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     n_epochs: Option<u32>,
     /// Model that answers a checklist about each app, which can only lower scores: `none`, or a name under `[models]`
     #[arg(long, value_name = "ROW")]
@@ -124,8 +124,8 @@ async fn rounds(args: &Loop, context: &Context, settings: &Settings, models: &mu
     Ok(exit)
 }
 
-/// The round as it was begun, or begun now. A round of another size or seed is another question: it needs a workspace of
-/// its own, or the finished work of this one would be mixed into it.
+/// The round as it was begun, or begun now. A round of another size or seed is another question: once there are logs it
+/// needs a workspace of its own, or the finished work of this one would be mixed into it.
 fn open_round(
     number: u32,
     args: &Loop,
@@ -135,27 +135,37 @@ fn open_round(
 ) -> Result<Round> {
     let mut state = load(context)?;
     let (seed, size) = (context.global.seed, args.size());
+    let train = brief::load(&context.workspace.train_briefs())?;
     if let Some(round) = state.rounds.iter().find(|round| round.round == number) {
-        if (round.seed, &round.size) != (seed, &size) {
+        if (round.seed, &round.size) == (seed, &size) {
+            return Ok(round.clone());
+        }
+        if round.result.is_some() || has_logs(number, &train, context) {
             let message =
                 format!("round {number} of this workspace was begun with another seed or another size");
             return Err(CommandError::new(Kind::Input, message)
                 .hint("run it with the same flags, or start a new workspace with `-C DIR`"));
         }
-        return Ok(round.clone());
+        // Nothing was made with the other flags: they may have been a mistake.
+        state.rounds.retain(|round| round.round != number);
     }
     let champion = models.champion()?;
     let agent = match settings.agent.model.as_str() {
         hone_server::ALIAS => champion.clone(),
         other => other.to_owned(),
     };
-    let seen = brief::load(&context.workspace.train_briefs())?.into_iter().map(|b| b.kind).collect();
+    let seen = train.into_iter().map(|b| b.kind).collect();
     let heldout = test::heldout(None, size.heldout, context, &seen)?;
     let heldout = heldout.into_iter().map(|brief| brief.id.to_string()).collect();
     let round = Round { round: number, seed, size, agent, champion, heldout, result: None };
     state.rounds.push(round.clone());
     save(context, &state)?;
     Ok(round)
+}
+
+/// Whether a brief of the workspace was evolved in that round.
+fn has_logs(round: u32, train: &[Brief], context: &Context) -> bool {
+    train.iter().any(|brief| context.workspace.log(brief.id.as_str(), round).exists())
 }
 
 /// One round, phase after phase.

@@ -28,7 +28,9 @@ fn code_0_is_done() {
 #[test]
 fn code_2_is_a_wrong_call() {
     let world = World::bare();
-    for arguments in [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--rounds", "0"], &[]] {
+    let none = ["--rounds", "--limit", "--heldout", "--n-epochs"].map(|flag| ["loop", flag, "0"]);
+    let wrong = [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--n-epochs", "51"], &[]];
+    for arguments in wrong.into_iter().chain(none.iter().map(|call| &call[..])) {
         let ran = world.run(arguments);
         assert_eq!(ran.code, 2, "{ran:?}");
         assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("--help"), "{ran:?}");
@@ -102,6 +104,29 @@ fn code_3_is_a_phase_without_what_it_needs() {
     world.fails(&["rollback"], 3, "nothing to roll back", "hone models");
     world.fails(&["deploy", "ft:nobody", "--force"], 3, "no model", "hone models");
     world.fails(&["critique", "no.py", STATIC], 3, "no.py", "path");
+}
+
+/// A round that has made nothing yet may be begun otherwise; one with logs may not.
+#[test]
+fn code_3_is_a_round_of_another_size() {
+    let world = World::bare();
+    world.briefs(2, 2);
+    let run = |limit: &str| {
+        let mut command = world.command(&["loop", "--quick", "--limit", limit, "--heldout", "1"]);
+        command.env("PATH", world.folder.path());
+        Ran::from(command)
+    };
+    // Without Python no round gets as far as its first log.
+    run("1").failed(7, "no Python", "apt-get");
+    run("2").failed(7, "no Python", "apt-get");
+    let state: Value = serde_json::from_str(&world.read(".hone/loop.json")).unwrap();
+    assert_eq!(state["rounds"].as_array().unwrap().len(), 1);
+    assert_eq!(state["rounds"][0]["size"]["limit"], 2);
+    let brief: Value =
+        serde_json::from_str(world.read("briefs/train.jsonl").lines().next().unwrap()).unwrap();
+    world.write(&format!("data/evolutionary_logs/{}.json", brief["id"].as_str().unwrap()), "{}");
+    run("1").failed(3, "another size", "-C DIR");
+    run("2").failed(7, "no Python", "apt-get");
 }
 
 /// On a machine without runtime, Python or network, for which any set-up would be another error.
