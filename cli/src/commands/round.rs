@@ -2,7 +2,7 @@
 
 use clap::{Args, builder::RangedU64ValueParser};
 use hone::{
-    brief::{self, Brief},
+    brief,
     config::Settings,
     error::Kind,
     event::{Event, Phase},
@@ -69,6 +69,21 @@ impl Loop {
     }
 }
 
+impl Size {
+    /// What was limited, in a sentence.
+    fn describe(&self) -> String {
+        let each =
+            |n: Option<u32>, what: &str| n.map(|n| format!(" with {n} {what} each")).unwrap_or_default();
+        let parts = [
+            self.limit.map(|n| format!("at most {n} briefs{}", each(self.drafts, "draft"))),
+            self.max_rows.map(|n| format!("at most {n} rows")),
+            self.n_epochs.map(|n| format!("{n} epochs")),
+            self.heldout.map(|n| format!("at most {n} held-out briefs{}", each(self.samples, "answer"))),
+        ];
+        format!("{}, base against tuned", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// What rounds so far were, so that a re-run asks the same questions again and finds them answered.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
@@ -104,10 +119,7 @@ pub async fn run(args: &Loop, context: &Context) -> Result {
     init::create(context, false)?;
     let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     if args.quick {
-        context.events.note(
-            "quick: 60 briefs with one draft each, at most 150 rows, 2 epochs, 24 held-out briefs with one answer \
-             each, base against tuned",
-        );
+        context.events.note(format!("quick: {}", args.size().describe()));
     }
     let mut models = Models::new(context, &settings);
     let exit = rounds(args, context, &settings, &mut models).await;
@@ -135,12 +147,11 @@ fn open_round(
 ) -> Result<Round> {
     let mut state = load(context)?;
     let (seed, size) = (context.global.seed, args.size());
-    let train = brief::load(&context.workspace.train_briefs())?;
     if let Some(round) = state.rounds.iter().find(|round| round.round == number) {
         if (round.seed, &round.size) == (seed, &size) {
             return Ok(round.clone());
         }
-        if round.result.is_some() || has_logs(number, &train, context) {
+        if round.result.is_some() || has_logs(number, context)? {
             let message =
                 format!("round {number} of this workspace was begun with another seed or another size");
             return Err(CommandError::new(Kind::Input, message)
@@ -154,7 +165,7 @@ fn open_round(
         hone_server::ALIAS => champion.clone(),
         other => other.to_owned(),
     };
-    let seen = train.into_iter().map(|b| b.kind).collect();
+    let seen = brief::load(&context.workspace.train_briefs())?.into_iter().map(|b| b.kind).collect();
     let heldout = test::heldout(None, size.heldout, context, &seen)?;
     let heldout = heldout.into_iter().map(|brief| brief.id.to_string()).collect();
     let round = Round { round: number, seed, size, agent, champion, heldout, result: None };
@@ -164,8 +175,9 @@ fn open_round(
 }
 
 /// Whether a brief of the workspace was evolved in that round.
-fn has_logs(round: u32, train: &[Brief], context: &Context) -> bool {
-    train.iter().any(|brief| context.workspace.log(brief.id.as_str(), round).exists())
+fn has_logs(round: u32, context: &Context) -> Result<bool> {
+    let train = brief::load(&context.workspace.train_briefs())?;
+    Ok(train.iter().any(|brief| context.workspace.log(brief.id.as_str(), round).exists()))
 }
 
 /// One round, phase after phase.
@@ -265,4 +277,35 @@ fn load(context: &Context) -> Result<State> {
 
 fn save(context: &Context, state: &State) -> Result<()> {
     Ok(store::write_json(&path(context), state)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: Loop,
+    }
+
+    #[test]
+    fn a_quick_turn_says_how_large_it_is() {
+        let check = |flags: &[&str], expected: &str| {
+            let typed = Typed::parse_from([&["loop", "--quick"][..], flags].concat());
+            assert_eq!(typed.args.size().describe(), expected);
+        };
+        check(
+            &[],
+            "at most 60 briefs with 1 draft each, at most 150 rows, 2 epochs, at most 24 held-out briefs with 1 \
+             answer each, base against tuned",
+        );
+        check(
+            &["--limit", "12", "--heldout", "3", "--n-epochs", "8"],
+            "at most 12 briefs with 1 draft each, at most 150 rows, 8 epochs, at most 3 held-out briefs with 1 \
+             answer each, base against tuned",
+        );
+    }
 }
