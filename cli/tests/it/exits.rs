@@ -99,6 +99,8 @@ fn code_3_is_a_phase_without_what_it_needs() {
     world.fails(&["finetune"], 3, "dataset has 9 examples, at least 10", "--min-score");
     world.fails(&["status"], 3, "has started no job", "hone finetune");
     world.fails(&["cancel"], 3, "has started no job", "hone finetune");
+    world.fails(&["status", "ftjob-none"], 3, "`ftjob-none`", "`hone status` without an id");
+    world.fails(&["cancel", "ftjob-none"], 3, "`ftjob-none`", "`hone status` without an id");
     world.fails(&["test"], 3, "there is no tuned model", "hone finetune");
     world.fails(&["deploy"], 3, "no trial names a model", "hone test");
     world.fails(&["rollback"], 3, "nothing to roll back", "hone models");
