@@ -103,8 +103,13 @@ const LISTED: usize = 10;
 
 /// What a provider would refuse is said before anything is set up or uploaded, with its line.
 fn check(path: &Path) -> Result<()> {
+    let text = match store::read_text(path) {
+        // Said next, with what makes one.
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
     finetune::require_examples(path)?;
-    let report = check::check(&store::read_text(path)?);
+    let report = check::check(&text);
     let faults: Vec<_> =
         report.problems.iter().filter(|p| p.severity == Severity::Error && p.line.is_some()).collect();
     if faults.is_empty() {

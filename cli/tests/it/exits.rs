@@ -161,6 +161,12 @@ fn code_3_is_a_dataset_that_would_be_refused() {
     world.fails(&["finetune"], 3, "line 10: ", "hone prepare");
     world.fails(&["status"], 3, "has started no job", "");
     assert!(world.read(DATASET).contains("wizard"), "nothing is lost");
+    // As an editor of another system saves it: each line feed is half a character.
+    let utf16 = dataset(12).encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    world.write(DATASET, [&b"\xff\xfe"[..], &utf16].concat());
+    world.fails(&["finetune"], 3, "line 1: byte 1 is not valid UTF-8", "UTF-8");
+    world.write(DATASET, [dataset(12).as_bytes(), b"{\"na\xefve\": 1}\n"].concat());
+    world.fails(&["finetune"], 3, "line 13: byte 5 is not valid UTF-8", "UTF-8");
 }
 
 #[test]
