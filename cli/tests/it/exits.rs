@@ -93,6 +93,9 @@ fn code_3_is_a_phase_without_what_it_needs() {
     world.briefs(2, 2);
     world.ok(&["init"]);
     world.fails(&["init"], 3, "is a workspace already", "--force");
+    let mut nowhere = std::process::Command::new(env!("CARGO_BIN_EXE_hone"));
+    nowhere.args(["-C", "/dev/null", "init"]);
+    Ran::from(nowhere).failed(3, "/dev/null", "`-C DIR`");
     world.fails(&["prepare"], 3, "no", "hone evolve");
     world.fails(&["finetune"], 3, "there is no dataset", "hone prepare");
     world.write(DATASET, dataset(9));

@@ -33,7 +33,9 @@ impl Explain for StoreError {
     fn kind(&self) -> Kind {
         use std::io::ErrorKind as E;
         match self.source.kind() {
-            E::NotFound | E::IsADirectory | E::InvalidData => Kind::Input,
+            E::NotFound | E::IsADirectory | E::NotADirectory | E::AlreadyExists | E::InvalidData => {
+                Kind::Input
+            }
             _ => Kind::Environment,
         }
     }
@@ -42,6 +44,12 @@ impl Explain for StoreError {
         use std::io::ErrorKind as E;
         let hint = match self.source.kind() {
             E::NotFound => "check the path, or run `hone init` to start a workspace",
+            E::NotADirectory => "a part of the path is a file: choose a folder with `-C DIR`",
+            E::IsADirectory => "the path is a folder: name a file",
+            E::AlreadyExists => {
+                "something else has that name: move it away, or choose another folder with `-C DIR`"
+            }
+            E::DirectoryNotEmpty => "another program writes there: end it, then run the same command again",
             E::PermissionDenied | E::ReadOnlyFilesystem => {
                 "make the folder writable, or choose another with `-C DIR`"
             }
@@ -87,6 +95,22 @@ pub fn read_text(path: &Path) -> Result<String, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_user_can_mend_has_a_hint() {
+        use std::io::ErrorKind as E;
+        let check = |kind: E, whose: Kind| {
+            let error = StoreError::new("write", "a", kind.into());
+            assert_eq!(error.kind(), whose, "{error}");
+            assert!(error.hint().is_some(), "{error}");
+        };
+        for kind in [E::NotFound, E::IsADirectory, E::NotADirectory, E::AlreadyExists] {
+            check(kind, Kind::Input);
+        }
+        for kind in [E::DirectoryNotEmpty, E::PermissionDenied, E::ReadOnlyFilesystem, E::StorageFull] {
+            check(kind, Kind::Environment);
+        }
+    }
 
     #[test]
     fn bytes_that_are_no_text_are_named() {
