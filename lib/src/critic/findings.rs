@@ -3,8 +3,8 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Call, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores,
-    lint,
+    Action, Call, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, Rendered, RunStatus, Severity,
+    SubScores, lint,
     score::{self, Content, caps, seen},
 };
 
@@ -147,19 +147,7 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
         let guideline = behind(&exception.kind, &exception.message);
         issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
     }
-    for page in &evidence.pages {
-        for exception in &page.exceptions {
-            let said = raised(evidence, &exception.kind, &exception.message);
-            let guideline = behind(&exception.kind, &exception.message);
-            let message = format!("the page `{}` raises {said}", page.path);
-            issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
-        }
-        if page.exceptions.is_empty() && page.status != RunStatus::Ready {
-            let detail = page.detail.as_deref().unwrap_or("no more is known");
-            let message = format!("the page `{}` does not come up ({detail})", page.path);
-            issues.add(Severity::Critical, message).cites("g035");
-        }
-    }
+    about_pages(evidence, issues);
     if run.status == RunStatus::Ready && content.unique < 3.0 {
         issues
             .add(
@@ -176,6 +164,22 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
     if run.hiding || caps::hides_controls(evidence) {
         let message = "styles hide content: remove them and show what users need";
         issues.add(Severity::Major, message).cites("g105");
+    }
+}
+
+fn about_pages(evidence: &Evidence, issues: &mut Issues) {
+    for page in &evidence.pages {
+        for exception in &page.exceptions {
+            let said = raised(evidence, &exception.kind, &exception.message);
+            let guideline = behind(&exception.kind, &exception.message);
+            let message = format!("the page `{}` raises {said}", page.path);
+            issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
+        }
+        if page.exceptions.is_empty() && page.status != RunStatus::Ready {
+            let detail = page.detail.as_deref().unwrap_or("no more is known");
+            let message = format!("the page `{}` does not come up ({detail})", page.path);
+            issues.add(Severity::Critical, message).cites("g035");
+        }
     }
 }
 
@@ -353,22 +357,7 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
         );
         issues.add(Severity::Major, message).cites("g017");
     }
-    for violation in seen::authored(rendered) {
-        let severity = match violation.impact.as_str() {
-            "critical" | "serious" => Severity::Major,
-            _ => Severity::Minor,
-        };
-        let text = if violation.text.is_empty() {
-            String::new()
-        } else {
-            format!(" (`{}`)", clip(&violation.text, 40))
-        };
-        let times = if violation.nodes == 1 { String::new() } else { format!("{} times ", violation.nodes) };
-        let message = format!("{}: {times}in {}{text}", violation.help, violation.kind);
-        let said = evidence.statics.calls.iter().find(|call| call.label.as_deref() == Some(&violation.text));
-        let issue = issues.add(severity, message).at(said.map(|call| &call.at));
-        issue.guideline = behind_rule("axe", &violation.rule);
-    }
+    about_accessibility(rendered, evidence, issues);
     if rendered.wide.small_text() > 0.1 {
         let message =
             format!("{:.0}% of the text is smaller than 12 pixels", 100.0 * rendered.wide.small_text());
@@ -394,6 +383,25 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
         let list: Vec<&str> = rendered.external_requests.iter().take(3).map(String::as_str).collect();
         let message = format!("the page asks other addresses for what it shows: {}", list.join(", "));
         issues.add(Severity::Minor, message).cites("g279");
+    }
+}
+
+fn about_accessibility(rendered: &Rendered, evidence: &Evidence, issues: &mut Issues) {
+    for violation in seen::authored(rendered) {
+        let severity = match violation.impact.as_str() {
+            "critical" | "serious" => Severity::Major,
+            _ => Severity::Minor,
+        };
+        let text = if violation.text.is_empty() {
+            String::new()
+        } else {
+            format!(" (`{}`)", clip(&violation.text, 40))
+        };
+        let times = if violation.nodes == 1 { String::new() } else { format!("{} times ", violation.nodes) };
+        let message = format!("{}: {times}in {}{text}", violation.help, violation.kind);
+        let said = evidence.statics.calls.iter().find(|call| call.label.as_deref() == Some(&violation.text));
+        let issue = issues.add(severity, message).at(said.map(|call| &call.at));
+        issue.guideline = behind_rule("axe", &violation.rule);
     }
 }
 
