@@ -9,7 +9,7 @@ use std::{env, error::Error, hint::black_box, sync::Arc, time::Instant};
 
 use gemm::Parallelism;
 use hone_engine::{
-    infer::{Sequence, step},
+    infer::{Decoder, Precision, Sequence, step},
     model::Model,
     weights::{Config, RopeLayout, Weights},
 };
@@ -30,11 +30,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         sgemm / 1e9,
         bandwidth / 1e9
     ));
-    let prompt = best(|| prompt_rate(&weights));
+    let decoder = Decoder::new(&weights, Precision::Fast);
+    let prompt = best(|| prompt_rate(&decoder));
     print(format!("prompt of {PROMPT}: {prompt:.0} tok/s, {:.0}% of sgemm", 100.0 * prompt * flops / sgemm));
     let bytes = (flops / 2.0) * size_of::<f32>() as f64;
     for batch in [1, 8, 32] {
-        let rate = best(|| decode_rate(&weights, batch));
+        let rate = best(|| decode_rate(&decoder, batch));
         // A step reads all weights once and computes `batch` tokens; the two may overlap, so the slower one binds.
         let limit = batch as f64 / (bytes / bandwidth).max(batch as f64 * flops / sgemm);
         print(format!(
@@ -138,23 +139,23 @@ fn ids(len: usize, seed: usize) -> Vec<u32> {
     (0..len).map(|i| (100 + (i * 7919 + seed * 104_729) % 40_000) as u32).collect()
 }
 
-fn prompt_rate(weights: &Weights) -> f64 {
-    let mut sequence = Sequence::new(&weights.config, &ids(PROMPT, 1), PROMPT);
+fn prompt_rate(decoder: &Decoder) -> f64 {
+    let mut sequence = Sequence::new(decoder, &ids(PROMPT, 1), PROMPT);
     let start = Instant::now();
-    black_box(step(weights, &mut [&mut sequence]));
+    black_box(step(decoder, &mut [&mut sequence]));
     PROMPT as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Tokens/s of all `batch` sequences together, each with a context of about 128 tokens.
-fn decode_rate(weights: &Weights, batch: usize) -> f64 {
-    let new = |seed| Sequence::new(&weights.config, &ids(128, seed), 256);
+fn decode_rate(decoder: &Decoder, batch: usize) -> f64 {
+    let new = |seed| Sequence::new(decoder, &ids(128, seed), 256);
     let mut sequences: Vec<Sequence> = (0..batch).map(new).collect();
     let mut all: Vec<&mut Sequence> = sequences.iter_mut().collect();
-    step(weights, &mut all);
+    step(decoder, &mut all);
     let start = Instant::now();
     for i in 0..STEPS {
         all.iter_mut().for_each(|sequence| sequence.push(i as u32 + 100));
-        black_box(step(weights, &mut all));
+        black_box(step(decoder, &mut all));
     }
     (batch * STEPS) as f64 / start.elapsed().as_secs_f64()
 }

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 pub use self::write::save;
 use crate::{
     chat::{ChatTemplate, TemplateError},
+    infer::{Decoder, Precision},
     model::Model,
     tokenizer::{Tokenizer, Vocabulary},
 };
@@ -86,6 +87,16 @@ pub fn load(path: &Path) -> Result<Model, LoadError> {
     let bytes = unsafe { Mmap::map(&file)? };
     let (model, sha256) = rayon::join(|| parse(&bytes), || hex(&Sha256::digest(&bytes)));
     Ok(Model { sha256, ..model? })
+}
+
+/// As [`load`], but with the weights as generation reads them.
+///
+/// # Errors
+/// As [`load`].
+pub fn open(path: &Path, precision: Precision) -> Result<Model<Decoder>, LoadError> {
+    let Model { name, weights, tokenizer, template, sha256 } = load(path)?;
+    let weights = Decoder::new(&weights, precision).into();
+    Ok(Model { name, weights, tokenizer, template, sha256 })
 }
 
 /// Whether [`load`] can be expected to succeed: reads the header alone, in a few milliseconds.

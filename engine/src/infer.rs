@@ -9,14 +9,48 @@ use rayon::prelude::*;
 
 use crate::{
     kernel::{self, Attend, Output},
+    lora::Site,
     rope::Rotation,
     weights::{Config, Weights},
 };
+
+mod delta;
+
+pub use delta::Delta;
+use delta::Rows;
 
 /// Tokens of one sequence that a single attention task takes: small enough to spread a prompt over the cores.
 const ATTENTION_ROWS: usize = 16;
 /// Tokens that [`step`] sends through the model at once. Bounds the activations' memory; larger brings no speed.
 pub const PREFILL_ROWS: usize = 256;
+
+/// How exactly a [`Decoder`] computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As fast as the machine allows: quantised weights, 8-bit activations.
+    #[default]
+    Fast,
+    /// Everything in f32: the reference that the fast path is compared with.
+    F32,
+}
+
+/// A model as generation reads it: immutable, shared by the base model and everything tuned from it.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    pub config: Config,
+    precision: Precision,
+    weights: Weights,
+}
+
+impl Decoder {
+    pub fn new(weights: &Weights, precision: Precision) -> Self {
+        Self { config: weights.config.clone(), precision, weights: weights.clone() }
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+}
 
 /// Keys and values of one key/value head, each `[cached, head_dim]`.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +59,8 @@ struct Head {
     values: Vec<f32>,
 }
 
-/// The tokens of one conversation and what the model has computed about them. Belongs to the weights it was first
-/// advanced with; mixing weights of one shape is not detected.
+/// The tokens of one conversation and what the model has computed about them. Belongs to the decoder and delta it was
+/// first advanced with; mixing models of one shape is not detected.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     ids: Vec<u32>,
@@ -37,7 +71,8 @@ pub struct Sequence {
 
 impl Sequence {
     /// A sequence that starts with `prompt`, with room reserved for `expected` tokens in all.
-    pub fn new(config: &Config, prompt: &[u32], expected: usize) -> Self {
+    pub fn new(decoder: &Decoder, prompt: &[u32], expected: usize) -> Self {
+        let config = &decoder.config;
         let head = || Head {
             keys: Vec::with_capacity(expected * config.head_dim),
             values: Vec::with_capacity(expected * config.head_dim),
@@ -60,12 +95,31 @@ impl Sequence {
     pub fn pending(&self) -> usize {
         self.ids.len() - self.cached
     }
+
+    /// How many tokens have gone through the model.
+    pub fn cached(&self) -> usize {
+        self.cached
+    }
+
+    /// A sequence of the first `tokens` tokens, with what was computed about them: all but the uncached are ready.
+    /// What the model says after them is what it would say had they been read anew.
+    ///
+    /// # Panics
+    /// When the sequence has fewer tokens.
+    pub fn fork(&self, tokens: usize) -> Self {
+        let cached = self.cached.min(tokens);
+        let share = |values: &[f32]| values[..cached * (values.len() / self.cached.max(1))].to_vec();
+        let head = |head: &Head| Head { keys: share(&head.keys), values: share(&head.values) };
+        Self { ids: self.ids[..tokens].to_vec(), cached, heads: self.heads.iter().map(head).collect() }
+    }
 }
 
 /// A sequence and how many of its pending tokens to process in this call.
 pub struct Chunk<'a> {
     pub sequence: &'a mut Sequence,
     pub take: usize,
+    /// What the sequence's model adds to the decoder; none for the base model.
+    pub delta: Option<&'a Delta>,
 }
 
 /// Next-token logits, one row of `vocab` per sequence of the call, in its order.
@@ -98,24 +152,30 @@ struct Span {
 ///
 /// # Panics
 /// When a token is not in the vocabulary or `take` exceeds what is pending: [`crate::generate::Batcher`] checks both.
-pub fn forward(weights: &Weights, chunks: &mut [Chunk]) -> Logits {
-    let config = &weights.config;
+pub fn forward(decoder: &Decoder, chunks: &mut [Chunk]) -> Logits {
+    let (config, weights) = (&decoder.config, &decoder.weights);
     let spans = spans(chunks);
     if spans.iter().all(|span| span.len == 0) {
         return Logits { data: Vec::new(), vocab: config.vocab, rows: vec![None; chunks.len()] };
     }
+    let tuned = Rows::of(chunks);
     let rotation = Rotation::new(config, spans.iter().flat_map(|s| s.position..s.position + s.len));
     let mut x = embed(weights, chunks);
     for (index, layer) in weights.layers.iter().enumerate() {
+        let project = |site: Site, x: &[f32]| {
+            let mut y = kernel::matmul(x, site.matrix(layer));
+            tuned.apply(index, site, x, &mut y);
+            y
+        };
         let normed = kernel::rms_norm(&x, &layer.attn_norm, config.norm_eps);
-        let mut qkv = kernel::matmul(&normed, &layer.qkv);
+        let mut qkv = project(Site::Qkv, &normed);
         rotation.apply(config, &mut qkv);
         append(config, index, &qkv, &spans, chunks);
         let mixed = attend(config, index, &qkv, &spans, chunks);
-        kernel::add(&mut x, &kernel::matmul(&mixed, &layer.out));
+        kernel::add(&mut x, &project(Site::Out, &mixed));
         let normed = kernel::rms_norm(&x, &layer.ffn_norm, config.norm_eps);
-        let gate_up = kernel::matmul(&normed, &layer.gate_up);
-        kernel::add(&mut x, &kernel::matmul(&kernel::swiglu(&gate_up, config.ffn), &layer.down));
+        let gate_up = project(Site::GateUp, &normed);
+        kernel::add(&mut x, &project(Site::Down, &kernel::swiglu(&gate_up, config.ffn)));
     }
     for (chunk, span) in chunks.iter_mut().zip(&spans) {
         chunk.sequence.cached += span.len;
@@ -123,13 +183,13 @@ pub fn forward(weights: &Weights, chunks: &mut [Chunk]) -> Logits {
     head(weights, &x, &spans, chunks)
 }
 
-/// Processes everything that is pending, [`PREFILL_ROWS`] tokens at a time, and returns one row of logits per sequence.
+/// Processes everything that is pending with the base model, [`PREFILL_ROWS`] tokens at a time, and returns one row of logits per sequence.
 /// A sequence without pending tokens has no row.
 ///
 /// # Panics
 /// When a token is not in the vocabulary.
-pub fn step(weights: &Weights, sequences: &mut [&mut Sequence]) -> Logits {
-    let vocab = weights.config.vocab;
+pub fn step(decoder: &Decoder, sequences: &mut [&mut Sequence]) -> Logits {
+    let vocab = decoder.config.vocab;
     let mut all = Logits { data: Vec::new(), vocab, rows: vec![None; sequences.len()] };
     while sequences.iter().any(|s| s.pending() > 0) {
         let mut budget = PREFILL_ROWS;
@@ -139,10 +199,10 @@ pub fn step(weights: &Weights, sequences: &mut [&mut Sequence]) -> Logits {
             .filter_map(|(index, sequence)| {
                 let take = sequence.pending().min(budget);
                 budget -= take;
-                (take > 0).then_some((index, Chunk { sequence, take }))
+                (take > 0).then_some((index, Chunk { sequence, take, delta: None }))
             })
             .unzip();
-        let logits = forward(weights, &mut chunks);
+        let logits = forward(decoder, &mut chunks);
         for (at, index) in indices.into_iter().enumerate() {
             if let Some(row) = logits.row(at) {
                 all.rows[index] = Some(all.data.len() / vocab);

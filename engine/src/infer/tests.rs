@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::weights::{Matrix, RopeLayout};
+use crate::{
+    lora::{Adapter, LoraConfig, Projection, merge},
+    train::testing::with_random_b,
+    weights::{Matrix, RopeLayout},
+};
 
 fn config(rope: RopeLayout, heads: usize, kv_heads: usize, head_dim: usize) -> Config {
     Config {
@@ -21,6 +25,14 @@ fn config(rope: RopeLayout, heads: usize, kv_heads: usize, head_dim: usize) -> C
 
 fn tiny() -> Weights {
     Weights::random(config(RopeLayout::Interleaved, 6, 2, 10), 3)
+}
+
+fn fast() -> Decoder {
+    Decoder::new(&tiny(), Precision::Fast)
+}
+
+fn exact(weights: &Weights) -> Decoder {
+    Decoder::new(weights, Precision::F32)
 }
 
 fn prompt(len: usize, seed: u32) -> Vec<u32> {
@@ -80,9 +92,14 @@ fn naive(weights: &Weights, ids: &[u32]) -> Vec<f64> {
     product(&weights.embedding, &norm(&xs[xs.len() - 1], &weights.norm))
 }
 
-fn full(weights: &Weights, ids: &[u32]) -> Vec<f32> {
-    let mut sequence = Sequence::new(&weights.config, ids, ids.len());
-    step(weights, &mut [&mut sequence]).row(0).unwrap().to_vec()
+fn full(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
+    tuned(decoder, None, ids)
+}
+
+fn tuned(decoder: &Decoder, delta: Option<&Delta>, ids: &[u32]) -> Vec<f32> {
+    let mut sequence = Sequence::new(decoder, ids, ids.len());
+    let chunk = Chunk { sequence: &mut sequence, take: ids.len(), delta };
+    forward(decoder, &mut [chunk]).row(0).unwrap().to_vec()
 }
 
 #[test]
@@ -92,7 +109,7 @@ fn logits_match_the_textbook() {
             let weights = Weights::random(config(rope, heads, kv_heads, head_dim), 5);
             for len in [1, 2, 40] {
                 let ids = prompt(len, 3);
-                for (got, want) in full(&weights, &ids).iter().zip(naive(&weights, &ids)) {
+                for (got, want) in full(&exact(&weights), &ids).iter().zip(naive(&weights, &ids)) {
                     assert!((f64::from(*got) - want).abs() < 1e-4, "{rope:?} {heads} {len}: {got} {want}");
                 }
             }
@@ -104,32 +121,70 @@ fn logits_match_the_textbook() {
 fn the_rotation_is_relative_and_layouts_differ() {
     let ids = prompt(9, 1);
     let [a, b] = [RopeLayout::Interleaved, RopeLayout::Halves]
-        .map(|rope| full(&Weights::random(config(rope, 4, 2, 8), 1), &ids));
+        .map(|rope| full(&exact(&Weights::random(config(rope, 4, 2, 8), 1)), &ids));
     assert_ne!(a, b);
 }
 
 /// Bit-equality, not closeness: see the invariant of `kernel`.
 #[test]
 fn a_prompt_longer_than_a_pass_is_the_same_in_pieces() {
-    let (weights, ids) = (tiny(), prompt(PREFILL_ROWS + 77, 5));
-    let mut sequence = Sequence::new(&weights.config, &[], 0);
+    let (decoder, ids) = (fast(), prompt(PREFILL_ROWS + 77, 5));
+    let mut sequence = Sequence::new(&decoder, &[], 0);
     let mut last = None;
     for &id in &ids {
         sequence.push(id);
-        last = step(&weights, &mut [&mut sequence]).row(0).map(<[f32]>::to_vec);
+        last = step(&decoder, &mut [&mut sequence]).row(0).map(<[f32]>::to_vec);
     }
-    assert_eq!(last.unwrap(), full(&weights, &ids));
+    let mut whole = Sequence::new(&decoder, &ids, ids.len());
+    assert_eq!(last.unwrap(), step(&decoder, &mut [&mut whole]).row(0).unwrap());
 }
 
 #[test]
 fn a_sequence_with_nothing_pending_has_no_logits() {
-    let weights = tiny();
-    let (mut done, mut todo) =
-        (Sequence::new(&weights.config, &[1, 2], 2), Sequence::new(&weights.config, &[3], 1));
-    step(&weights, &mut [&mut done]);
-    let logits = step(&weights, &mut [&mut done, &mut todo]);
+    let decoder = fast();
+    let (mut done, mut todo) = (Sequence::new(&decoder, &[1, 2], 2), Sequence::new(&decoder, &[3], 1));
+    step(&decoder, &mut [&mut done]);
+    let logits = step(&decoder, &mut [&mut done, &mut todo]);
     assert!(logits.row(0).is_none() && logits.row(1).is_some() && logits.row(2).is_none());
-    assert!(step(&weights, &mut []).row(0).is_none());
+    assert!(step(&decoder, &mut []).row(0).is_none());
+}
+
+#[test]
+fn a_fork_goes_on_as_if_it_had_read_the_prefix_itself() {
+    let (decoder, ids) = (fast(), prompt(150, 5));
+    let mut parent = Sequence::new(&decoder, &ids, ids.len());
+    step(&decoder, &mut [&mut parent]);
+    parent.push(7);
+    for kept in [0, 1, 63, 64, 65, 128, 150, 151] {
+        let mut fork = parent.fork(kept);
+        assert_eq!((fork.ids(), fork.cached()), (&parent.ids()[..kept], kept.min(150)));
+        let tail = prompt(9, kept as u32 + 1);
+        tail.iter().for_each(|&id| fork.push(id));
+        let whole = [&parent.ids()[..kept], &tail].concat();
+        assert_eq!(step(&decoder, &mut [&mut fork]).row(0).unwrap(), full(&decoder, &whole), "{kept}");
+    }
+    let whole: Vec<u32> = ids.iter().copied().chain([7]).collect();
+    assert_eq!(step(&decoder, &mut [&mut parent]).row(0).unwrap(), full(&decoder, &whole), "the parent");
+}
+
+fn adapter(config: &Config, seed: u64, targets: &[Projection]) -> Adapter {
+    let lora = LoraConfig { rank: 3, seed, targets: targets.to_vec(), ..LoraConfig::default() };
+    with_random_b(Adapter::new(config, &lora), seed)
+}
+
+#[test]
+fn a_delta_does_what_merging_its_chain_does() {
+    let (weights, ids) = (tiny(), prompt(30, 2));
+    let some = [Projection::Value, Projection::Up, Projection::Down];
+    let chain = [adapter(&weights.config, 1, &Projection::ALL), adapter(&weights.config, 2, &some)];
+    let merged = merge(&merge(&weights, &chain[0]), &chain[1]);
+    let delta = Delta::new(&weights.config, &chain);
+    let base = exact(&weights);
+    let got = tuned(&base, Some(&delta), &ids);
+    assert_ne!(got, full(&base, &ids));
+    for (got, want) in got.iter().zip(full(&exact(&merged), &ids)) {
+        assert!((got - want).abs() < 2e-4, "{got} {want}");
+    }
 }
 
 proptest! {
@@ -140,27 +195,34 @@ proptest! {
         lengths in prop::collection::vec(1..40_usize, 1..5),
         cuts in prop::collection::vec(0..9_usize, 1..7),
     ) {
-        let weights = tiny();
+        let decoder = fast();
+        let chain = [adapter(&decoder.config, 1, &Projection::ALL)];
+        let delta = Delta::new(&decoder.config, &chain);
         let prompts: Vec<Vec<u32>> = lengths.iter().zip(1..).map(|(&len, seed)| prompt(len, seed)).collect();
         let mut sequences: Vec<Sequence> =
-            prompts.iter().map(|ids| Sequence::new(&weights.config, ids, 0)).collect();
+            prompts.iter().map(|ids| Sequence::new(&decoder, ids, 0)).collect();
         let mut results = vec![None; prompts.len()];
         let mut cuts = cuts.into_iter().cycle();
         let mut round = 0;
         while sequences.iter().any(|s| s.pending() > 0) {
             let mut chunks: Vec<Chunk> = sequences
                 .iter_mut()
-                .map(|sequence| Chunk { take: cuts.next().unwrap().max(round % 2).min(sequence.pending()), sequence })
+                .enumerate()
+                .map(|(i, sequence)| {
+                    let take = cuts.next().unwrap().max(round % 2).min(sequence.pending());
+                    Chunk { take, sequence, delta: (i % 2 == 1).then_some(&delta) }
+                })
                 .collect();
             // Some of every second round, so that all zeros end too.
             round += 1;
-            let logits = forward(&weights, &mut chunks);
+            let logits = forward(&decoder, &mut chunks);
             for (i, result) in results.iter_mut().enumerate() {
                 *result = result.take().or(logits.row(i).map(<[f32]>::to_vec));
             }
         }
-        for (result, ids) in results.into_iter().zip(&prompts) {
-            prop_assert_eq!(result.unwrap(), full(&weights, ids));
+        for (i, (result, ids)) in results.into_iter().zip(&prompts).enumerate() {
+            let delta = (i % 2 == 1).then_some(&delta);
+            prop_assert_eq!(result.unwrap(), tuned(&decoder, delta, ids));
         }
     }
 }
