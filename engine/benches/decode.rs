@@ -66,6 +66,7 @@ fn weights() -> Result<Arc<Weights>, Box<dyn Error>> {
         context: 8192,
         rope_theta: 100_000.0,
         rope: RopeLayout::Interleaved,
+        rope_scaling: None,
         norm_eps: 1e-5,
     };
     Ok(Weights::random(config, 1).into())

@@ -169,6 +169,9 @@ pub fn forward(decoder: &Decoder, chunks: &mut [Chunk]) -> Logits {
         };
         let normed = kernel::rms_norm(&x, &layer.attn_norm, config.norm_eps);
         let mut qkv = project(Site::Qkv, &normed);
+        if let Some(bias) = &layer.qkv_bias {
+            kernel::for_each_row(&mut qkv, config.qkv_dim(), |_, row| kernel::add(row, bias));
+        }
         rotation.apply(config, &mut qkv);
         append(config, index, &qkv, &spans, chunks);
         let mixed = attend(config, index, &qkv, &spans, chunks);
@@ -307,7 +310,7 @@ fn attend_head(
     }
 }
 
-/// Logits after the last token of every chunk that has nothing left pending. The head is the transposed embedding.
+/// Logits after the last token of every chunk that has nothing left pending.
 fn head(weights: &Weights, x: &[f32], spans: &[Span], chunks: &[Chunk]) -> Logits {
     let hidden = weights.config.hidden;
     let mut last = Vec::new();
@@ -320,7 +323,7 @@ fn head(weights: &Weights, x: &[f32], spans: &[Span], chunks: &[Chunk]) -> Logit
     };
     let rows = chunks.iter().zip(spans).map(&mut row).collect();
     let normed = kernel::rms_norm(&last, &weights.norm, weights.config.norm_eps);
-    let data = if normed.is_empty() { Vec::new() } else { kernel::matmul(&normed, &weights.embedding) };
+    let data = if normed.is_empty() { Vec::new() } else { kernel::matmul(&normed, weights.output_head()) };
     Logits { data, vocab: weights.config.vocab, rows }
 }
 

@@ -63,6 +63,7 @@ impl Model {
             context: 8192,
             rope_theta: 10_000.0,
             rope: RopeLayout::Interleaved,
+            rope_scaling: None,
             norm_eps: 1e-5,
         };
         let tokenizer = Tokenizer::new(vocabulary);

@@ -16,9 +16,7 @@ impl Rotation {
     /// `positions`: where each row of the pass stands in its sequence.
     pub(crate) fn new(config: &Config, positions: impl Iterator<Item = usize>) -> Self {
         let pairs = config.head_dim / 2;
-        let frequency =
-            |pair: usize| f64::from(config.rope_theta).powf(-2.0 * pair as f64 / config.head_dim as f64);
-        let frequencies: Vec<f64> = (0..pairs).map(frequency).collect();
+        let frequencies = config.rope_frequencies();
         let angles = positions.flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
         Self { table: angles.map(|a| (a.cos() as f32, a.sin() as f32)).collect(), pairs }
     }

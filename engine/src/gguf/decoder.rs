@@ -28,7 +28,7 @@ pub(super) fn weights(container: &Container, tokens: usize) -> Result<Weights, L
     let layers = (0..config.layers).map(|i| layer(&mut tensors, i, &config)).collect::<Result<_, _>>()?;
     match tensors.into_keys().next() {
         Some(name) => Err(LoadError::UnexpectedTensor(name)),
-        None => Ok(Weights { config, embedding, layers, norm }),
+        None => Ok(Weights { config, embedding, layers, norm, head: None }),
     }
 }
 
@@ -76,6 +76,7 @@ fn config(container: &Container, vocab: usize) -> Result<Config, LoadError> {
         context: size("context_length")?,
         rope_theta,
         rope: RopeLayout::Interleaved,
+        rope_scaling: None,
         norm_eps,
     })
 }
@@ -87,6 +88,7 @@ fn layer(tensors: &mut BTreeMap<String, Tensor>, index: usize, config: &Config) 
     Ok(Layer {
         attn_norm: vector(tensors, &name("attn_norm"), hidden)?,
         qkv: matrix(tensors, &["attn_q", "attn_k", "attn_v"].map(name), &[q, kv, kv], hidden)?,
+        qkv_bias: None,
         out: matrix(tensors, &[name("attn_output")], &[hidden], q)?,
         ffn_norm: vector(tensors, &name("ffn_norm"), hidden)?,
         gate_up: matrix(tensors, &["ffn_gate", "ffn_up"].map(name), &[ffn, ffn], hidden)?,

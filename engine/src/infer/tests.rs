@@ -19,6 +19,7 @@ fn config(rope: RopeLayout, heads: usize, kv_heads: usize, head_dim: usize) -> C
         context: 128,
         rope_theta: 1000.0,
         rope,
+        rope_scaling: None,
         norm_eps: 1e-5,
     }
 }
@@ -64,6 +65,10 @@ fn naive(weights: &Weights, ids: &[u32]) -> Vec<f64> {
     for layer in &weights.layers {
         let mut qkv: Vec<Vec<f64>> =
             xs.iter().map(|x| product(&layer.qkv, &norm(x, &layer.attn_norm))).collect();
+        if let Some(bias) = &layer.qkv_bias {
+            let rows = qkv.iter_mut().flat_map(|row| row.iter_mut().zip(bias));
+            rows.for_each(|(x, &b)| *x += f64::from(b));
+        }
         for (position, qkv) in qkv.iter_mut().enumerate() {
             qkv[..c.q_dim() + c.kv_dim()].chunks_mut(c.head_dim).for_each(|head| rotate(head, position));
         }
@@ -89,7 +94,7 @@ fn naive(weights: &Weights, ids: &[u32]) -> Vec<f64> {
             x.iter_mut().zip(product(&layer.down, &inner)).for_each(|(x, y)| *x += y);
         }
     }
-    product(&weights.embedding, &norm(&xs[xs.len() - 1], &weights.norm))
+    product(weights.output_head(), &norm(&xs[xs.len() - 1], &weights.norm))
 }
 
 fn full(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
@@ -113,6 +118,21 @@ fn logits_match_the_textbook() {
                     assert!((f64::from(*got) - want).abs() < 1e-4, "{rope:?} {heads} {len}: {got} {want}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn biases_and_an_output_head_of_its_own_count() {
+    let plain = Weights::random(config(RopeLayout::Halves, 6, 2, 10), 5);
+    let biased = plain.clone().with_random_biases(6);
+    let untied = biased.clone().with_random_head(7);
+    let ids = prompt(40, 3);
+    for (weights, other) in [(&biased, &plain), (&untied, &biased)] {
+        let logits = full(&exact(weights), &ids);
+        assert_ne!(logits, full(&exact(other), &ids));
+        for (got, want) in logits.iter().zip(naive(weights, &ids)) {
+            assert!((f64::from(*got) - want).abs() < 1e-4, "{got} {want}");
         }
     }
 }
