@@ -141,7 +141,7 @@ fn ids(len: usize, seed: usize) -> Vec<u32> {
 }
 
 fn prompt_rate(decoder: &Decoder) -> f64 {
-    let mut sequence = Sequence::new(decoder, &ids(PROMPT, 1), PROMPT);
+    let mut sequence = Sequence::new(decoder, &ids(PROMPT, 1));
     let start = Instant::now();
     black_box(step(decoder, &mut [&mut sequence]));
     PROMPT as f64 / start.elapsed().as_secs_f64()
@@ -149,7 +149,7 @@ fn prompt_rate(decoder: &Decoder) -> f64 {
 
 /// Tokens/s of all `batch` sequences together, each with a context of about 128 tokens.
 fn decode_rate(decoder: &Decoder, batch: usize) -> f64 {
-    let new = |seed| Sequence::new(decoder, &ids(128, seed), 256);
+    let new = |seed| Sequence::new(decoder, &ids(128, seed));
     let mut sequences: Vec<Sequence> = (0..batch).map(new).collect();
     let mut all: Vec<&mut Sequence> = sequences.iter_mut().collect();
     step(decoder, &mut all);

@@ -14,9 +14,6 @@ use crate::{
     tokenizer::{StreamDecoder, Tokenizer},
 };
 
-/// Most tokens for which cache is reserved beyond the prompt; longer answers grow it.
-const RESERVED_TOKENS: usize = 1024;
-
 /// How to choose tokens and when to end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParams {
@@ -218,10 +215,9 @@ fn check(Request { decoder, prompt, params, .. }: &Request) -> Result<(), Submit
 
 impl Active {
     fn new(id: RequestId, Request { decoder, delta, prompt, params }: Request) -> Self {
-        let expected = (prompt.len() + params.max_tokens.min(RESERVED_TOKENS)).min(decoder.config.context);
         Self {
             id,
-            sequence: Sequence::new(&decoder, &prompt, expected),
+            sequence: Sequence::new(&decoder, &prompt),
             sampler: Sampler::new(params.temperature, params.top_p, params.seed),
             stream: StreamDecoder::default(),
             filter: StopFilter::new(&params.stop),

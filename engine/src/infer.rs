@@ -70,14 +70,9 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// A sequence that starts with `prompt`, with room reserved for `expected` tokens in all.
-    pub fn new(decoder: &Decoder, prompt: &[u32], expected: usize) -> Self {
-        let config = &decoder.config;
-        let head = || Head {
-            keys: Vec::with_capacity(expected * config.head_dim),
-            values: Vec::with_capacity(expected * config.head_dim),
-        };
-        let heads = (0..config.layers * config.kv_heads).map(|_| head()).collect();
+    /// A sequence that starts with `prompt`.
+    pub fn new(decoder: &Decoder, prompt: &[u32]) -> Self {
+        let heads = vec![Head::default(); decoder.config.layers * decoder.config.kv_heads];
         Self { ids: prompt.to_vec(), cached: 0, heads }
     }
 

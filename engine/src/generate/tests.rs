@@ -143,7 +143,7 @@ fn an_end_token_stops() {
     let base = crate::model::Model::random_tiny(1);
     let (prompt, end) = (7, base.tokenizer.special("<|im_end|>").unwrap());
     let decoder = Decoder::new(&base.weights, Precision::Fast);
-    let mut sequence = Sequence::new(&decoder, &[prompt], 1);
+    let mut sequence = Sequence::new(&decoder, &[prompt]);
     let own_logit = infer::step(&decoder, &mut [&mut sequence]).row(0).unwrap()[prompt as usize];
     // Of all embeddings only the prompt's and, along it, the end token's stay: of two logits that are not zero the
     // latter is the greater and positive.

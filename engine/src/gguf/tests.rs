@@ -62,7 +62,7 @@ fn weights_in_hub_order_are_saved_in_the_files_order() {
     let logits = |model: &Model| {
         let ids = model.tokenizer.encode("rotate");
         let decoder = Decoder::new(&model.weights, Precision::F32);
-        let mut sequence = Sequence::new(&decoder, &ids, ids.len());
+        let mut sequence = Sequence::new(&decoder, &ids);
         step(&decoder, &mut [&mut sequence]).row(0).unwrap().to_vec()
     };
     let loaded = parse(&file(&model)).unwrap();

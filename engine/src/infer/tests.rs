@@ -102,7 +102,7 @@ fn full(decoder: &Decoder, ids: &[u32]) -> Vec<f32> {
 }
 
 fn tuned(decoder: &Decoder, delta: Option<&Delta>, ids: &[u32]) -> Vec<f32> {
-    let mut sequence = Sequence::new(decoder, ids, ids.len());
+    let mut sequence = Sequence::new(decoder, ids);
     let chunk = Chunk { sequence: &mut sequence, take: ids.len(), delta };
     forward(decoder, &mut [chunk]).row(0).unwrap().to_vec()
 }
@@ -149,20 +149,20 @@ fn the_rotation_is_relative_and_layouts_differ() {
 #[test]
 fn a_prompt_longer_than_a_pass_is_the_same_in_pieces() {
     let (decoder, ids) = (fast(), prompt(PREFILL_ROWS + 77, 5));
-    let mut sequence = Sequence::new(&decoder, &[], 0);
+    let mut sequence = Sequence::new(&decoder, &[]);
     let mut last = None;
     for &id in &ids {
         sequence.push(id);
         last = step(&decoder, &mut [&mut sequence]).row(0).map(<[f32]>::to_vec);
     }
-    let mut whole = Sequence::new(&decoder, &ids, ids.len());
+    let mut whole = Sequence::new(&decoder, &ids);
     assert_eq!(last.unwrap(), step(&decoder, &mut [&mut whole]).row(0).unwrap());
 }
 
 #[test]
 fn a_sequence_with_nothing_pending_has_no_logits() {
     let decoder = fast();
-    let (mut done, mut todo) = (Sequence::new(&decoder, &[1, 2], 2), Sequence::new(&decoder, &[3], 1));
+    let (mut done, mut todo) = (Sequence::new(&decoder, &[1, 2]), Sequence::new(&decoder, &[3]));
     step(&decoder, &mut [&mut done]);
     let logits = step(&decoder, &mut [&mut done, &mut todo]);
     assert!(logits.row(0).is_none() && logits.row(1).is_some() && logits.row(2).is_none());
@@ -172,7 +172,7 @@ fn a_sequence_with_nothing_pending_has_no_logits() {
 #[test]
 fn a_fork_goes_on_as_if_it_had_read_the_prefix_itself() {
     let (decoder, ids) = (fast(), prompt(150, 5));
-    let mut parent = Sequence::new(&decoder, &ids, ids.len());
+    let mut parent = Sequence::new(&decoder, &ids);
     step(&decoder, &mut [&mut parent]);
     parent.push(7);
     for kept in [0, 1, 63, 64, 65, 128, 150, 151] {
@@ -220,7 +220,7 @@ proptest! {
         let delta = Delta::new(&decoder.config, &chain);
         let prompts: Vec<Vec<u32>> = lengths.iter().zip(1..).map(|(&len, seed)| prompt(len, seed)).collect();
         let mut sequences: Vec<Sequence> =
-            prompts.iter().map(|ids| Sequence::new(&decoder, ids, 0)).collect();
+            prompts.iter().map(|ids| Sequence::new(&decoder, ids)).collect();
         let mut results = vec![None; prompts.len()];
         let mut cuts = cuts.into_iter().cycle();
         let mut round = 0;

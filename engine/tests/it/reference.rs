@@ -52,7 +52,7 @@ fn logits_are_those_of_the_numpy_decoder() {
     let Some(model) = real_model() else { return };
     let decoder = Decoder::new(&model.weights, Precision::F32);
     let expected: Expected = serde_json::from_str(include_str!("../fixtures/logits.json")).unwrap();
-    let mut sequence = Sequence::new(&decoder, &[], 64);
+    let mut sequence = Sequence::new(&decoder, &[]);
     let mut loss = 0.0;
     for (at, &id) in expected.prompt.iter().enumerate() {
         sequence.push(id);
@@ -76,14 +76,14 @@ fn reading_at_once_and_in_company_is_reading_alone() {
     let Some(model) = real_model() else { return };
     let ids = model.render(&[ChatMessage::user("A form with a name and a send button")], true).unwrap();
     let decoder = Decoder::new(&model.weights, Precision::Fast);
-    let mut one = Sequence::new(&decoder, &[], ids.len());
+    let mut one = Sequence::new(&decoder, &[]);
     let mut alone = Vec::new();
     for &id in &ids {
         one.push(id);
         alone = step(&decoder, &mut [&mut one]).row(0).unwrap().to_vec();
     }
-    let mut whole = Sequence::new(&decoder, &ids, ids.len());
-    let mut other = Sequence::new(&decoder, &ids[3..20], 17);
+    let mut whole = Sequence::new(&decoder, &ids);
+    let mut other = Sequence::new(&decoder, &ids[3..20]);
     let mut chunks = [
         Chunk { sequence: &mut other, take: 17, delta: None },
         Chunk { sequence: &mut whole, take: ids.len(), delta: None },
