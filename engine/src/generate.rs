@@ -288,11 +288,12 @@ fn advance(tokenizer: &Tokenizer, group: &mut [&mut Active]) -> Vec<Progress> {
     };
     let takes: Vec<usize> = group.iter_mut().map(chunk).collect();
     let chunks = group.iter_mut().zip(takes);
-    let chunk = |(active, take)| {
-        let Active { sequence, delta, .. }: &mut Active = active;
-        Chunk { sequence, take, delta: delta.as_deref() }
-    };
-    let mut chunks: Vec<Chunk> = chunks.map(chunk).collect();
+    let mut chunks: Vec<Chunk> = chunks
+        .map(|(active, take)| {
+            let Active { sequence, delta, .. } = &mut **active;
+            Chunk { sequence, take, delta: delta.as_deref() }
+        })
+        .collect();
     let logits = infer::forward(&decoder, &mut chunks);
     let take = |(index, active): (usize, &mut &mut Active)| Some(active.take(tokenizer, logits.row(index)?));
     group.par_iter_mut().enumerate().filter_map(take).collect()
