@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc};
 use crate::{
     chat::{ChatMessage, ChatTemplate, TemplateError},
     gguf::{self, LoadError},
-    infer::{Decoder, Precision},
+    infer::{Decoder, Options},
     tokenizer::{Tokenizer, Vocabulary},
     weights::{Config, RopeLayout, Weights},
 };
@@ -83,8 +83,8 @@ impl Model<Decoder> {
     ///
     /// # Errors
     /// As [`Model::load`].
-    pub fn open(path: &Path, precision: Precision) -> Result<Self, LoadError> {
-        gguf::open(path, precision)
+    pub fn open(path: &Path, options: impl Into<Options>) -> Result<Self, LoadError> {
+        gguf::open(path, options)
     }
 }
 

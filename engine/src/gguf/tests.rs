@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{dequant::Format, *};
 use crate::{
-    infer::{Sequence, step},
+    infer::{Precision, Sequence, step},
     weights::{RopeLayout, Weights},
 };
 

@@ -3,9 +3,9 @@
 //! All sequences of a pass share one product with the base matrix; each then gets `B (A x)` of its own model. Unlike
 //! merged weights, this costs a few megabytes per tuned model and mixes in one batch.
 
-use super::Chunk;
+use super::{Chunk, decoder::order};
 use crate::{
-    kernel,
+    kernel::{BLOCK, PANEL},
     lora::{Adapter, Site},
     weights::{Config, Matrix},
 };
@@ -19,87 +19,136 @@ pub struct Delta {
 
 /// The update of one fused matrix.
 #[derive(Clone, Debug)]
-struct Update {
-    /// `[ranks, inputs]`: all `A` matrices, one below the other.
-    a: Matrix,
-    parts: Vec<Part>,
+pub(super) struct Update {
+    /// `[ranks, inputs]`, zeros up to whole blocks of inputs: all `A` matrices, one below the other.
+    pub a: Matrix,
+    /// Per panel of outputs.
+    panels: Vec<Vec<Part>>,
 }
 
-/// One `B` matrix.
+/// What one `B` matrix has for a panel, scaled by `alpha / rank`.
 #[derive(Clone, Debug)]
 struct Part {
-    /// Its first row in the fused matrix.
-    first_row: usize,
     /// Its first rank in `a`.
-    first_rank: usize,
-    /// `[outputs, rank]`, scaled by `alpha / rank`.
-    b: Matrix,
+    first: usize,
+    /// For each rank, sixteen outputs.
+    b: Vec<[f32; PANEL]>,
 }
 
 impl Delta {
     /// The adapters of `chain`, the one on the base model first. They add up: their order only matters to rounding.
     pub fn new(config: &Config, chain: &[Adapter]) -> Self {
-        let layers = 0..config.layers;
-        Self { layers: layers.map(|layer| Site::ALL.map(|site| Update::new(chain, layer, site))).collect() }
+        let orders = Site::ALL.map(|site| order(config, site));
+        let update = |layer: usize, site: Site| Update::new(chain, layer, site, &orders[site as usize]);
+        Self { layers: (0..config.layers).map(|layer| Site::ALL.map(|site| update(layer, site))).collect() }
+    }
+
+    pub(super) fn update(&self, layer: usize, site: Site) -> &Update {
+        &self.layers[layer][site as usize]
+    }
+
+    /// Most ranks of any place.
+    fn widest(&self) -> usize {
+        self.layers.iter().flatten().map(|update| update.a.rows).max().unwrap_or(0)
     }
 }
 
 impl Update {
-    fn new(chain: &[Adapter], layer: usize, site: Site) -> Self {
-        let mut update = Self { a: Matrix::zeros(0, 0), parts: Vec::new() };
+    fn new(chain: &[Adapter], layer: usize, site: Site, order: &[Option<usize>]) -> Self {
+        let mut update =
+            Self { a: Matrix::zeros(0, 0), panels: vec![Vec::new(); order.len().div_ceil(PANEL)] };
         for adapter in chain {
             let Some(group) = adapter.group(layer, site) else { continue };
+            update.a.cols = group.a.cols.next_multiple_of(BLOCK);
             for (member, a) in group.pairs() {
-                let mut b = member.b.clone();
-                b.data.iter_mut().for_each(|b| *b *= adapter.scale());
-                let (first_row, first_rank) = (member.first_row, update.a.rows);
-                update.a.rows += b.cols;
-                update.a.cols = group.a.cols;
-                update.a.data.extend_from_slice(a);
-                update.parts.push(Part { first_row, first_rank, b });
+                let first = update.a.rows;
+                for row in a.chunks_exact(group.a.cols) {
+                    update.a.data.extend_from_slice(row);
+                    update.a.rows += 1;
+                    update.a.data.resize(update.a.rows * update.a.cols, 0.0);
+                }
+                for (parts, order) in update.panels.iter_mut().zip(order.chunks(PANEL)) {
+                    let row =
+                        |source: Option<usize>| Some(member.b.row(source?.checked_sub(member.first_row)?));
+                    let inside =
+                        |row: usize| (member.first_row..member.first_row + member.b.rows).contains(&row);
+                    let rows = order.iter().map(|source| row(source.filter(|row| inside(*row))));
+                    parts.extend(Part::new(first, member.b.cols, adapter.scale(), rows));
+                }
             }
         }
         update
     }
 
-    /// Adds `B (A x)` to the rows of `y`.
-    fn apply(&self, x: &[f32], y: &mut [f32]) {
-        let rows = x.len() / self.a.cols;
-        let narrow = kernel::matmul(x, &self.a);
-        for (narrow, y) in narrow.chunks_exact(self.a.rows).zip(y.chunks_exact_mut(y.len() / rows)) {
-            for part in &self.parts {
-                let narrow = &narrow[part.first_rank..][..part.b.cols];
-                let outputs = part.b.data.chunks_exact(part.b.cols).zip(&mut y[part.first_row..]);
-                outputs.for_each(|(b, y)| *y += b.iter().zip(narrow).map(|(b, n)| b * n).sum::<f32>());
+    /// Adds `B narrow` to the outputs of a panel.
+    pub(super) fn add(&self, panel: usize, narrow: &[f32], outputs: &mut [f32; PANEL]) {
+        for part in &self.panels[panel] {
+            for (b, factor) in part.b.iter().zip(&narrow[part.first..]) {
+                outputs.iter_mut().zip(b).for_each(|(output, b)| *output += factor * b);
             }
         }
     }
 }
 
-/// Which rows of a pass belong to which tuned model.
-pub(super) struct Rows<'a>(Vec<(usize, usize, &'a Delta)>);
+impl Part {
+    /// None when the matrix has no row in the panel.
+    fn new<'a>(
+        first: usize,
+        ranks: usize,
+        scale: f32,
+        rows: impl Iterator<Item = Option<&'a [f32]>>,
+    ) -> Option<Self> {
+        let mut part = Self { first, b: vec![[0.0; PANEL]; ranks] };
+        let mut any = false;
+        for (lane, row) in rows.enumerate() {
+            for (b, value) in part.b.iter_mut().zip(row.into_iter().flatten()) {
+                b[lane] = scale * value;
+                any = true;
+            }
+        }
+        any.then_some(part)
+    }
+}
 
-impl<'a> Rows<'a> {
+/// Which rows of a pass belong to which tuned model.
+pub(super) struct Tuned<'a> {
+    /// First row, number of rows, their model.
+    pub spans: Vec<(usize, usize, &'a Delta)>,
+    /// Most ranks of any place of any model.
+    pub width: usize,
+}
+
+impl<'a> Tuned<'a> {
     pub(super) fn of(chunks: &[Chunk<'a>]) -> Self {
         let mut row = 0;
         let tuned = chunks.iter().filter_map(|chunk| {
             row += chunk.take;
             Some((row - chunk.take, chunk.take, chunk.delta?))
         });
-        Self(tuned.collect())
+        let spans: Vec<_> = tuned.filter(|(_, rows, _)| *rows > 0).collect();
+        let width = spans.iter().map(|(.., delta)| delta.widest()).max().unwrap_or(0);
+        Self { spans, width }
     }
+}
 
-    /// Adds to `y`, the product of `x` with the base matrix of this place, what each tuned model adds.
-    pub(super) fn apply(&self, layer: usize, site: Site, x: &[f32], y: &mut [f32]) {
-        for (first, rows, delta) in &self.0 {
-            let update = &delta.layers[layer][site as usize];
-            if update.a.rows == 0 || *rows == 0 {
-                continue;
-            }
-            let inputs = update.a.cols;
-            let outputs = y.len() / (x.len() / inputs);
-            let y = &mut y[first * outputs..][..rows * outputs];
-            update.apply(&x[first * inputs..][..rows * inputs], y);
+/// The updates of one place and what their rows gave: `A x`.
+#[derive(Clone, Copy)]
+pub(super) struct Narrow<'a> {
+    /// For each row its update, if it has one.
+    pub updates: &'a [Option<&'a Update>],
+    /// `[rows, width]`
+    pub products: &'a [f32],
+    pub width: usize,
+}
+
+impl Narrow<'_> {
+    /// No row is tuned.
+    pub(super) const NONE: Self = Narrow { updates: &[], products: &[], width: 0 };
+
+    /// Adds what row `row`'s model has for a panel.
+    pub(super) fn add(&self, row: usize, panel: usize, outputs: &mut [f32; PANEL]) {
+        if let Some(Some(update)) = self.updates.get(row) {
+            update.add(panel, &self.products[row * self.width..][..self.width], outputs);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     lora::{Adapter, LoraConfig, Projection, merge},
     train::testing::with_random_b,
-    weights::{Matrix, RopeLayout},
+    weights::{Config, Matrix, RopeLayout, Weights},
 };
 
 fn config(rope: RopeLayout, heads: usize, kv_heads: usize, head_dim: usize) -> Config {

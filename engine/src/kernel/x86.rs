@@ -1,0 +1,274 @@
+//! The quantised product for AVX-512 and AVX2, with and without 8-bit dot products (VNNI).
+//!
+//! All compute `rows` sums at once, so that what is read and unpacked of the weights serves all rows of a tile. A sum
+//! adds its blocks in their order, whatever the other rows: that is the invariant of `kernel`.
+
+use std::arch::x86_64::*;
+
+use super::packed::{Format, InputBlock, PANEL, Panel, Sums};
+
+/// Bytes of a register of 16 lanes.
+const LINE: usize = 64;
+
+/// Calls `$function::<N>(..)` with `N` the value of `$rows`, 1 to 8: each number of rows has its own code, with all its
+/// sums in registers.
+macro_rules! by_rows {
+    ($rows:expr, $function:ident $arguments:tt) => {
+        match $rows {
+            0 => {}
+            1 => $function::<1> $arguments,
+            2 => $function::<2> $arguments,
+            3 => $function::<3> $arguments,
+            4 => $function::<4> $arguments,
+            5 => $function::<5> $arguments,
+            6 => $function::<6> $arguments,
+            7 => $function::<7> $arguments,
+            _ => $function::<8> $arguments,
+        }
+    };
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn avx512(panel: Panel, inputs: &[InputBlock], rows: usize, sums: &mut Sums) {
+    match panel.format {
+        Format::Four => by_rows!(rows, four_512(panel, inputs, sums)),
+        Format::Eight => by_rows!(rows, eight_512(panel, inputs, sums)),
+    }
+}
+
+/// Four neighbouring inputs of each of `M` rows in every lane of a register, added to `totals` by their dot products
+/// with `weights`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn add_dots_512<const M: usize>(
+    totals: &mut [__m512i; M],
+    weights: __m512i,
+    input: &InputBlock,
+    column: usize,
+) {
+    unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, {
+        totals[ROW] = _mm512_dpbusd_epi32(totals[ROW], weights, _mm512_set1_epi32(four_at(input, ROW, column)));
+    });
+}
+
+/// Four neighbouring inputs as one number.
+#[inline(always)]
+fn four_at(input: &InputBlock, row: usize, column: usize) -> i32 {
+    let quants = &input.quants[row];
+    i32::from_ne_bytes(std::array::from_fn(|i| quants[column + i] as u8))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn line_512(bytes: &[u8], at: usize) -> __m512i {
+    let line = &bytes[at..at + LINE];
+    // SAFETY: the slice has as many bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+/// Sixteen half-precision numbers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves_512(bytes: &[u8], at: usize) -> __m512 {
+    let halves = &bytes[at..at + LINE / 2];
+    // SAFETY: the slice has as many bytes; the load needs no alignment.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_512(sums: &mut [f32; PANEL], lanes: __m512) {
+    // SAFETY: sixteen floats, no alignment needed.
+    unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), lanes) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn four_512<const M: usize>(panel: Panel, inputs: &[InputBlock], sums: &mut Sums) {
+    let low_half = _mm512_set1_epi8(15);
+    let mut lanes = [_mm512_setzero_ps(); M];
+    let quants = panel.quants.chunks_exact(4 * LINE);
+    let scales = panel.scales.chunks_exact(LINE);
+    for ((quants, scales), input) in quants.zip(scales).zip(inputs) {
+        let mut totals = [_mm512_setzero_si512(); M];
+        unroll!(PART in [0 1 2 3] if true, {
+            let line = line_512(quants, PART * LINE);
+            add_dots_512(&mut totals, _mm512_and_si512(line, low_half), input, 8 * PART);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(line), low_half);
+            add_dots_512(&mut totals, high, input, 8 * PART + 4);
+        });
+        let (scale, least) = (halves_512(scales, 0), halves_512(scales, LINE / 2));
+        unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, {
+            let factor = _mm512_mul_ps(scale, _mm512_set1_ps(input.scales[ROW]));
+            lanes[ROW] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(totals[ROW]), factor, lanes[ROW]);
+            lanes[ROW] = _mm512_fmadd_ps(least, _mm512_set1_ps(input.sums[ROW]), lanes[ROW]);
+        });
+    }
+    unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, { store_512(&mut sums[ROW], lanes[ROW]); });
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn eight_512<const M: usize>(panel: Panel, inputs: &[InputBlock], sums: &mut Sums) {
+    let mut lanes = [_mm512_setzero_ps(); M];
+    let quants = panel.quants.chunks_exact(8 * LINE);
+    let scales = panel.scales.chunks_exact(LINE / 2);
+    for ((quants, scales), input) in quants.zip(scales).zip(inputs) {
+        let mut totals = [_mm512_setzero_si512(); M];
+        unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, { totals[ROW] = _mm512_set1_epi32(input.offsets[ROW]); });
+        unroll!(PART in [0 1 2 3 4 5 6 7] if true, {
+            add_dots_512(&mut totals, line_512(quants, PART * LINE), input, 4 * PART);
+        });
+        let scale = halves_512(scales, 0);
+        unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, {
+            let factor = _mm512_mul_ps(scale, _mm512_set1_ps(input.scales[ROW]));
+            lanes[ROW] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(totals[ROW]), factor, lanes[ROW]);
+        });
+    }
+    unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, { store_512(&mut sums[ROW], lanes[ROW]); });
+}
+
+/// Bytes of a register of eight lanes.
+const HALF_LINE: usize = LINE / 2;
+/// Rows of which AVX2's sixteen registers hold the sums.
+const ROWS_256: usize = 4;
+
+/// The product for registers of eight lanes, given how bytes are multiplied: `$start` makes the totals of format
+/// [`Format::Eight`] to begin with, `$four` and `$eight` add the dot products of four neighbours in each lane.
+macro_rules! product_256 {
+    ($product:ident, $run:ident, $half:ident, $features:literal, $start:ident, $four:ident, $eight:ident) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn $product(panel: Panel, inputs: &[InputBlock], rows: usize, sums: &mut Sums) {
+            for first in (0..rows).step_by(ROWS_256) {
+                match rows - first {
+                    1 => $run::<1>(panel, inputs, first, sums),
+                    2 => $run::<2>(panel, inputs, first, sums),
+                    3 => $run::<3>(panel, inputs, first, sums),
+                    _ => $run::<4>(panel, inputs, first, sums),
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        fn $run<const M: usize>(panel: Panel, inputs: &[InputBlock], first: usize, sums: &mut Sums) {
+            for half in [0, 1] {
+                let lanes = match panel.format {
+                    Format::Four => $half::<M, true>(panel, inputs, first, half),
+                    Format::Eight => $half::<M, false>(panel, inputs, first, half),
+                };
+                for (sums, lanes) in sums[first..].iter_mut().zip(lanes) {
+                    let sums = &mut sums[half * PANEL / 2..][..PANEL / 2];
+                    // SAFETY: eight floats, no alignment needed.
+                    unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), lanes) };
+                }
+            }
+        }
+
+        /// Sums of `M` rows from `first` with eight of the panel's rows.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $half<const M: usize, const FOUR: bool>(
+            panel: Panel,
+            inputs: &[InputBlock],
+            first: usize,
+            half: usize,
+        ) -> [__m256; M] {
+            let low_half = _mm256_set1_epi8(15);
+            let at = half * HALF_LINE;
+            let mut lanes = [_mm256_setzero_ps(); M];
+            let (lines, parts) = if FOUR { (4, 2) } else { (8, 1) };
+            let quants = panel.quants.chunks_exact(lines * LINE);
+            let scales = panel.scales.chunks_exact(parts * HALF_LINE);
+            for ((quants, scales), input) in quants.zip(scales).zip(inputs) {
+                let mut totals = [_mm256_setzero_si256(); M];
+                if FOUR {
+                    unroll!(PART in [0 1 2 3] if true, {
+                        let line = line_256(quants, PART * LINE + at);
+                        let low = _mm256_and_si256(line, low_half);
+                        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(line), low_half);
+                        unroll!(ROW in [0 1 2 3] if ROW < M, {
+                            let x = _mm256_set1_epi32(four_at(input, first + ROW, 8 * PART));
+                            totals[ROW] = $four(totals[ROW], low, x);
+                            let x = _mm256_set1_epi32(four_at(input, first + ROW, 8 * PART + 4));
+                            totals[ROW] = $four(totals[ROW], high, x);
+                        });
+                    });
+                } else {
+                    unroll!(ROW in [0 1 2 3] if ROW < M, { totals[ROW] = $start(input, first + ROW); });
+                    unroll!(PART in [0 1 2 3 4 5 6 7] if true, {
+                        let line = line_256(quants, PART * LINE + at);
+                        unroll!(ROW in [0 1 2 3] if ROW < M, {
+                            let x = _mm256_set1_epi32(four_at(input, first + ROW, 4 * PART));
+                            totals[ROW] = $eight(totals[ROW], line, x);
+                        });
+                    });
+                }
+                let scale = halves_256(scales, at / 2);
+                unroll!(ROW in [0 1 2 3] if ROW < M, {
+                    let factor = _mm256_mul_ps(scale, _mm256_set1_ps(input.scales[first + ROW]));
+                    lanes[ROW] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[ROW]), factor, lanes[ROW]);
+                    if FOUR {
+                        let least = halves_256(scales, HALF_LINE + at / 2);
+                        let sum = _mm256_set1_ps(input.sums[first + ROW]);
+                        lanes[ROW] = _mm256_fmadd_ps(least, sum, lanes[ROW]);
+                    }
+                });
+            }
+            lanes
+        }
+    };
+}
+
+product_256!(avx2, run_avx2, half_avx2, "avx2,f16c,fma", start_at_zero, add_small, add_shifted);
+product_256!(avx_vnni, run_vnni, half_vnni, "avx2,avxvnni,f16c,fma", start_at_offset, add_vnni, add_vnni);
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn line_256(bytes: &[u8], at: usize) -> __m256i {
+    let line = &bytes[at..at + HALF_LINE];
+    // SAFETY: the slice has as many bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(line.as_ptr().cast()) }
+}
+
+/// Eight half-precision numbers.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn halves_256(bytes: &[u8], at: usize) -> __m256 {
+    let halves = &bytes[at..at + HALF_LINE / 2];
+    // SAFETY: the slice has as many bytes; the load needs no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn start_at_zero(_: &InputBlock, _: usize) -> __m256i {
+    _mm256_setzero_si256()
+}
+
+/// What the 128s in the weights will add too much, taken off beforehand.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn start_at_offset(input: &InputBlock, row: usize) -> __m256i {
+    _mm256_set1_epi32(input.offsets[row])
+}
+
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn add_vnni(totals: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+    _mm256_dpbusd_avx_epi32(totals, weights, x)
+}
+
+/// Weights up to 15: sums of two products fit 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_small(totals: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(weights, x);
+    _mm256_add_epi32(totals, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+}
+
+/// Weights around 128. Without the shift and with the sign moved to the inputs, two products are at most
+/// `2 * 128 * 127`, which fits 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_shifted(totals: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+    let weights = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
+    add_small(totals, _mm256_abs_epi8(weights), _mm256_sign_epi8(x, weights))
+}
