@@ -17,6 +17,7 @@ use self::{
     level::Kind,
     packed::{InputBlock, Panel},
 };
+use half::f16;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Repeats a block for each literal as the constant `$i`, where the condition holds. Sums must be named by constants to
@@ -160,6 +161,26 @@ impl<P: FnMut(usize, usize, f32)> Dots<'_, P> {
                 (self.put)(row + m, column + n, *dot);
             }
         }
+    }
+}
+
+/// Half-precision numbers in full, as many as both have.
+pub(crate) fn widen(level: Level, halves: &[f16], numbers: &mut [f32]) {
+    match level.0 {
+        // SAFETY: a level exists only where its instructions do; all of these have half precision.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { x86::widen(halves, numbers) },
+        _ => halves.iter().zip(numbers).for_each(|(half, number)| *number = half.to_f32()),
+    }
+}
+
+/// The nearest half-precision numbers, as many as both have.
+pub(crate) fn narrow(level: Level, numbers: &[f32], halves: &mut [f16]) {
+    match level.0 {
+        // SAFETY: as in `widen`.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { x86::narrow(numbers, halves) },
+        _ => numbers.iter().zip(halves).for_each(|(number, half)| *half = f16::from_f32(*number)),
     }
 }
 
@@ -461,6 +482,24 @@ mod tests {
             assert_eq!(greatest, 1.5);
             assert!((sum - want.iter().sum::<f32>()).abs() < 1e-6, "{sum}");
             assert!(scores.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6), "{scores:?}");
+        }
+    }
+
+    #[test]
+    fn half_precision_goes_there_and_back_at_every_level() {
+        let numbers = random(37, 5);
+        for level in Level::available() {
+            let (mut halves, mut back) = ([f16::ZERO; 37], [0.0; 37]);
+            narrow(level, &numbers, &mut halves);
+            widen(level, &halves, &mut back);
+            for (i, number) in numbers.iter().enumerate() {
+                assert_eq!(
+                    (halves[i], back[i]),
+                    (f16::from_f32(*number), halves[i].to_f32()),
+                    "{}",
+                    level.name()
+                );
+            }
         }
     }
 

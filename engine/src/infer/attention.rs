@@ -3,8 +3,6 @@
 //! A page is attended to by itself and merged into what the pages before it gave (Milakov and Gimelshein 2018). Pages are
 //! cut by position, so what a token gets depends neither on the tokens that are processed beside it nor on threads.
 
-use half::slice::HalfFloatSliceExt;
-
 use super::sequence::{HeadPage, PAGE};
 use crate::kernel::{self, Level};
 
@@ -46,8 +44,8 @@ impl<'a> Attending<'a> {
             HeadPage::Half(half_keys, half_values) => {
                 keys.resize(half_keys.len(), 0.0);
                 values.resize(half_values.len(), 0.0);
-                half_keys.convert_to_f32_slice(keys);
-                half_values.convert_to_f32_slice(values);
+                kernel::widen(self.level, half_keys, keys);
+                kernel::widen(self.level, half_values, values);
                 (&keys[..], &values[..])
             }
         };

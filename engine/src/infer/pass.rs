@@ -300,7 +300,8 @@ impl<'a> Group<'a> {
     /// The queries of a span's tokens, and how many positions each sees.
     fn queries(&self, qkv: &[f32], span: Span) -> (Vec<f32>, Vec<usize>) {
         let rows = qkv.chunks_exact(self.config.qkv_dim()).skip(span.row).take(span.len);
-        let queries: Vec<f32> = rows.flat_map(|row| &row[self.columns.clone()]).copied().collect();
+        let mut queries = Vec::with_capacity(span.len * self.columns.len());
+        rows.for_each(|row| queries.extend_from_slice(&row[self.columns.clone()]));
         let group = self.config.heads / self.config.kv_heads;
         let visible = (0..span.len * group).map(|i| span.position + i / group + 1).collect();
         (queries, visible)

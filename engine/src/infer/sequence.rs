@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use half::f16;
 
-use super::{Decoder, Precision};
+use super::{Decoder, Options, Precision};
+use crate::kernel::{self, Level};
 
 /// Positions per page.
 pub(super) const PAGE: usize = 64;
+
+/// Numbers that are rounded to half precision at once.
+const RUN: usize = 64;
 
 /// Keys and values of [`PAGE`] positions, for each layer and each key/value head: keys `[head_dim, PAGE]`, then values
 /// `[PAGE, head_dim]`. Keys are transposed so that the scores of a page are computed side by side.
@@ -30,6 +34,7 @@ pub struct Sequence {
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     precision: Precision,
+    level: Level,
     kv_heads: usize,
     head_dim: usize,
     /// Numbers of a page.
@@ -48,10 +53,10 @@ impl Shape {
 impl Sequence {
     /// A sequence that starts with `prompt`.
     pub fn new(decoder: &Decoder, prompt: &[u32]) -> Self {
-        let (precision, config) = (decoder.options.precision, &decoder.config);
+        let (Options { precision, level, .. }, config) = (decoder.options, &decoder.config);
         let (kv_heads, head_dim) = (config.kv_heads, config.head_dim);
         let len = config.layers * kv_heads * 2 * PAGE * head_dim;
-        let shape = Shape { precision, kv_heads, head_dim, len };
+        let shape = Shape { precision, level, kv_heads, head_dim, len };
         Self { ids: prompt.to_vec(), cached: 0, shape, pages: Vec::new() }
     }
 
@@ -95,12 +100,14 @@ impl Sequence {
 
     /// Makes room for the next `take` tokens in pages of its own and lends all pages.
     pub(super) fn lend(&mut self, take: usize) -> Pages {
-        let end = self.cached + take;
+        let (first, end) = (self.cached / PAGE, self.cached + take);
         while self.pages.len() * PAGE < end {
             self.pages.push(self.shape.page());
         }
-        for page in &mut self.pages[self.cached / PAGE..end.div_ceil(PAGE)] {
-            Arc::make_mut(page);
+        if take > 0 {
+            for page in &mut self.pages[first..] {
+                Arc::make_mut(page);
+            }
         }
         let cells = |page: &Arc<Page>| match &**page {
             Page::Half(numbers) => Cells::Half(numbers.as_ptr().cast_mut()),
@@ -155,8 +162,17 @@ impl Pages {
         // SAFETY: offsets lie inside the page by the assertions; the rest is the contract.
         unsafe {
             match self.cells[position / PAGE] {
-                Cells::Half(page) => put(page.add(start), slot, key, value, f16::from_f32),
-                Cells::Full(page) => put(page.add(start), slot, key, value, |number| number),
+                Cells::Half(page) => {
+                    let page = page.add(start);
+                    for (i, (key, value)) in key.chunks(RUN).zip(value.chunks(RUN)).enumerate() {
+                        let mut halves = [[f16::ZERO; RUN]; 2];
+                        let [keys, values] = &mut halves;
+                        kernel::narrow(self.shape.level, key, keys);
+                        kernel::narrow(self.shape.level, value, values);
+                        put(page, i * RUN, slot, dim, &keys[..key.len()], &values[..key.len()]);
+                    }
+                }
+                Cells::Full(page) => put(page.add(start), 0, slot, dim, key, value),
             }
         }
     }
@@ -188,15 +204,16 @@ unsafe fn slice<'a, T>(start: *mut T, len: usize) -> &'a [T] {
     unsafe { std::slice::from_raw_parts(start, len) }
 }
 
+/// Writes dimensions from `first` of one position.
+///
 /// # Safety
-/// `start` points to the part of a head, where position `slot` may be written.
-unsafe fn put<T>(start: *mut T, slot: usize, key: &[f32], value: &[f32], convert: impl Fn(f32) -> T) {
-    let dim = key.len();
-    for (i, (&key, &value)) in key.iter().zip(value).enumerate() {
+/// `start` points to the part of a head of `dim` dimensions, where position `slot` may be written.
+unsafe fn put<T: Copy>(start: *mut T, first: usize, slot: usize, dim: usize, keys: &[T], values: &[T]) {
+    for (i, (key, value)) in (first..).zip(keys.iter().zip(values)) {
         // SAFETY: by the contract.
         unsafe {
-            start.add(i * PAGE + slot).write(convert(key));
-            start.add(PAGE * dim + slot * dim + i).write(convert(value));
+            start.add(i * PAGE + slot).write(*key);
+            start.add(PAGE * dim + slot * dim + i).write(*value);
         }
     }
 }

@@ -286,17 +286,37 @@ pub(crate) struct InputPart {
 }
 
 impl InputPart {
-    /// The nearest 8-bit numbers, of which the greatest is 127 from zero.
+    /// The nearest 8-bit numbers, of which the greatest is 127 from zero. Loops over lanes, so that they vectorise.
     #[inline(always)]
     pub(crate) fn nearest(numbers: &[f32; BLOCK]) -> Self {
         const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-        let highest = numbers.iter().fold(0.0_f32, |a, &b| if b.abs() > a { b.abs() } else { a });
+        let mut lanes = [0.0_f32; PANEL];
+        for part in numbers.as_chunks::<PANEL>().0 {
+            for (lane, number) in lanes.iter_mut().zip(part) {
+                *lane = greater(*lane, number.abs());
+            }
+        }
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                lanes[i] = greater(lanes[i], lanes[i + half]);
+            }
+        }
+        let highest = lanes[0];
         let inverse = if highest > 0.0 { 127.0 / highest } else { 0.0 };
-        let whole = numbers.map(|number| (number * inverse + ROUND).to_bits() as i32);
-        let whole = whole.map(|bits| bits.wrapping_sub(ROUND.to_bits() as i32));
-        let total = whole.iter().fold(0_i32, |a, b| a.wrapping_add(*b));
-        Self { quants: whole.map(|n| n as i8), scale: highest / 127.0, total }
+        let (mut quants, mut total) = ([0_i8; BLOCK], 0_i32);
+        for (quant, number) in quants.iter_mut().zip(numbers) {
+            let whole = ((number * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+            total = total.wrapping_add(whole);
+            *quant = whole as i8;
+        }
+        Self { quants, scale: highest / 127.0, total }
     }
+}
+
+/// As `f32::max`, but a single instruction.
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::packed::{Format, InputBlock, PANEL, Panel, Sums};
 
 /// Bytes of a register of 16 lanes.
@@ -124,6 +126,39 @@ fn eight_512<const M: usize>(panel: Panel, inputs: &[InputBlock], sums: &mut Sum
         });
     }
     unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, { store_512(&mut sums[ROW], lanes[ROW]); });
+}
+
+/// Half-precision numbers in full.
+#[target_feature(enable = "avx,f16c")]
+pub(super) fn widen(halves: &[f16], numbers: &mut [f32]) {
+    let (parts, rest) = halves.as_chunks::<8>();
+    let (slots, left) = numbers.as_chunks_mut::<8>();
+    for (part, slot) in parts.iter().zip(slots) {
+        // SAFETY: eight halves and eight floats, no alignment needed.
+        unsafe {
+            _mm256_storeu_ps(slot.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(part.as_ptr().cast())))
+        };
+    }
+    for (half, number) in rest.iter().zip(left) {
+        *number = half.to_f32();
+    }
+}
+
+/// The nearest half-precision numbers.
+#[target_feature(enable = "avx,f16c")]
+pub(super) fn narrow(numbers: &[f32], halves: &mut [f16]) {
+    let (parts, rest) = numbers.as_chunks::<8>();
+    let (slots, left) = halves.as_chunks_mut::<8>();
+    for (part, slot) in parts.iter().zip(slots) {
+        // SAFETY: eight floats and eight halves, no alignment needed.
+        unsafe {
+            let rounded = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(part.as_ptr()));
+            _mm_storeu_si128(slot.as_mut_ptr().cast(), rounded);
+        }
+    }
+    for (number, half) in rest.iter().zip(left) {
+        *half = f16::from_f32(*number);
+    }
 }
 
 /// Bytes of a register of eight lanes.
