@@ -25,7 +25,7 @@ pub use self::{
 };
 use self::{
     delta::{Narrow, Tuned},
-    pass::{Pass, each_row},
+    pass::{Pass, each_row, store},
     sequence::Pages,
     workspace::{Buffers, Workspace},
 };
@@ -178,9 +178,8 @@ fn head(pass: &Pass, chunks: &[Chunk], buffers: &mut Buffers) -> Logits {
         let linear = parts.head.as_ref().unwrap_or(&parts.embedding);
         pass.multiply(linear, &buffers.normed, Narrow::NONE, |panel, row, [sums]: [[f32; PANEL]; 1]| {
             let columns = panel * PANEL..((panel + 1) * PANEL).min(config.vocab);
-            let count = columns.len();
             // SAFETY: each task writes its own columns.
-            unsafe { output.block(row, columns) }.copy_from_slice(&sums[..count]);
+            store(unsafe { output.block(row, columns) }, &sums);
         });
     }
     Logits { data, vocab: config.vocab, rows }

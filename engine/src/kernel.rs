@@ -15,7 +15,7 @@ pub(crate) use self::{
 };
 use self::{
     level::Kind,
-    packed::{InputBlock, Panel},
+    packed::{InputBlock, InputPart, Panel},
 };
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
@@ -164,6 +164,43 @@ impl<P: FnMut(usize, usize, f32)> Dots<'_, P> {
     }
 }
 
+/// [`InputPart::nearest`], by the level's instructions.
+fn nearest(level: Level, numbers: &[f32; BLOCK]) -> InputPart {
+    match level.0 {
+        // SAFETY: a level exists only where its instructions do.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { x86::nearest_512(numbers) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni => unsafe { x86::nearest_256(numbers) },
+        _ => InputPart::nearest(numbers),
+    }
+}
+
+/// As [`mix`] with half-precision values, of which `weights` `[n, stride]` may have fewer than `stride`; `wide` is scratch.
+/// The sums are those of [`mix`] to the bit.
+pub(crate) fn mix_half(
+    level: Level,
+    weights: &[f32],
+    stride: usize,
+    values: &[f16],
+    width: usize,
+    mixed: &mut [f32],
+    wide: &mut Vec<f32>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if level.0 == Kind::Avx512 && width.is_multiple_of(PANEL) {
+        // SAFETY: the level exists only where its instructions do.
+        unsafe { x86::mix_half(weights, stride, values, width, mixed) };
+        return;
+    }
+    wide.resize(stride * width, 0.0);
+    let (seen, rest) = wide.split_at_mut(values.len());
+    widen(level, values, seen);
+    rest.fill(0.0);
+    mix(level.arch(), weights, wide, width, mixed);
+}
+
 /// Half-precision numbers in full, as many as both have.
 pub(crate) fn widen(level: Level, halves: &[f16], numbers: &mut [f32]) {
     match level.0 {
@@ -240,18 +277,21 @@ impl WithSimd for Exponentials<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
-        let (seen, future) = self.scores.split_at_mut(self.visible);
-        let highest = seen.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        for score in seen.iter_mut() {
-            *score = exp((*score - highest) * self.scale);
+        let Self { scores, visible, scale } = self;
+        scores[visible..].fill(f32::NEG_INFINITY);
+        let (heads, tail) = S::as_simd_f32s(scores);
+        let lanes = heads.iter().fold(simd.splat_f32s(f32::NEG_INFINITY), |a, b| simd.max_f32s(a, *b));
+        let highest = tail.iter().fold(simd.reduce_max_f32s(lanes), |a, b| if *b > a { *b } else { a });
+        for score in scores.iter_mut() {
+            *score = exp((*score - highest) * scale);
         }
-        future.fill(0.0);
-        let (heads, tail) = S::as_simd_f32s(self.scores);
+        scores[visible..].fill(0.0);
+        let (heads, tail) = S::as_simd_f32s(scores);
         let mut sums = simd.splat_f32s(0.0);
         for &head in heads {
             sums = simd.add_f32s(sums, head);
         }
-        (highest * self.scale, simd.reduce_sum_f32s(sums) + tail.iter().sum::<f32>())
+        (highest * scale, simd.reduce_sum_f32s(sums) + tail.iter().sum::<f32>())
     }
 }
 
@@ -373,26 +413,98 @@ pub(crate) unsafe fn norm_row(
     inputs: &InputWriter,
     row: usize,
 ) {
-    let mut square = 0.0;
-    arch.dispatch(Dots { x, w: x, k: x.len(), put: |_, _, dot| square = dot });
-    let scale = 1.0 / (square / x.len() as f32 + eps).sqrt();
-    arch.dispatch(|| {
+    arch.dispatch(NormRow { x, gain, eps, inputs, row });
+}
+
+// Closures are not compiled for the instruction set that they are dispatched to; methods that are always inlined are.
+struct NormRow<'a> {
+    x: &'a [f32],
+    gain: &'a [f32],
+    eps: f32,
+    inputs: &'a InputWriter<'a>,
+    row: usize,
+}
+
+impl WithSimd for NormRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, gain, eps, inputs, row } = self;
+        let mut square = 0.0;
+        Dots { x, w: x, k: x.len(), put: |_, _, dot| square = dot }.with_simd(simd);
+        let scale = 1.0 / (square / x.len() as f32 + eps).sqrt();
         for (block, (x, gain)) in x.chunks(BLOCK).zip(gain.chunks(BLOCK)).enumerate() {
             let mut numbers = [0.0; BLOCK];
             for ((number, x), gain) in numbers.iter_mut().zip(x).zip(gain) {
                 *number = x * scale * gain;
             }
-            // SAFETY: by the contract.
+            // SAFETY: by the contract of `norm_row`.
             unsafe { inputs.put(row, block, &numbers) };
         }
-    });
+    }
 }
 
-/// SwiGLU: `silu(gate) * up` (Shazeer 2020).
-#[inline(always)]
-pub(crate) fn gate(gate: &[f32], up: &[f32], gated: &mut [f32]) {
-    for ((gated, &gate), &up) in gated.iter_mut().zip(gate).zip(up) {
-        *gated = gate / (1.0 + exp(-gate)) * up;
+/// SwiGLU, `silu(gate) * up` (Shazeer 2020), of two panels of gates and the two of the same outputs' ups, as block
+/// `block` of row `row` of inputs.
+///
+/// # Safety
+/// Nobody else may be writing the same block of the same row.
+pub(crate) unsafe fn gate_block(
+    arch: Arch,
+    sums: &[[f32; PANEL]; 4],
+    inputs: &InputWriter,
+    row: usize,
+    block: usize,
+) {
+    arch.dispatch(GateBlock { sums, inputs, row, block });
+}
+
+struct GateBlock<'a> {
+    sums: &'a [[f32; PANEL]; 4],
+    inputs: &'a InputWriter<'a>,
+    row: usize,
+    block: usize,
+}
+
+impl WithSimd for GateBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (gates, ups) = self.sums.as_flattened().split_at(BLOCK);
+        let mut gated = [0.0; BLOCK];
+        for ((gated, &gate), &up) in gated.iter_mut().zip(gates).zip(ups) {
+            *gated = gate / (1.0 + exp(-gate)) * up;
+        }
+        // SAFETY: by the contract of `gate_block`.
+        unsafe { self.inputs.put(self.row, self.block, &gated) };
+    }
+}
+
+/// Adds to the outputs of a panel, for each rank, its factor times its sixteen numbers.
+pub(crate) fn add_ranks(arch: Arch, ranks: &[[f32; PANEL]], factors: &[f32], outputs: &mut [f32; PANEL]) {
+    arch.dispatch(AddRanks { ranks, factors, outputs });
+}
+
+struct AddRanks<'a> {
+    ranks: &'a [[f32; PANEL]],
+    factors: &'a [f32],
+    outputs: &'a mut [f32; PANEL],
+}
+
+impl WithSimd for AddRanks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let mut sums = *self.outputs;
+        for (rank, factor) in self.ranks.iter().zip(self.factors) {
+            for (sum, number) in sums.iter_mut().zip(rank) {
+                *sum += factor * number;
+            }
+        }
+        *self.outputs = sums;
     }
 }
 
@@ -474,6 +586,27 @@ mod tests {
     }
 
     #[test]
+    fn mixing_halves_is_mixing_the_same_numbers_in_full() {
+        for level in Level::available() {
+            for (n, stride, positions, width) in
+                [(1, 64, 64, 64), (3, 64, 5, 80), (8, 7, 7, 16), (2, 9, 3, 10)]
+            {
+                let (mut weights, values) = (random(n * stride, 1), random(stride * width, 2));
+                // Positions that are not there have no weight.
+                weights.chunks_exact_mut(stride).for_each(|row| row[positions..].fill(0.0));
+                let mut halves = vec![f16::ZERO; stride * width];
+                narrow(level, &values, &mut halves);
+                let full: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+                let (mut got, mut want) = (vec![f32::NAN; n * width], vec![f32::NAN; n * width]);
+                let seen = &halves[..positions * width];
+                mix_half(level, &weights, stride, seen, width, &mut got, &mut Vec::new());
+                mix(level.arch(), &weights, &full, width, &mut want);
+                assert_eq!(got, want, "{} {n} {positions} {width}", level.name());
+            }
+        }
+    }
+
+    #[test]
     fn exponentials_are_relative_to_the_greatest_and_hide_the_future() {
         for arch in arches() {
             let mut scores = [1.0, 3.0, 2.0, 99.0, -1.0];
@@ -506,14 +639,18 @@ mod tests {
     #[test]
     fn norm_and_gate_match_their_definitions() {
         let mut inputs = Inputs::default();
-        let writer = inputs.prepare(1, 2, Wanted { quantised: false, exact: true });
+        let writer = inputs.prepare(Level::best(), 1, 2, Wanted { quantised: false, exact: true });
         // SAFETY: no other thread.
         unsafe { norm_row(Arch::Scalar, &[3.0, 4.0], &[1.0, 2.0], 0.0, &writer, 0) };
         let (y, rms) = (inputs.exact(0, 1), 12.5_f32.sqrt());
         assert!((y[0] - 3.0 / rms).abs() < 1e-6 && (y[1] - 8.0 / rms).abs() < 1e-6 && y[2] == 0.0);
-        let mut y = [0.0; 2];
-        gate(&[1.0, -2.0], &[3.0, 5.0], &mut y);
+        let mut sums = [[0.0; PANEL]; 4];
+        (sums[0][3], sums[2][3], sums[1][1], sums[3][1]) = (1.0, 3.0, -2.0, 5.0);
+        let writer = inputs.prepare(Level::best(), 1, BLOCK, Wanted { quantised: false, exact: true });
+        // SAFETY: no other thread.
+        unsafe { gate_block(Arch::Scalar, &sums, &writer, 0, 0) };
+        let y = inputs.exact(0, 1);
         let silu = |x: f32| x / (1.0 + (-x).exp());
-        assert!((y[0] - silu(1.0) * 3.0).abs() < 1e-6 && (y[1] - silu(-2.0) * 5.0).abs() < 1e-6);
+        assert!((y[3] - silu(1.0) * 3.0).abs() < 1e-6 && (y[17] - silu(-2.0) * 5.0).abs() < 1e-6);
     }
 }

@@ -23,8 +23,7 @@ pub(super) struct Attending<'a> {
 /// Buffers of one thread.
 #[derive(Default)]
 pub(super) struct Scratch {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    wide: Vec<f32>,
     scores: Vec<f32>,
     mixed: Vec<f32>,
 }
@@ -38,32 +37,32 @@ impl<'a> Attending<'a> {
 
     /// Takes in page `index`.
     pub(super) fn page(&mut self, index: usize, page: HeadPage, scratch: &mut Scratch) {
-        let Scratch { keys, values, scores, mixed } = scratch;
-        let (keys, values) = match page {
-            HeadPage::Full(keys, values) => (keys, values),
-            HeadPage::Half(half_keys, half_values) => {
-                keys.resize(half_keys.len(), 0.0);
-                values.resize(half_values.len(), 0.0);
-                kernel::widen(self.level, half_keys, keys);
-                kernel::widen(self.level, half_values, values);
-                (&keys[..], &values[..])
-            }
-        };
+        let Scratch { wide, scores, mixed } = scratch;
         let first = index * PAGE;
         // Queries that see nothing of the page come first.
         let blind = self.visible.partition_point(|visible| *visible <= first);
         let (dim, count) = (self.head_dim, self.visible.len() - blind);
         scores.resize(count * PAGE, 0.0);
         mixed.resize(count * dim, 0.0);
-        let arch = self.level.arch();
-        kernel::mix(arch, &self.queries[blind * dim..], keys, PAGE, scores);
+        let (level, arch, queries) = (self.level, self.level.arch(), &self.queries[blind * dim..]);
+        match page {
+            HeadPage::Full(keys, _) => kernel::mix(arch, queries, keys, PAGE, scores),
+            HeadPage::Half(keys, _) => kernel::mix_half(level, queries, dim, keys, PAGE, scores, wide),
+        }
         let scale = 1.0 / (dim as f32).sqrt();
+        let seen = |visible: usize| PAGE.min(visible - first);
         let tops: Vec<(f32, f32)> = scores
             .chunks_exact_mut(PAGE)
             .zip(&self.visible[blind..])
-            .map(|(scores, visible)| kernel::exponentials(arch, scores, PAGE.min(visible - first), scale))
+            .map(|(scores, visible)| kernel::exponentials(arch, scores, seen(*visible), scale))
             .collect();
-        kernel::mix(arch, scores, values, dim, mixed);
+        match page {
+            HeadPage::Full(_, values) => kernel::mix(arch, scores, values, dim, mixed),
+            HeadPage::Half(_, values) => {
+                let most = self.visible.last().map_or(0, |visible| seen(*visible));
+                kernel::mix_half(level, scores, PAGE, &values[..most * dim], dim, mixed, wide);
+            }
+        }
         let sums = self.mixed[blind * dim..].chunks_exact_mut(dim).zip(&mut self.tops[blind..]);
         for ((sums, top), part) in sums.zip(mixed.chunks_exact(dim).zip(tops)) {
             merge(sums, top, part);

@@ -3,9 +3,11 @@
 //! All sequences of a pass share one product with the base matrix; each then gets `B (A x)` of its own model. Unlike
 //! merged weights, this costs a few megabytes per tuned model and mixes in one batch.
 
+use pulp::Arch;
+
 use super::{Chunk, decoder::order};
 use crate::{
-    kernel::{BLOCK, PANEL},
+    kernel::{self, BLOCK, PANEL},
     lora::{Adapter, Site},
     weights::{Config, Matrix},
 };
@@ -81,11 +83,9 @@ impl Update {
     }
 
     /// Adds `B narrow` to the outputs of a panel.
-    pub(super) fn add(&self, panel: usize, narrow: &[f32], outputs: &mut [f32; PANEL]) {
+    fn add(&self, arch: Arch, panel: usize, narrow: &[f32], outputs: &mut [f32; PANEL]) {
         for part in &self.panels[panel] {
-            for (b, factor) in part.b.iter().zip(&narrow[part.first..]) {
-                outputs.iter_mut().zip(b).for_each(|(output, b)| *output += factor * b);
-            }
+            kernel::add_ranks(arch, &part.b, &narrow[part.first..], outputs);
         }
     }
 }
@@ -146,9 +146,9 @@ impl Narrow<'_> {
     pub(super) const NONE: Self = Narrow { updates: &[], products: &[], width: 0 };
 
     /// Adds what row `row`'s model has for a panel.
-    pub(super) fn add(&self, row: usize, panel: usize, outputs: &mut [f32; PANEL]) {
+    pub(super) fn add(&self, arch: Arch, row: usize, panel: usize, outputs: &mut [f32; PANEL]) {
         if let Some(Some(update)) = self.updates.get(row) {
-            update.add(panel, &self.products[row * self.width..][..self.width], outputs);
+            update.add(arch, panel, &self.products[row * self.width..][..self.width], outputs);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     workspace::Buffers,
 };
 use crate::{
-    kernel::{self, Inputs, Linear, Output, PANEL, Sums, TILE, Wanted},
+    kernel::{self, Inputs, Level, Linear, Output, PANEL, Sums, TILE, Wanted},
     lora::Site,
     rope::Rotation,
     weights::Config,
@@ -22,6 +22,8 @@ use crate::{
 const TASKS_PER_THREAD: usize = 6;
 /// Least panels for one task: fewer cost more to hand over than they take.
 const MIN_PANELS: usize = 4;
+/// Bytes of panels that a thread keeps in its first-level cache beside a tile of inputs.
+const CACHED_BYTES: usize = 24 << 10;
 /// Rows from which steps that treat rows one by one are spread over threads.
 const PARALLEL_ROWS: usize = 2;
 /// Tokens of one sequence that a single attention task takes: small enough to spread a prompt over the cores.
@@ -62,17 +64,15 @@ impl Pass<'_> {
             if let Some(bias) = &block.qkv_bias {
                 kernel::add(&mut sums, &bias[columns.clone()]);
             }
-            let count = columns.len();
             // SAFETY: each task writes its own columns.
-            unsafe { output.block(row, columns) }.copy_from_slice(&sums[..count]);
+            store(unsafe { output.block(row, columns) }, &sums);
         });
         self.turn_and_keep(layer, qkv);
         self.attend(layer, qkv, mixed);
-        let writer = attended.prepare(self.rows, config.q_dim(), self.wanted());
-        let arch = self.decoder.options.level.arch();
+        let writer = attended.prepare(self.level(), self.rows, config.q_dim(), self.wanted());
         self.each_row(|row| {
             // SAFETY: each task writes its own rows.
-            unsafe { writer.put_row(arch, row, &mixed[row * config.q_dim()..][..config.q_dim()]) };
+            unsafe { writer.put_row(row, &mixed[row * config.q_dim()..][..config.q_dim()]) };
         });
         self.add_projection(layer, Site::Out, block, attended, narrow, stream);
     }
@@ -80,18 +80,11 @@ impl Pass<'_> {
     fn feed_forward(&self, layer: usize, block: &Block, buffers: &mut Buffers) {
         let Buffers { stream, normed, gated, narrow, .. } = buffers;
         self.norm(stream, &block.ffn_norm, normed);
-        let writer = gated.prepare(self.rows, self.decoder.config.ffn, self.wanted());
-        let arch = self.decoder.options.level.arch();
+        let writer = gated.prepare(self.level(), self.rows, self.decoder.config.ffn, self.wanted());
+        let arch = self.level().arch();
         self.project(layer, Site::GateUp, block, normed, narrow, |unit, row, sums: [[f32; PANEL]; 4]| {
-            arch.dispatch(|| {
-                let [gate, more_gate, up, more_up] = &sums;
-                let mut numbers = [0.0; 2 * PANEL];
-                let (first, second) = numbers.split_at_mut(PANEL);
-                kernel::gate(gate, up, first);
-                kernel::gate(more_gate, more_up, second);
-                // SAFETY: each task writes its own blocks.
-                unsafe { writer.put(row, unit, &numbers) };
-            });
+            // SAFETY: each task writes its own blocks.
+            unsafe { kernel::gate_block(arch, &sums, &writer, row, unit) };
         });
         self.add_projection(layer, Site::Down, block, gated, narrow, stream);
     }
@@ -115,6 +108,10 @@ impl Pass<'_> {
         });
     }
 
+    fn level(&self) -> Level {
+        self.decoder.options.level
+    }
+
     /// Which forms of inputs this pass reads.
     fn wanted(&self) -> Wanted {
         let exact = self.decoder.options.precision == super::Precision::F32;
@@ -124,8 +121,8 @@ impl Pass<'_> {
     /// `stream`, `[rows, gain.len()]`, normed, as inputs.
     pub(super) fn norm(&self, stream: &[f32], gain: &[f32], inputs: &mut Inputs) {
         let (width, eps) = (gain.len(), self.decoder.config.norm_eps);
-        let writer = inputs.prepare(stream.len() / width, width, self.wanted());
-        let arch = self.decoder.options.level.arch();
+        let writer = inputs.prepare(self.level(), stream.len() / width, width, self.wanted());
+        let arch = self.level().arch();
         each_row(self.team, stream.len() / width, |row| {
             // SAFETY: each task writes its own rows.
             unsafe { kernel::norm_row(arch, &stream[row * width..][..width], gain, eps, &writer, row) };
@@ -161,7 +158,7 @@ impl Pass<'_> {
     /// `A x` of the rows that have an update here.
     fn narrow(&self, layer: usize, site: Site, inputs: &Inputs, narrow: &mut [f32]) {
         let output = Output::new(narrow, self.tuned.width.max(1));
-        let arch = self.decoder.options.level.arch();
+        let arch = self.level().arch();
         let tile = |first: usize, rows: usize, Update { a, .. }: &Update| {
             let x = inputs.exact(first, rows);
             kernel::products(arch, x, &a.data, a.cols, |row, rank, dot| {
@@ -197,22 +194,29 @@ impl Pass<'_> {
         let units = linear.panels() / U;
         let even = units.div_ceil(TASKS_PER_THREAD * self.team.threads());
         let per_task = even.max(MIN_PANELS / U).max(units.div_ceil(MAX_TASKS)).max(1);
-        let level = self.decoder.options.level;
+        let (level, arch) = (self.level(), self.level().arch());
+        // Panels that stay in the first-level cache while all tiles pass.
+        let together = (CACHED_BYTES / (linear.panel_bytes() * U)).max(1);
         self.team.each(units.div_ceil(per_task), |task| {
             let mut sums: [Sums; U] = [[[0.0; PANEL]; TILE]; U];
-            for unit in task * per_task..((task + 1) * per_task).min(units) {
+            let mut unit = |unit: usize, tile: usize| {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    linear.product(level, unit * U + i, inputs, tile, sums);
+                }
+                for at in 0..inputs.rows_of(tile) {
+                    let row = tile * TILE + at;
+                    let mut outputs = [[0.0; PANEL]; U];
+                    for (i, (outputs, sums)) in outputs.iter_mut().zip(&sums).enumerate() {
+                        *outputs = sums[at];
+                        narrow.add(arch, row, unit * U + i, outputs);
+                    }
+                    finish(unit, row, outputs);
+                }
+            };
+            let end = ((task + 1) * per_task).min(units);
+            for first in (task * per_task..end).step_by(together) {
                 for tile in 0..inputs.tiles() {
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        linear.product(level, unit * U + i, inputs, tile, sums);
-                    }
-                    for row in 0..inputs.rows_of(tile) {
-                        let mut outputs = std::array::from_fn(|i| sums[i][row]);
-                        let row = tile * TILE + row;
-                        for (i, outputs) in outputs.iter_mut().enumerate() {
-                            narrow.add(row, unit * U + i, outputs);
-                        }
-                        finish(unit, row, outputs);
-                    }
+                    (first..(first + together).min(end)).for_each(|index| unit(index, tile));
                 }
             }
         });
@@ -252,7 +256,7 @@ impl Pass<'_> {
             .flat_map(|(chunk, span)| split(*span).map(move |span| (chunk, span)))
             .flat_map(|(chunk, span)| (0..config.kv_heads).map(move |head| (chunk, span, head)))
             .collect();
-        let (pages, level) = (self.pages, self.decoder.options.level);
+        let (pages, level) = (self.pages, self.level());
         self.team.each(tasks.len(), |task| {
             let (chunk, span, head) = tasks[task];
             let group = Group::new(config, head);
@@ -272,6 +276,15 @@ impl Pass<'_> {
                 unsafe { output.block(span.row + row, group.columns.clone()) }.copy_from_slice(results);
             }
         });
+    }
+}
+
+/// Stores a panel's outputs, or as many as there is room for.
+pub(super) fn store(slots: &mut [f32], outputs: &[f32; PANEL]) {
+    // Whole panels have a length known here, which makes this one instruction.
+    match slots.as_mut_array::<PANEL>() {
+        Some(slots) => *slots = *outputs,
+        None => slots.copy_from_slice(&outputs[..slots.len()]),
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::marker::PhantomData;
 
-use pulp::Arch;
-
-use super::packed::{BLOCK, InputBlock, InputPart, TILE};
+use super::{
+    level::Level,
+    packed::{BLOCK, InputBlock, InputPart, TILE},
+};
 
 /// Rows of inputs, `[rows, cols]`, with zeros up to whole blocks.
 #[derive(Debug, Default)]
@@ -27,13 +28,20 @@ pub(crate) struct Wanted {
 
 impl Inputs {
     /// Makes room for `rows` rows of `cols` numbers, whose contents are then up to the writer.
-    pub(crate) fn prepare(&mut self, rows: usize, cols: usize, wanted: Wanted) -> InputWriter<'_> {
+    pub(crate) fn prepare(
+        &mut self,
+        level: Level,
+        rows: usize,
+        cols: usize,
+        wanted: Wanted,
+    ) -> InputWriter<'_> {
         let blocks = cols.div_ceil(BLOCK);
         (self.rows, self.blocks) = (rows, blocks);
         let quantised = if wanted.quantised { rows.div_ceil(TILE) * blocks } else { 0 };
         self.quantised.resize(quantised, bytemuck::Zeroable::zeroed());
         self.exact.resize(if wanted.exact { rows * blocks * BLOCK } else { 0 }, 0.0);
         InputWriter {
+            level,
             quantised: if wanted.quantised { self.quantised.as_mut_ptr() } else { std::ptr::null_mut() },
             exact: if wanted.exact { self.exact.as_mut_ptr() } else { std::ptr::null_mut() },
             rows,
@@ -70,6 +78,7 @@ impl Inputs {
 
 /// Writes inputs from several threads.
 pub(crate) struct InputWriter<'a> {
+    level: Level,
     quantised: *mut InputBlock,
     exact: *mut f32,
     rows: usize,
@@ -85,7 +94,6 @@ impl InputWriter<'_> {
     ///
     /// # Safety
     /// Nobody else may be writing the same block of the same row.
-    #[inline(always)]
     pub(crate) unsafe fn put(&self, row: usize, block: usize, numbers: &[f32; BLOCK]) {
         assert!(row < self.rows && block < self.blocks);
         if !self.exact.is_null() {
@@ -95,7 +103,7 @@ impl InputWriter<'_> {
             unsafe { exact.cast::<[f32; BLOCK]>().write(*numbers) };
         }
         if !self.quantised.is_null() {
-            let InputPart { quants, scale, total } = InputPart::nearest(numbers);
+            let InputPart { quants, scale, total } = super::nearest(self.level, numbers);
             let slot = row % TILE;
             // SAFETY: inside the buffer by the assertion. Only fields of this row are written, one by one, so that other
             // rows of the tile may be written meanwhile.
@@ -113,19 +121,17 @@ impl InputWriter<'_> {
     ///
     /// # Safety
     /// Nobody else may be writing the same row.
-    pub(crate) unsafe fn put_row(&self, arch: Arch, row: usize, numbers: &[f32]) {
-        arch.dispatch(|| {
-            let (whole, rest) = numbers.as_chunks::<BLOCK>();
-            for (block, numbers) in whole.iter().enumerate() {
-                // SAFETY: by the contract.
-                unsafe { self.put(row, block, numbers) };
-            }
-            if !rest.is_empty() {
-                let mut numbers = [0.0; BLOCK];
-                numbers[..rest.len()].copy_from_slice(rest);
-                // SAFETY: by the contract.
-                unsafe { self.put(row, whole.len(), &numbers) };
-            }
-        });
+    pub(crate) unsafe fn put_row(&self, row: usize, numbers: &[f32]) {
+        let (whole, rest) = numbers.as_chunks::<BLOCK>();
+        for (block, numbers) in whole.iter().enumerate() {
+            // SAFETY: by the contract.
+            unsafe { self.put(row, block, numbers) };
+        }
+        if !rest.is_empty() {
+            let mut numbers = [0.0; BLOCK];
+            numbers[..rest.len()].copy_from_slice(rest);
+            // SAFETY: by the contract.
+            unsafe { self.put(row, whole.len(), &numbers) };
+        }
     }
 }

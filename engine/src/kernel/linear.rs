@@ -55,6 +55,14 @@ impl Linear {
         }
     }
 
+    /// Bytes of a panel.
+    pub(crate) fn panel_bytes(&self) -> usize {
+        match self {
+            Self::Quantised(packed) => packed.panel_bytes(),
+            Self::Exact(matrix, _) => size_of::<f32>() * PANEL * matrix.cols,
+        }
+    }
+
     /// Writes the numbers of row `row`.
     pub(crate) fn read_row(&self, row: usize, numbers: &mut [f32]) {
         match self {

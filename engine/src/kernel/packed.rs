@@ -154,6 +154,11 @@ impl Packed {
         })
     }
 
+    /// Bytes of a panel.
+    pub(super) fn panel_bytes(&self) -> usize {
+        self.stride
+    }
+
     pub(crate) fn panels(&self) -> usize {
         self.rows.div_ceil(PANEL)
     }
@@ -279,6 +284,7 @@ pub(crate) struct InputBlock {
 }
 
 /// One row of a block of inputs, on its way there.
+#[derive(Debug, PartialEq)]
 pub(crate) struct InputPart {
     pub quants: [i8; BLOCK],
     pub scale: f32,
@@ -286,37 +292,20 @@ pub(crate) struct InputPart {
 }
 
 impl InputPart {
-    /// The nearest 8-bit numbers, of which the greatest is 127 from zero. Loops over lanes, so that they vectorise.
-    #[inline(always)]
-    pub(crate) fn nearest(numbers: &[f32; BLOCK]) -> Self {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-        let mut lanes = [0.0_f32; PANEL];
-        for part in numbers.as_chunks::<PANEL>().0 {
-            for (lane, number) in lanes.iter_mut().zip(part) {
-                *lane = greater(*lane, number.abs());
-            }
-        }
-        for half in [8, 4, 2, 1] {
-            for i in 0..half {
-                lanes[i] = greater(lanes[i], lanes[i + half]);
-            }
-        }
-        let highest = lanes[0];
-        let inverse = if highest > 0.0 { 127.0 / highest } else { 0.0 };
-        let (mut quants, mut total) = ([0_i8; BLOCK], 0_i32);
-        for (quant, number) in quants.iter_mut().zip(numbers) {
-            let whole = ((number * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-            total = total.wrapping_add(whole);
-            *quant = whole as i8;
-        }
-        Self { quants, scale: highest / 127.0, total }
+    /// The nearest 8-bit numbers, of which the greatest is 127 from zero; halves go to even numbers.
+    pub(super) fn nearest(numbers: &[f32; BLOCK]) -> Self {
+        let highest = numbers.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+        let inverse = Self::inverse(highest);
+        let whole = numbers.map(|number| (number * inverse).round_ties_even() as i32);
+        Self { quants: whole.map(|n| n as i8), scale: highest / 127.0, total: whole.iter().sum() }
     }
-}
 
-/// As `f32::max`, but a single instruction.
-#[inline(always)]
-fn greater(a: f32, b: f32) -> f32 {
-    if b > a { b } else { a }
+    /// What turns numbers of which `highest` is the greatest into quants.
+    #[inline(always)]
+    pub(super) fn inverse(highest: f32) -> f32 {
+        // Of numbers so small that the quotient overflows, nothing is left.
+        if highest > f32::MIN_POSITIVE { 127.0 / highest } else { 0.0 }
+    }
 }
 
 #[cfg(test)]
@@ -357,13 +346,13 @@ mod tests {
     fn inputs(rows: usize, cols: usize, seed: u64) -> Inputs {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut inputs = Inputs::default();
-        let writer = inputs.prepare(rows, cols, Wanted { quantised: true, exact: false });
+        let writer = inputs.prepare(Level::best(), rows, cols, Wanted { quantised: true, exact: false });
         for row in 0..rows {
             // Blocks of one sign at full height come too.
             let numbers: Vec<f32> =
                 (0..cols).map(|_| if row % 3 == 0 { -1.0 } else { rng.random_range(-2.0..2.0) }).collect();
             // SAFETY: no other thread.
-            unsafe { writer.put_row(pulp::Arch::Scalar, row, &numbers) };
+            unsafe { writer.put_row(row, &numbers) };
         }
         inputs
     }
@@ -447,5 +436,18 @@ mod tests {
         }
         assert_eq!(part.total, part.quants.iter().map(|q| i32::from(*q)).sum::<i32>());
         assert_eq!(InputPart::nearest(&[0.0; BLOCK]).quants, [0; BLOCK]);
+    }
+
+    #[test]
+    fn every_level_rounds_inputs_alike() {
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let random: [f32; BLOCK] = std::array::from_fn(|_| rng.random_range(-3.0..3.0));
+        let steps: [f32; BLOCK] = std::array::from_fn(|i| i as f32 * 8.5 - 127.0);
+        for numbers in [random, steps, [0.0; BLOCK], [-1.0; BLOCK], [1e-42; BLOCK], [3e38; BLOCK]] {
+            let want = InputPart::nearest(&numbers);
+            for level in Level::available() {
+                assert_eq!(crate::kernel::nearest(level, &numbers), want, "{}", level.name());
+            }
+        }
     }
 }

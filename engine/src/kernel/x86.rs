@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::packed::{Format, InputBlock, PANEL, Panel, Sums};
+use super::packed::{BLOCK, Format, InputBlock, InputPart, PANEL, Panel, Sums};
 
 /// Bytes of a register of 16 lanes.
 const LINE: usize = 64;
@@ -26,6 +26,21 @@ macro_rules! by_rows {
             6 => $function::<6> $arguments,
             7 => $function::<7> $arguments,
             _ => $function::<8> $arguments,
+        }
+    };
+}
+
+/// As [`by_rows`], 1 to 6, of a function with another constant.
+macro_rules! by_mixed_rows {
+    ($rows:expr, $function:ident <$vectors:literal> $arguments:tt) => {
+        match $rows {
+            0 => {}
+            1 => $function::<1, $vectors> $arguments,
+            2 => $function::<2, $vectors> $arguments,
+            3 => $function::<3, $vectors> $arguments,
+            4 => $function::<4, $vectors> $arguments,
+            5 => $function::<5, $vectors> $arguments,
+            _ => $function::<6, $vectors> $arguments,
         }
     };
 }
@@ -128,6 +143,51 @@ fn eight_512<const M: usize>(panel: Panel, inputs: &[InputBlock], sums: &mut Sum
     unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, { store_512(&mut sums[ROW], lanes[ROW]); });
 }
 
+/// [`InputPart::nearest`] in a few instructions; the same numbers.
+#[target_feature(enable = "avx512f")]
+pub(super) fn nearest_512(numbers: &[f32; BLOCK]) -> InputPart {
+    // SAFETY: 32 floats, no alignment needed.
+    let (a, b) = unsafe { (_mm512_loadu_ps(numbers.as_ptr()), _mm512_loadu_ps(numbers[16..].as_ptr())) };
+    let highest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    let inverse = _mm512_set1_ps(InputPart::inverse(highest));
+    let (a, b) =
+        (_mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)), _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse)));
+    let mut quants = [0_i8; BLOCK];
+    // SAFETY: 32 bytes, no alignment needed.
+    unsafe {
+        _mm_storeu_si128(quants.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a));
+        _mm_storeu_si128(quants[16..].as_mut_ptr().cast(), _mm512_cvtepi32_epi8(b));
+    }
+    InputPart { quants, scale: highest / 127.0, total: _mm512_reduce_add_epi32(_mm512_add_epi32(a, b)) }
+}
+
+/// As [`nearest_512`].
+#[target_feature(enable = "avx2")]
+pub(super) fn nearest_256(numbers: &[f32; BLOCK]) -> InputPart {
+    // SAFETY: 32 floats, no alignment needed.
+    let parts = [0, 8, 16, 24].map(|at| unsafe { _mm256_loadu_ps(numbers[at..].as_ptr()) });
+    let positive = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+    let [a, b, c, d] = parts.map(|part| _mm256_and_ps(part, positive));
+    let mut lanes = [0.0_f32; 8];
+    // SAFETY: eight floats, no alignment needed.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_max_ps(_mm256_max_ps(a, b), _mm256_max_ps(c, d))) };
+    let highest = lanes.into_iter().fold(0.0_f32, |a, b| if b > a { b } else { a });
+    let inverse = _mm256_set1_ps(InputPart::inverse(highest));
+    let [a, b, c, d] = parts.map(|part| _mm256_cvtps_epi32(_mm256_mul_ps(part, inverse)));
+    let mut totals = [0_i32; 8];
+    let sum = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
+    // Packing works within halves of registers, so fours come out of order.
+    let packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    let mut quants = [0_i8; BLOCK];
+    // SAFETY: eight numbers and 32 bytes, no alignment needed.
+    unsafe {
+        _mm256_storeu_si256(totals.as_mut_ptr().cast(), sum);
+        _mm256_storeu_si256(quants.as_mut_ptr().cast(), packed);
+    }
+    InputPart { quants, scale: highest / 127.0, total: totals.iter().sum() }
+}
+
 /// Half-precision numbers in full.
 #[target_feature(enable = "avx,f16c")]
 pub(super) fn widen(halves: &[f16], numbers: &mut [f32]) {
@@ -142,6 +202,69 @@ pub(super) fn widen(halves: &[f16], numbers: &mut [f32]) {
     for (half, number) in rest.iter().zip(left) {
         *number = half.to_f32();
     }
+}
+
+/// Rows whose sums of four registers each fit the registers, beside what they are made of.
+const MIXED_ROWS: usize = 6;
+
+/// [`super::mix`] of half-precision values, with `width` a multiple of 16; the sums are the same to the bit.
+///
+/// `weights` is `[n, stride]`, of which the first numbers of each row count, one for each row of `values`.
+#[target_feature(enable = "avx512f")]
+pub(super) fn mix_half(weights: &[f32], stride: usize, values: &[f16], width: usize, mixed: &mut [f32]) {
+    let (weights, mixed) = (weights.chunks(MIXED_ROWS * stride), mixed.chunks_mut(MIXED_ROWS * width));
+    for (weights, mixed) in weights.zip(mixed) {
+        let mut first = 0;
+        while first < width {
+            let vectors = if first + 4 * PANEL <= width { 4 } else { 1 };
+            let rows = mixed.len() / width;
+            match vectors {
+                4 => by_mixed_rows!(rows, mix_strip<4>(weights, stride, values, width, first, mixed)),
+                _ => by_mixed_rows!(rows, mix_strip<1>(weights, stride, values, width, first, mixed)),
+            }
+            first += vectors * PANEL;
+        }
+    }
+}
+
+/// `M` rows, `N` registers of columns from `first`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn mix_strip<const M: usize, const N: usize>(
+    weights: &[f32],
+    stride: usize,
+    values: &[f16],
+    width: usize,
+    first: usize,
+    mixed: &mut [f32],
+) {
+    let count = values.len() / width;
+    assert!(count <= stride && weights.len() >= M * stride && mixed.len() >= M * width);
+    assert!(first + N * PANEL <= width);
+    let mut sums = [[_mm512_setzero_ps(); N]; M];
+    for (p, value) in values.chunks_exact(width).enumerate() {
+        let mut lanes = [_mm512_setzero_ps(); N];
+        unroll!(COLUMN in [0 1 2 3] if COLUMN < N, {
+            // SAFETY: sixteen halves lie there by the assertions; no alignment needed.
+            let halves = unsafe { _mm256_loadu_si256(value.as_ptr().add(first + COLUMN * PANEL).cast()) };
+            lanes[COLUMN] = _mm512_cvtph_ps(halves);
+        });
+        unroll!(ROW in [0 1 2 3 4 5] if ROW < M, {
+            // SAFETY: inside by the assertions.
+            let weight = _mm512_set1_ps(unsafe { *weights.get_unchecked(ROW * stride + p) });
+            unroll!(COLUMN in [0 1 2 3] if COLUMN < N, {
+                sums[ROW][COLUMN] = _mm512_fmadd_ps(weight, lanes[COLUMN], sums[ROW][COLUMN]);
+            });
+        });
+    }
+    unroll!(ROW in [0 1 2 3 4 5] if ROW < M, {
+        unroll!(COLUMN in [0 1 2 3] if COLUMN < N, {
+            // SAFETY: inside by the assertions.
+            let slot = unsafe { mixed.as_mut_ptr().add(ROW * width + first + COLUMN * PANEL) };
+            // SAFETY: sixteen floats lie there.
+            unsafe { _mm512_storeu_ps(slot, sums[ROW][COLUMN]) };
+        });
+    });
 }
 
 /// The nearest half-precision numbers.
