@@ -59,14 +59,21 @@ impl Pass<'_> {
         self.norm(stream, &block.attn_norm, normed);
         qkv.resize(self.rows * config.qkv_dim(), 0.0);
         let output = Output::new(qkv, config.qkv_dim());
-        self.project(layer, Site::Qkv, block, normed, narrow, |panel, row, [mut sums]: [[f32; PANEL]; 1]| {
-            let columns = panel * PANEL..((panel + 1) * PANEL).min(config.qkv_dim());
-            if let Some(bias) = &block.qkv_bias {
-                kernel::add(&mut sums, &bias[columns.clone()]);
-            }
-            // SAFETY: each task writes its own columns.
-            store(unsafe { output.block(row, columns) }, &sums);
-        });
+        self.project(
+            layer,
+            Site::Qkv,
+            block,
+            normed,
+            narrow,
+            |panel, row, [sums]: &mut [[f32; PANEL]; 1]| {
+                let columns = panel * PANEL..((panel + 1) * PANEL).min(config.qkv_dim());
+                if let Some(bias) = &block.qkv_bias {
+                    kernel::add(sums, &bias[columns.clone()]);
+                }
+                // SAFETY: each task writes its own columns.
+                store(unsafe { output.block(row, columns) }, sums);
+            },
+        );
         self.turn_and_keep(layer, qkv);
         self.attend(layer, qkv, mixed);
         let writer = attended.prepare(self.level(), self.rows, config.q_dim(), self.wanted());
@@ -82,10 +89,17 @@ impl Pass<'_> {
         self.norm(stream, &block.ffn_norm, normed);
         let writer = gated.prepare(self.level(), self.rows, self.decoder.config.ffn, self.wanted());
         let arch = self.level().arch();
-        self.project(layer, Site::GateUp, block, normed, narrow, |unit, row, sums: [[f32; PANEL]; 4]| {
-            // SAFETY: each task writes its own blocks.
-            unsafe { kernel::gate_block(arch, &sums, &writer, row, unit) };
-        });
+        self.project(
+            layer,
+            Site::GateUp,
+            block,
+            normed,
+            narrow,
+            |unit, row, sums: &mut [[f32; PANEL]; 4]| {
+                // SAFETY: each task writes its own blocks.
+                unsafe { kernel::gate_block(arch, sums, &writer, row, unit) };
+            },
+        );
         self.add_projection(layer, Site::Down, block, gated, narrow, stream);
     }
 
@@ -101,10 +115,10 @@ impl Pass<'_> {
     ) {
         let hidden = self.decoder.config.hidden;
         let output = Output::new(stream, hidden);
-        self.project(layer, site, block, inputs, narrow, |panel, row, [sums]: [[f32; PANEL]; 1]| {
+        self.project(layer, site, block, inputs, narrow, |panel, row, [sums]: &mut [[f32; PANEL]; 1]| {
             let columns = panel * PANEL..((panel + 1) * PANEL).min(hidden);
             // SAFETY: each task writes its own columns.
-            kernel::add(unsafe { output.block(row, columns) }, &sums);
+            kernel::add(unsafe { output.block(row, columns) }, sums);
         });
     }
 
@@ -142,7 +156,7 @@ impl Pass<'_> {
         block: &Block,
         inputs: &Inputs,
         narrow: &mut Vec<f32>,
-        finish: impl Fn(usize, usize, [[f32; PANEL]; U]) + Sync,
+        finish: impl Fn(usize, usize, &mut [[f32; PANEL]; U]) + Sync,
     ) {
         let mut updates = vec![None; if self.tuned.spans.is_empty() { 0 } else { self.rows }];
         for (first, rows, delta) in &self.tuned.spans {
@@ -189,7 +203,7 @@ impl Pass<'_> {
         linear: &Linear,
         inputs: &Inputs,
         narrow: Narrow,
-        finish: impl Fn(usize, usize, [[f32; PANEL]; U]) + Sync,
+        finish: impl Fn(usize, usize, &mut [[f32; PANEL]; U]) + Sync,
     ) {
         let units = linear.panels() / U;
         let even = units.div_ceil(TASKS_PER_THREAD * self.team.threads());
@@ -210,7 +224,7 @@ impl Pass<'_> {
                         *outputs = sums[at];
                         narrow.add(arch, row, unit * U + i, outputs);
                     }
-                    finish(unit, row, outputs);
+                    finish(unit, row, &mut outputs);
                 }
             };
             let end = ((task + 1) * per_task).min(units);
@@ -291,10 +305,13 @@ pub(super) fn store(slots: &mut [f32], outputs: &[f32; PANEL]) {
 /// Applies `work` to every row, on all threads when there are enough.
 pub(super) fn each_row(team: &Team, rows: usize, work: impl Fn(usize) + Sync) {
     if rows < PARALLEL_ROWS {
-        (0..rows).for_each(work);
-    } else {
-        team.each(rows, work);
+        return (0..rows).for_each(work);
     }
+    // Two tasks per thread: rows take about as long as handing one over.
+    let per_task = rows.div_ceil(2 * team.threads());
+    team.each(rows.div_ceil(per_task), |task| {
+        (task * per_task..((task + 1) * per_task).min(rows)).for_each(&work);
+    });
 }
 
 /// The query heads that share a key/value head.

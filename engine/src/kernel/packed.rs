@@ -167,7 +167,8 @@ impl Packed {
     pub(super) fn panel(&self, index: usize) -> Panel<'_> {
         let panel = &self.data[index * self.stride..][..self.stride];
         let (quants, scales) = panel.split_at(self.blocks * self.format.quants());
-        Panel { format: self.format, quants, scales: &scales[..self.blocks * self.format.scales()] }
+        let scales = &scales[..self.blocks * self.format.scales()];
+        Panel { format: self.format, quants, scales, next: self.stride }
     }
 
     /// Sums of the first `rows` rows of `inputs`, a tile, with panel `panel`.
@@ -215,6 +216,8 @@ pub(super) struct Panel<'a> {
     pub quants: &'a [u8],
     /// [`Format::scales`] bytes per block: sixteen scales, then in format [`Format::Four`] sixteen minima.
     pub scales: &'a [u8],
+    /// Bytes from here to the same place of the next panel.
+    pub next: usize,
 }
 
 impl Panel<'_> {
