@@ -45,8 +45,9 @@ pub async fn with_job(
     let settings = context.settings(&[])?;
     let mut models = Models::new(context, &settings);
     let job = async {
+        let id = job_id(named, context)?;
         let (client, _) = models.trainer().await?;
-        act(client, job_id(named, context)?).await
+        act(client, id).await
     };
     let job = job.await;
     models.close().await;

@@ -16,3 +16,5 @@ mod pause;
 mod provider;
 #[cfg(test)]
 mod real;
+#[cfg(test)]
+mod setup;

@@ -107,15 +107,17 @@ pub struct FrozenLayer {
     pub attn_norm: Vec<f32>,
     /// `[hidden]`
     pub ffn_norm: Vec<f32>,
+    /// `[qkv_dim]`
+    pub qkv_bias: Option<Vec<f32>>,
     /// In the order of [`Site::ALL`].
     matrices: [FrozenMatrix; 4],
 }
 
 impl FrozenLayer {
     fn new(layer: Layer, precision: Precision) -> Self {
-        let Layer { attn_norm, qkv, out, ffn_norm, gate_up, down } = layer;
+        let Layer { attn_norm, qkv, qkv_bias, out, ffn_norm, gate_up, down } = layer;
         let matrices = [qkv, out, gate_up, down].map(|matrix| FrozenMatrix::new(matrix, precision));
-        Self { attn_norm, ffn_norm, matrices }
+        Self { attn_norm, ffn_norm, qkv_bias, matrices }
     }
 
     pub fn matrix(&self, site: Site) -> &FrozenMatrix {
@@ -126,8 +128,10 @@ impl FrozenLayer {
 /// The base model of a run.
 pub struct Frozen {
     pub config: Config,
-    /// `[vocab, hidden]`, the output head too
+    /// `[vocab, hidden]`
     pub embedding: FrozenMatrix,
+    /// The output head, where it is not the embedding
+    head: Option<FrozenMatrix>,
     pub layers: Vec<FrozenLayer>,
     /// `[hidden]`
     pub norm: Vec<f32>,
@@ -140,15 +144,21 @@ impl Frozen {
     /// Takes the weights matrix by matrix, so that they are never in memory twice.
     pub fn new(weights: Weights, precision: Precision) -> Self {
         let (digest, precision) = (digest(&weights), precision.resolve());
-        let Weights { config, embedding, layers, norm } = weights;
+        let Weights { config, embedding, layers, norm, head } = weights;
         Self {
             embedding: FrozenMatrix::new(embedding, precision),
+            head: head.map(|head| FrozenMatrix::new(head, precision)),
             layers: layers.into_iter().map(|layer| FrozenLayer::new(layer, precision)).collect(),
             config,
             norm,
             precision,
             digest,
         }
+    }
+
+    /// `[vocab, hidden]`
+    pub fn output_head(&self) -> &FrozenMatrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     pub fn precision(&self) -> Precision {
@@ -165,9 +175,9 @@ impl Frozen {
 /// hashing all of them would delay each start.
 fn digest(weights: &Weights) -> [u8; 32] {
     let mut hash = Sha256::new();
+    let mut add = |values: &[f32]| values.iter().step_by(1009).for_each(|v| hash.update(v.to_le_bytes()));
     let layers = weights.layers.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
-    for matrix in layers.chain([&weights.embedding]) {
-        matrix.data.iter().step_by(1009).for_each(|value| hash.update(value.to_le_bytes()));
-    }
+    layers.chain([&weights.embedding]).chain(&weights.head).for_each(|matrix| add(&matrix.data));
+    weights.layers.iter().filter_map(|layer| layer.qkv_bias.as_ref()).for_each(|bias| add(bias));
     hash.finalize().into()
 }

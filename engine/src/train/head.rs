@@ -1,4 +1,4 @@
-//! The tied output head and its loss, at the trained positions only.
+//! The output head and its loss, at the trained positions only.
 
 use rayon::prelude::*;
 
@@ -63,7 +63,7 @@ impl Head {
             rows.par_extend(
                 of_rows.map(|((row, target), scale)| ops::cross_entropy(row, *target as usize, *scale)),
             );
-            match &frozen.embedding {
+            match frozen.output_head() {
                 FrozenMatrix::F32(embedding) => {
                     let product = ViewMut::new(d_normed, targets.len(), hidden);
                     let d_logits = View::new(logits, targets.len(), vocab);
@@ -116,7 +116,7 @@ fn logits<'a>(
 ) -> &'a mut [f32] {
     let (hidden, vocab) = (frozen.config.hidden, frozen.config.vocab);
     let logits = sized(buffer, rows * vocab);
-    match &frozen.embedding {
+    match frozen.output_head() {
         FrozenMatrix::F32(embedding) => {
             let product = ViewMut::new(logits, rows, vocab);
             let normed = View::new(normed, rows, hidden);

@@ -291,6 +291,9 @@ impl<'w> Pass<'w> {
         ops::rms_norm(normed, stream, &block.layer.attn_norm, config.norm_eps);
         let qkv = sized(&mut s.qkv, rows * config.qkv_dim());
         linear(Site::Qkv).forward(qkv, Store::Set, normed, rows, at_qkv, &mut s.adapt);
+        if let Some(bias) = &block.layer.qkv_bias {
+            ops::add_to_rows(qkv, bias);
+        }
         self.rope.turn_rows(qkv, &batch.positions, config, Turn::Forward);
         kept.qkv.store(qkv, config.qkv_dim(), precision);
         let attended = sized(&mut s.attended, rows * config.q_dim());

@@ -7,17 +7,17 @@ use crate::train::batch::Packed;
 use crate::train::pass::{Pass, Scales, Start};
 use crate::train::testing::{random_examples, tiny_config, with_random_b};
 use crate::train::{Frozen, Precision};
-use crate::weights::{Config, RopeLayout, Weights};
+use crate::weights::{Config, RopeLayout, RopeScaling, Weights};
 
 /// A model whose norm weights are not all 1, as those of a real model.
-fn weights(config: &Config) -> Frozen {
+fn weights(config: &Config) -> Weights {
     let mut weights = Weights::random(config.clone(), 1);
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let norms = weights.layers.iter_mut().flat_map(|l| [&mut l.attn_norm, &mut l.ffn_norm]);
     for norm in norms.chain([&mut weights.norm]) {
         norm.fill_with(|| rng.random_range(0.5..1.5));
     }
-    Frozen::new(weights, Precision::F32)
+    weights
 }
 
 fn loss(pass: &mut Pass, adapter: Option<&Adapter>, batch: &Packed) -> f64 {
@@ -33,13 +33,18 @@ struct Check {
 
 impl Check {
     fn new(config: &Config, lora: &LoraConfig, lengths: &[usize]) -> Self {
+        Self::of(weights(config), lora, lengths)
+    }
+
+    fn of(weights: Weights, lora: &LoraConfig, lengths: &[usize]) -> Self {
+        let config = &weights.config;
         let examples = random_examples(lengths, config.vocab, 3);
         let batch = Packed::new(&examples);
         Self {
-            weights: weights(config),
             adapter: with_random_b(Adapter::new(config, lora), 4),
             scale: 1.0 / batch.targets.len() as f32,
             batch,
+            weights: Frozen::new(weights, Precision::F32),
         }
     }
 
@@ -113,6 +118,15 @@ fn every_gradient_agrees_with_differences_in_both_rope_layouts() {
 }
 
 #[test]
+fn biases_an_untied_head_and_scaled_rope_have_the_right_gradients() {
+    let scaling = RopeScaling::Llama3 { factor: 4.0, low: 1.0, high: 4.0, original_context: 64.0 };
+    let config = Config { rope_scaling: Some(scaling), ..tiny_config(RopeLayout::Halves) };
+    let weights = weights(&config).with_random_biases(6).with_random_head(7);
+    let lora = LoraConfig { rank: 3, alpha: 4.5, ..Default::default() };
+    Check::of(weights, &lora, &[9, 1, 14, 5]).run(22);
+}
+
+#[test]
 fn sequences_longer_than_one_attention_block_have_the_right_gradients() {
     let lora = LoraConfig { rank: 2, alpha: 3.0, ..Default::default() };
     Check::new(&tiny_config(RopeLayout::Interleaved), &lora, &[150, 70]).run(22);
@@ -140,7 +154,7 @@ fn more_targets_than_one_chunk_of_the_head_have_the_right_gradients() {
 #[test]
 fn a_packed_sequence_sees_nothing_of_its_neighbours() {
     let config = tiny_config(RopeLayout::Interleaved);
-    let weights = weights(&config);
+    let weights = Frozen::new(weights(&config), Precision::F32);
     let examples = random_examples(&[8, 90, 30], config.vocab, 6);
     let mut pass = Pass::new(&weights, 0);
     let together = loss(&mut pass, None, &Packed::new(&examples));
