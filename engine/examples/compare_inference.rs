@@ -50,11 +50,7 @@ fn options(level: Option<&str>) -> Result<Options, Box<dyn Error>> {
     match level {
         None => Ok(Options::default()),
         Some("f32") => Ok(Precision::F32.into()),
-        Some(name) => {
-            let level = Level::available().into_iter().find(|level| level.name() == name);
-            let level = level.ok_or_else(|| format!("this machine has no `{name}`"))?;
-            Ok(Options { level, ..Options::default() })
-        }
+        Some(name) => Ok(Options { level: Level::named(name)?, ..Options::default() }),
     }
 }
 
