@@ -33,7 +33,7 @@ class Report:
         return holds
 
     def refused(self, what, kind, call, code=None, param=None):
-        """`call` has to raise `kind`, with a request id, and with this code and parameter where they are named."""
+        """`call` has to raise `kind`, or one of several, with a request id, and with this code and parameter where they are named."""
         try:
             answer = call()
         except kind as error:
@@ -44,9 +44,9 @@ class Report:
                 self.check(f"{what}: param", error.param == param, error.param)
             return error
         except Exception as error:
-            self.fail(what, f"{type(error).__name__} instead of {kind.__name__}: {error}")
+            self.fail(what, f"{type(error).__name__} instead of {kind}: {error}")
             return None
-        self.fail(what, f"no {kind.__name__} but {answer!r}")
+        self.fail(what, f"no {kind} but {answer!r}")
         return None
 
     def close(self, who):

@@ -173,6 +173,9 @@ def graders(session, report):
              "reference": "{{item.answer}}", "evaluation_metric": "fuzzy_match"}
     both = {"type": "multi", "name": "both", "graders": {"same": same, "close": close},
             "calculate_output": "0.5 * same + 0.5 * close"}
+    if session.strict:
+        # The SDK's own types have room for one grader only, unlike the documentation.
+        both |= {"graders": same, "calculate_output": "same"}
     for grader in (same, close, both):
         valid = graders.validate(grader=grader).grader
         report.check(f"validate {grader['type']}", valid.name == grader["name"], valid)
@@ -180,7 +183,8 @@ def graders(session, report):
         right, wrong = run("a form"), run("zzz")
         report.check(f"run {grader['type']}", right.reward == 1 and wrong.reward < 0.5, (right, wrong))
         report.check(f"{grader['type']}'s metadata", right.metadata.name == grader["name"], right.metadata)
-    report.check("sub_rewards", set(right.sub_rewards) == {"same", "close"}, right.sub_rewards)
+    parts = {"same"} if session.strict else {"same", "close"}
+    report.check("sub_rewards", set(right.sub_rewards) == parts, right.sub_rewards)
     python = {"type": "python", "name": "p", "source": "def grade(sample, item):\n    return 1.0"}
     report.refused("python grader", openai.BadRequestError, lambda: graders.validate(grader=python))
     broken = both | {"calculate_output": "same +"}
