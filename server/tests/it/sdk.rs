@@ -26,7 +26,8 @@ fn script(name: &str) -> PathBuf {
 async fn session(program: PathBuf, arguments: &[String]) {
     let mut command = tokio::process::Command::new(&program);
     // Not the settings of whoever runs the tests, and no compiled files beside the sources.
-    command.args(arguments).env_remove("OPENAI_BASE_URL").env("PYTHONDONTWRITEBYTECODE", "1");
+    command.args(arguments).env_remove("OPENAI_BASE_URL").env("NO_PROXY", "127.0.0.1");
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
     let output = command.output().await.unwrap_or_else(|e| panic!("{}: {e}", program.display()));
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}");
