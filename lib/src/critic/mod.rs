@@ -293,8 +293,9 @@ impl Critic {
     async fn lint(&self, candidate: &Candidate, statics: &mut Statics) -> Result<(), CriticError> {
         let clean = |path: &str| statics.files.iter().any(|f| f.path == path && f.python && f.parses);
         let files: Vec<_> = candidate.files.iter().filter(|file| clean(&file.path)).take(8).collect();
+        let target = lint::target(self.shared.versions.get("python").map(String::as_str));
         for file in files {
-            statics.lint.extend(lint::lint(&self.shared.runtime.ruff, file).await?);
+            statics.lint.extend(lint::lint(&self.shared.runtime.ruff, file, &target).await?);
         }
         Ok(())
     }
