@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_target_is_a_version_that_ruff_knows() {
-        let names = [Some("3.11.2"), Some("3.14.0rc1"), Some("3.99.1"), Some("3.6"), Some("4.0"), None].map(target);
+        let names =
+            [Some("3.11.2"), Some("3.14.0rc1"), Some("3.99.1"), Some("3.6"), Some("4.0"), None].map(target);
         assert_eq!(names, ["py311", "py314", "py315", "py37", "py311", "py311"]);
     }
 

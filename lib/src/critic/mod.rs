@@ -156,7 +156,9 @@ impl Critic {
             let spec = spec(&runtime).await?;
             versions.extend(spec.versions.clone());
             isolation = spec.isolation.name();
-            shown = browser(&runtime, &spec, workers);
+            let pictures = options.screenshots.is_some()
+                || options.judge.as_ref().is_some_and(|judge| judge.pictures().is_some());
+            shown = browser(&runtime, &spec, workers, pictures);
             if let Some(browser) = &shown {
                 versions.insert("chromium".to_owned(), browser.version().await?);
                 versions.insert("axe".to_owned(), browser::AXE_VERSION.to_owned());
@@ -387,7 +389,7 @@ impl Critic {
         first: &mut observe::First,
         evidence: &mut Evidence,
     ) -> Result<(), CriticError> {
-        let Looked { mut rendered, items, uploads, shots } = looked;
+        let Looked { mut rendered, items, uploads, shots, presses: _ } = looked;
         let Observed { run, page, .. } = &mut first.observed;
         evidence.agreement = witness::compare(run, first.boxes, &mut rendered, &items);
         // Evidence keeps the first of a page's elements; those beyond were not compared.
@@ -448,7 +450,7 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
     let given = worker.give(&job).await;
     given.map_err(|e| CriticError::NoSandbox(format!("it does not take an app: {e}")))?;
     let observed = observe::observe(&AgentApi::new(worker.socket())).await;
-    let look_ms = match browser(runtime, &spec, 1) {
+    let look_ms = match browser(runtime, &spec, 1, false) {
         Some(browser) => {
             versions.insert("chromium".to_owned(), browser.version().await?);
             Some(probe_look(&browser, &worker.socket()).await?)
@@ -483,9 +485,9 @@ async fn probe_look(browser: &Browser, socket: &Path) -> Result<u64, CriticError
 }
 
 /// The browser, where there is one and there is something that draws pages for it.
-fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize) -> Option<Browser> {
+fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize, pictures: bool) -> Option<Browser> {
     let (program, package) = runtime.chromium.as_deref().zip(spec.streamlit.as_deref())?;
-    Some(Browser::new(spec.clone(), program, package, pages))
+    Some(Browser::new(spec.clone(), program, package, pages, pictures))
 }
 
 async fn spec(runtime: &CriticRuntime) -> Result<SandboxSpec, CriticError> {

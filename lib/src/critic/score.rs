@@ -250,7 +250,9 @@ fn code(evidence: &Evidence, content: &Content) -> f64 {
     }
     let statics = &evidence.statics;
     let lines = f64::from(statics.lines());
-    let is_grave = |lint: &&Lint| ["F821", lint::REFUSED].contains(&lint.code.as_str()) || lint::names_secret(&lint.code);
+    let is_grave = |lint: &&Lint| {
+        ["F821", lint::REFUSED].contains(&lint.code.as_str()) || lint::names_secret(&lint.code)
+    };
     let grave = statics.lint.iter().filter(is_grave).count() + statics.secrets.len();
     let bad = statics.removed.len() + statics.dead.len();
     let minor = statics.lint.iter().filter(|lint| !is_grave(lint)).count();

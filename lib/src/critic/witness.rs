@@ -246,7 +246,10 @@ mod tests {
     }
 
     fn items(items: &[(&str, &str)]) -> Vec<Item> {
-        items.iter().map(|(id, text)| Item { id: (*id).into(), text: (*text).into() }).collect()
+        items
+            .iter()
+            .map(|(id, text)| Item { id: (*id).into(), text: (*text).into(), ..Item::default() })
+            .collect()
     }
 
     fn rendered(elements: &[(&str, u32)], exceptions: &[&str]) -> Rendered {
