@@ -27,6 +27,7 @@ mod rubric;
 mod sandbox;
 mod score;
 mod statics;
+mod used;
 mod witness;
 mod words;
 
@@ -57,6 +58,7 @@ pub use project::{Asset, Project, ProjectError};
 pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
 pub use score::{Standards, judged, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
+pub use used::After;
 pub use witness::Agreement;
 
 use self::{
@@ -362,15 +364,17 @@ impl Critic {
         evidence.timing.queue_ms += millis(start);
         evidence.sandbox.seccomp = lease.worker.seccomp;
         let api = AgentApi::new(lease.worker.socket());
-        let observed = match observe::open(&api).await {
+        let mut presses = Vec::new();
+        let mut observed = match observe::open(&api).await {
             Ok(mut first) => {
                 // Before anything is used: what a control leaves behind in the process is not what a visitor sees.
                 if let Some(browser) =
                     self.shared.browser.as_ref().filter(|_| evidence.level == Level::Browser)
                 {
                     let start = Instant::now();
-                    let looked = browser.look(&lease.worker.socket(), &witness::ids()).await?;
+                    let mut looked = browser.look(&lease.worker.socket(), &witness::ids()).await?;
                     evidence.timing.browser_ms += millis(start);
+                    presses = std::mem::take(&mut looked.presses);
                     self.take_in(looked, &mut first, evidence)?;
                 }
                 let most = if evidence.level == Level::Browser { interact::MOST } else { interact::SOME };
@@ -379,6 +383,9 @@ impl Critic {
             Err(nothing) => nothing,
         };
         lease.close().await;
+        let Evidence { statics, agreement, .. } = evidence;
+        agreement.contradictions.extend(used::compare(&presses, &mut observed.actions, statics));
+        used::discount(&mut observed.actions, statics);
         Ok(observed)
     }
 

@@ -156,7 +156,10 @@ pub(super) fn compare(run: &mut Run, boxes: usize, rendered: &mut Rendered, item
     if settled {
         contradiction(told > 0 && boxes == 0, "the snapshot leaves out an exception");
         // Code that does not compile is no message with an exception: the end of its run says so.
-        contradiction(told == 0 && boxes > 0 && !rendered.wire.compile_error, "the page was not told of the snapshot's exception");
+        contradiction(
+            told == 0 && boxes > 0 && !rendered.wire.compile_error,
+            "the page was not told of the snapshot's exception",
+        );
         contradiction(told > 0 && shown == 0, "an exception was taken off the page");
         let compiles = run.exceptions.iter().all(|exception| exception.kind != "SyntaxError");
         contradiction(
@@ -202,14 +205,14 @@ impl<'a> Shown<'a> {
 }
 
 /// At least half of a label's words can be read; a label without words is in every text.
-fn says(text: &str, label: &str) -> bool {
-    let (wanted, text) = (plain_words(label), plain_words(text));
+pub(super) fn says(text: &str, label: &str) -> bool {
+    let (wanted, text) = (words_of(label), words_of(text));
     let found = wanted.iter().filter(|word| text.contains(*word)).count();
     2 * found >= wanted.len()
 }
 
 /// Words in lower case. Signs say nothing, because a page draws some of them.
-fn plain_words(text: &str) -> BTreeSet<String> {
+pub(super) fn words_of(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_lowercase).collect()
 }
