@@ -31,6 +31,8 @@ macro_rules! unroll {
     )*};
 }
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod inputs;
 mod level;
 mod linear;
@@ -234,8 +236,12 @@ fn quantised_product(level: Level, panel: Panel, inputs: &[InputBlock], rows: us
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => unsafe { x86::avx512(panel, inputs, rows, sums) },
+        // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        Kind::Neon | Kind::NeonDot => scalar::product(panel, inputs, rows, sums),
+        Kind::Neon => unsafe { arm::neon(panel, inputs, rows, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Kind::NeonDot => unsafe { arm::neon_dot(panel, inputs, rows, sums) },
     }
 }
 
