@@ -181,7 +181,7 @@ fn embed(pass: &Pass, chunks: &[Chunk], stream: &mut Vec<f32>) {
     let (hidden, embedding) = (pass.decoder.config.hidden, &pass.decoder.parts.embedding);
     stream.resize(ids.len() * hidden, 0.0);
     let output = Output::new(stream, hidden);
-    each_row(pass.team, ids.len(), |row| {
+    each_row(pass.team, ids.len(), 1, |row| {
         // SAFETY: each task writes its own rows.
         embedding.read_row(ids[row] as usize, unsafe { output.block(row, 0..hidden) });
     });
