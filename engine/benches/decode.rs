@@ -2,10 +2,10 @@
 //!
 //!     HONE_TEST_GGUF=model.gguf cargo bench -p hone-engine --bench decode [-- LEVEL...]
 //!
-//! `LEVEL` is `avx512`, `avx-vnni`, `avx2`, ..., or one of those that take minutes and run only when named: `scalar`, and `f32`
-//! for the exact path. Every figure is the best of a few
-//! runs of a second or so: a busy machine makes them lower, never higher. Without HONE_TEST_GGUF the weights are random
-//! numbers in SmolLM2-135M's shape, rounded to 8 bits.
+//! `LEVEL` is `avx512`, `avx-vnni`, `avx2`, ..., or one of those that take minutes and run only when named:
+//! `scalar`, and `f32` for the exact path. Every figure is the best of a few runs of a second or so: a busy machine
+//! makes them lower, never higher. Without HONE_TEST_GGUF the weights are random numbers in SmolLM2-135M's shape,
+//! rounded to 8 bits.
 
 use std::{env, error::Error, hint::black_box, sync::Arc, time::Instant};
 

@@ -20,8 +20,9 @@ use self::{
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Repeats a block for each literal as the constant `$i`, where the condition holds. Sums must be named by constants to
-/// stay in registers: left to itself the compiler unrolls too late and keeps them on the stack, at half the speed.
+/// Repeats a block for each literal as the constant `$i`, where the condition holds. Sums must be named by
+/// constants to stay in registers: left to itself the compiler unrolls too late and keeps them on the stack, at
+/// half the speed.
 macro_rules! unroll {
     ($i:ident in [$($value:literal)*] if $condition:expr, $body:block) => {$(
         {
@@ -179,8 +180,8 @@ fn nearest(level: Level, numbers: &[f32; BLOCK]) -> InputPart {
     }
 }
 
-/// As [`mix`] with half-precision values, of which `weights` `[n, stride]` may have fewer than `stride`; `wide` is scratch.
-/// The sums are those of [`mix`] to the bit.
+/// As [`mix`] with half-precision values, to the bit. Of each row of `weights` `[n, stride]` the first numbers count, one
+/// for each row of `values`; those after them must be zero. `wide` is scratch.
 pub(crate) fn mix_half(
     level: Level,
     weights: &[f32],
@@ -389,8 +390,8 @@ impl WeightedSums<'_> {
     }
 }
 
-/// `e^x` to about one unit in the last place: Cephes' `expf` without branches, so that loops over it vectorise and every
-/// machine computes the same. Below -87.3 the result is the smallest normal number rather than zero.
+/// `e^x` to about one unit in the last place: Cephes' `expf` without branches, so that loops over it vectorise and
+/// every machine computes the same. Below -87.3 the result is the smallest normal number rather than zero.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits

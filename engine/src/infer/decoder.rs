@@ -46,8 +46,8 @@ impl From<Precision> for Options {
     }
 }
 
-/// A model as generation reads it: immutable, shared by the base model and everything tuned from it. Forward passes of
-/// several callers take turns.
+/// A model as generation reads it: immutable, shared by the base model and everything tuned from it. Forward passes
+/// of several callers take turns.
 #[derive(Debug)]
 pub struct Decoder {
     pub config: Config,
@@ -91,8 +91,9 @@ impl Block {
     }
 }
 
-/// Which row of a fused matrix of [`crate::weights::Layer`] becomes which output here. Gate and up rows alternate in runs
-/// of a block, zeros at the end of each: whoever has computed four panels can gate and round a block of activations.
+/// Which row of a fused matrix of [`crate::weights::Layer`] becomes which output here. Gate and up rows alternate
+/// in runs of a block, zeros at the end of each: whoever has computed four panels can gate and round a block of
+/// activations.
 pub(crate) fn order(config: &Config, site: Site) -> Vec<Option<usize>> {
     let ffn = config.ffn;
     match site {

@@ -1,4 +1,5 @@
-//! One forward pass, step by step. Each step is spread over the team; the rows of all sequences go through it together.
+//! One forward pass, step by step. Each step is spread over the team; the rows of all sequences go through it
+//! together.
 
 use std::cell::RefCell;
 
@@ -273,7 +274,8 @@ impl Pass<'_> {
             let mut attending = Attending::new(level, queries, visible, &mut results);
             SCRATCH.with_borrow_mut(|scratch| {
                 for page in 0..(span.position + span.len).div_ceil(PAGE) {
-                    // SAFETY: the caller of the pass holds the sequences; all keys and values of this layer are written.
+                    // SAFETY: the caller of the pass holds the sequences; all keys and values of this layer are
+                    // written.
                     let part = unsafe { pages[chunk].head(layer, head, page) };
                     attending.page(page, part, scratch);
                 }

@@ -93,8 +93,9 @@ fn exact_logits_are_those_of_the_numpy_decoder() {
     assert_eq!(distance.others, 0);
 }
 
-/// Weights are the file's own in both; what differs is that inputs are rounded to 8 bits, keys and values to 16. That is
-/// noise of half a percent at every product, in other programs as here: tokens that are nearly as likely change places.
+/// Weights are the file's own in both; what differs is that inputs are rounded to 8 bits, keys and values to 16.
+/// That is noise of half a percent at every product, in other programs as here: tokens that are nearly as likely
+/// change places.
 #[test]
 fn fast_logits_stay_close_to_them() {
     let Some(model) = real_model() else { return };
