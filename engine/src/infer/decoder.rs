@@ -157,6 +157,22 @@ impl Decoder {
         self.options
     }
 
+    /// What `work` makes of every item, on the threads of the forward pass. They are awake after one, and others would
+    /// have to share the processors with them.
+    pub fn map<T: Send, R: Send>(&self, items: &mut [T], work: impl Fn(usize, &mut T) -> R + Sync) -> Vec<R> {
+        let cells: Vec<Mutex<(&mut T, Option<R>)>> =
+            items.iter_mut().map(|item| Mutex::new((item, None))).collect();
+        self.workspace().team.each(cells.len(), |index| {
+            let mut cell = cells[index].lock().unwrap_or_else(PoisonError::into_inner);
+            cell.1 = Some(work(index, cell.0));
+        });
+        let results = cells.into_iter().filter_map(|cell| {
+            let (_, result) = cell.into_inner().unwrap_or_else(PoisonError::into_inner);
+            result
+        });
+        results.collect()
+    }
+
     /// The threads and buffers of a forward pass.
     pub(super) fn workspace(&self) -> MutexGuard<'_, Workspace> {
         // A pass that panicked leaves nothing behind that the next would read.
