@@ -60,6 +60,7 @@ struct Distance {
     others: usize,
 }
 
+#[expect(clippy::unwrap_used, reason = "part of the tests")]
 impl Distance {
     fn of(decoder: &Decoder) -> Self {
         let expected: Expected = serde_json::from_str(include_str!("../fixtures/logits.json")).unwrap();
@@ -161,6 +162,7 @@ fn the_fast_model_answers_as_the_exact_one() {
 }
 
 /// The greedy answer to a question.
+#[expect(clippy::unwrap_used, reason = "part of the tests")]
 fn answer(model: &Model<Decoder>, question: &str) -> (String, Option<Finish>) {
     let mut batcher = Batcher::new(model.tokenizer.clone(), 4);
     let prompt = model.render(&[ChatMessage::user(question)], true).unwrap();
