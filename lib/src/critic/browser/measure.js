@@ -149,7 +149,7 @@ globalThis.hone = (() => {
   const MOST_SCROLLS = 40;
   // Those of some elements that can be scrolled to and are not covered there.
   async function reached(elements) {
-    const [left, shown] = [new Set(elements), new Set()];
+    const [left, shown, again] = [new Set(elements), new Set(), new Set()];
     for (let times = 0; left.size && times < MOST_SCROLLS; times++) {
       const [first] = left;
       const kept = scrollers(first).map((at) => [at, at.scrollLeft, at.scrollTop]);
@@ -162,8 +162,13 @@ globalThis.hone = (() => {
       const parted = await inside([...left]);
       const now = reaching(() => [...left].filter((e) => enough(e, parted.get(e)) && open(e, parted.get(e))));
       for (const [at, x, y] of kept) [at.scrollLeft, at.scrollTop] = [x, y];
-      [first, ...now].forEach((element) => left.delete(element));
-      now.forEach((element) => shown.add(element));
+      now.forEach((element) => { left.delete(element); shown.add(element); });
+      // A chat scrolls back to its end by itself, once: what was lost to that gets another turn.
+      if (left.delete(first) && !again.has(first)) {
+        again.add(first);
+        left.add(first);
+        await frame();
+      }
     }
     return shown;
   }
