@@ -106,9 +106,8 @@ fn useful_flop(config: &Config, tokens: usize, targets: usize) -> f64 {
 
 /// Seconds per token of each step but the first, ascending.
 fn train(frozen: &Frozen, lora: LoraConfig, batch: usize, steps: usize) -> Vec<f64> {
-    let examples: Vec<Example> = (0..batch * (steps + 2))
-        .map(|i| example(LENGTHS[i % LENGTHS.len()], frozen.config.vocab))
-        .collect();
+    let examples: Vec<Example> =
+        (0..batch * (steps + 2)).map(|i| example(LENGTHS[i % LENGTHS.len()], frozen.config.vocab)).collect();
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
         epochs: 1,

@@ -5,8 +5,6 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use rayon::prelude::*;
-
 use crate::{
     infer::{self, Chunk, Decoder, Delta, PREFILL_ROWS, Sequence},
     sample::{self, Sampler},
@@ -295,8 +293,8 @@ fn advance(tokenizer: &Tokenizer, group: &mut [&mut Active]) -> Vec<Progress> {
         })
         .collect();
     let logits = infer::forward(&decoder, &mut chunks);
-    let take = |(index, active): (usize, &mut &mut Active)| Some(active.take(tokenizer, logits.row(index)?));
-    group.par_iter_mut().enumerate().filter_map(take).collect()
+    let take = |index: usize, active: &mut &mut Active| Some(active.take(tokenizer, logits.row(index)?));
+    decoder.map(group, take).into_iter().flatten().collect()
 }
 
 #[cfg(test)]

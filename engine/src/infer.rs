@@ -1,9 +1,9 @@
 //! The batched forward pass with a key/value cache per sequence.
 //!
-//! One call takes any number of sequences, each at its own length, each contributing any number of new tokens: a prompt
-//! being read and an answer being written go through the same code, so sequences join and leave at every step. The rows
-//! of all sequences form one matrix per layer. By the invariant of `kernel`, what a sequence gets does not depend on
-//! its company nor on how its tokens were cut into calls.
+//! One call takes any number of sequences, each at its own length, each contributing any number of new tokens: a
+//! prompt being read and an answer being written go through the same code, so sequences join and leave at every
+//! step. The rows of all sequences form one matrix per layer. By the invariant of `kernel`, what a sequence gets
+//! does not depend on its company nor on how its tokens were cut into calls.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -130,8 +130,8 @@ pub fn forward(decoder: &Decoder, chunks: &mut [Chunk]) -> Logits {
     head(&pass, chunks, buffers)
 }
 
-/// Processes everything that is pending with the base model, [`PREFILL_ROWS`] tokens at a time, and returns one row of logits per sequence.
-/// A sequence without pending tokens has no row.
+/// Processes everything that is pending with the base model, [`PREFILL_ROWS`] tokens at a time, and returns one row
+/// of logits per sequence. A sequence without pending tokens has no row.
 ///
 /// # Panics
 /// When a token is not in the vocabulary.
@@ -181,7 +181,7 @@ fn embed(pass: &Pass, chunks: &[Chunk], stream: &mut Vec<f32>) {
     let (hidden, embedding) = (pass.decoder.config.hidden, &pass.decoder.parts.embedding);
     stream.resize(ids.len() * hidden, 0.0);
     let output = Output::new(stream, hidden);
-    each_row(pass.team, ids.len(), |row| {
+    each_row(pass.team, ids.len(), 1, |row| {
         // SAFETY: each task writes its own rows.
         embedding.read_row(ids[row] as usize, unsafe { output.block(row, 0..hidden) });
     });

@@ -12,8 +12,8 @@ use super::packed::{BLOCK, Format, InputBlock, InputPart, PANEL, Panel, Sums};
 /// Bytes of a register of 16 lanes.
 const LINE: usize = 64;
 
-/// Calls `$function::<N>(..)` with `N` the value of `$rows`, 1 to 8: each number of rows has its own code, with all its
-/// sums in registers.
+/// Calls `$function::<N>(..)` with `N` the value of `$rows`, 1 to 8: each number of rows has its own code, with all
+/// its sums in registers.
 macro_rules! by_rows {
     ($rows:expr, $function:ident $arguments:tt) => {
         match $rows {
@@ -92,8 +92,8 @@ fn halves_512(bytes: &[u8], at: usize) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
-/// Asks for what lies `distance` bytes on: the same place of the next panel, mostly. Between two loads from memory lie so many products that the processor does
-/// not look far enough ahead by itself.
+/// Asks for what lies `distance` bytes on: the same place of the next panel, mostly. Between two loads from memory
+/// lie so many products that the processor does not look far enough ahead by itself.
 #[inline]
 #[target_feature(enable = "sse")]
 fn ask_ahead<const LINES: usize>(bytes: &[u8], distance: usize) {

@@ -6,7 +6,7 @@ use hone_engine::{
     train::{Control, Data, Example, Frozen, Options, Precision, run},
 };
 
-use crate::real_model;
+use crate::trainable_model;
 
 /// Tasks with answers of one idiom, as a fine-tuning file has them.
 fn examples(model: &Model) -> Vec<Example> {
@@ -45,7 +45,7 @@ fn losses(model: &Model, precision: Precision) -> Vec<f64> {
 /// which falls by most of it.
 #[test]
 fn the_loss_curve_in_bf16_is_that_of_f32() {
-    let Some(model) = real_model() else { return };
+    let Some(model) = trainable_model() else { return };
     let (exact, rounded) = (losses(model, Precision::F32), losses(model, Precision::Bf16));
     println!("f32  {exact:.4?}\nbf16 {rounded:.4?}");
     assert_eq!(exact.len(), 8);

@@ -60,6 +60,7 @@ struct Distance {
     others: usize,
 }
 
+#[expect(clippy::unwrap_used, reason = "part of the tests")]
 impl Distance {
     fn of(decoder: &Decoder) -> Self {
         let expected: Expected = serde_json::from_str(include_str!("../fixtures/logits.json")).unwrap();
@@ -93,8 +94,9 @@ fn exact_logits_are_those_of_the_numpy_decoder() {
     assert_eq!(distance.others, 0);
 }
 
-/// Weights are the file's own in both; what differs is that inputs are rounded to 8 bits, keys and values to 16. That is
-/// noise of half a percent at every product, in other programs as here: tokens that are nearly as likely change places.
+/// Weights are the file's own in both; what differs is that inputs are rounded to 8 bits, keys and values to 16.
+/// That is noise of half a percent at every product, in other programs as here: tokens that are nearly as likely
+/// change places.
 #[test]
 fn fast_logits_stay_close_to_them() {
     let Some(model) = real_model() else { return };
@@ -160,6 +162,7 @@ fn the_fast_model_answers_as_the_exact_one() {
 }
 
 /// The greedy answer to a question.
+#[expect(clippy::unwrap_used, reason = "part of the tests")]
 fn answer(model: &Model<Decoder>, question: &str) -> (String, Option<Finish>) {
     let mut batcher = Batcher::new(model.tokenizer.clone(), 4);
     let prompt = model.render(&[ChatMessage::user(question)], true).unwrap();
