@@ -28,6 +28,7 @@ fn smollm2_135m() -> Config {
         context: 8192,
         rope_theta: 100_000.0,
         rope: RopeLayout::Interleaved,
+        rope_scaling: None,
         norm_eps: 1e-5,
     }
 }

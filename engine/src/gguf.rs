@@ -7,6 +7,7 @@
 mod container;
 mod decoder;
 mod dequant;
+mod packed;
 mod write;
 
 use std::{fs::File, path::Path};
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 pub use self::write::save;
 use crate::{
     chat::{ChatTemplate, TemplateError},
+    infer::{Decoder, Options},
     model::Model,
     tokenizer::{Tokenizer, Vocabulary},
 };
@@ -88,6 +90,20 @@ pub fn load(path: &Path) -> Result<Model, LoadError> {
     Ok(Model { sha256, ..model? })
 }
 
+/// As [`load`], but with the weights as generation reads them, never all in f32.
+///
+/// # Errors
+/// As [`load`].
+pub fn open(path: &Path, options: impl Into<Options>) -> Result<Model<Decoder>, LoadError> {
+    let options = options.into();
+    let file = File::open(path)?;
+    // SAFETY: as in `load`.
+    let bytes = unsafe { Mmap::map(&file)? };
+    let build = |container: &Container, tokens| packed::decoder(container, tokens, options);
+    let (model, sha256) = rayon::join(|| parse_as(&bytes, build), || hex(&Sha256::digest(&bytes)));
+    Ok(Model { sha256, ..model? })
+}
+
 /// Whether [`load`] can be expected to succeed: reads the header alone, in a few milliseconds.
 ///
 /// # Errors
@@ -110,9 +126,17 @@ fn header(bytes: &[u8]) -> Result<Container<'_>, LoadError> {
 
 /// [`load`] on bytes in memory, without the checksum.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Model, LoadError> {
+    parse_as(bytes, decoder::weights)
+}
+
+/// A model whose weights `read` makes of the file and the number of tokens.
+fn parse_as<W>(
+    bytes: &[u8],
+    read: impl FnOnce(&Container, usize) -> Result<W, LoadError>,
+) -> Result<Model<W>, LoadError> {
     let container = header(bytes)?;
     let tokenizer = tokenizer(&container)?;
-    let weights = decoder::weights(&container, tokenizer.len())?;
+    let weights = read(&container, tokenizer.len())?;
     let template = match container.text("tokenizer.chat_template") {
         Ok(source) => ChatTemplate::new(source)?,
         Err(_) => ChatTemplate::chatml(),
@@ -143,6 +167,12 @@ fn tokenizer(container: &Container) -> Result<Tokenizer, LoadError> {
         bos: container.integer("tokenizer.ggml.bos_token_id").ok().and_then(|id| u32::try_from(id).ok()),
     })
     .map_err(|error| LoadError::Tokenizer(error.to_string()))
+}
+
+/// Decodes blocks of a ggml type, for tests.
+#[cfg(test)]
+pub(crate) fn decode(kind: u32, bytes: &[u8], numbers: &mut [f32]) {
+    dequant::Format::of(kind).unwrap().dequantise(bytes, numbers);
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

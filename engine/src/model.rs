@@ -5,16 +5,18 @@ use std::{io, path::Path, sync::Arc};
 use crate::{
     chat::{ChatMessage, ChatTemplate, TemplateError},
     gguf::{self, LoadError},
+    infer::{Decoder, Options},
     tokenizer::{Tokenizer, Vocabulary},
     weights::{Config, RopeLayout, Weights},
 };
 
-/// Everything needed to answer, or to train an adapter.
+/// Everything needed to train an adapter, or, as `Model<Decoder>`, to answer.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub struct Model<W = Weights> {
     /// What the file calls it; for people, not for lookups.
     pub name: String,
-    pub weights: Arc<Weights>,
+    /// As training reads them (`Weights`) or as generation does (`Decoder`).
+    pub weights: Arc<W>,
     pub tokenizer: Tokenizer,
     pub template: ChatTemplate,
     /// Of the file, in lower-case hex; empty for a model that came from none.
@@ -61,6 +63,7 @@ impl Model {
             context: 8192,
             rope_theta: 10_000.0,
             rope: RopeLayout::Interleaved,
+            rope_scaling: None,
             norm_eps: 1e-5,
         };
         let tokenizer = Tokenizer::new(vocabulary);
@@ -73,7 +76,19 @@ impl Model {
             sha256: String::new(),
         }
     }
+}
 
+impl Model<Decoder> {
+    /// Loads a GGUF file to answer with it, in a fraction of the memory that [`Model::load`] takes.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn open(path: &Path, options: impl Into<Options>) -> Result<Self, LoadError> {
+        gguf::open(path, options)
+    }
+}
+
+impl<W> Model<W> {
     /// Prompt tokens of a conversation: see [`ChatTemplate::render`].
     ///
     /// # Errors

@@ -23,7 +23,7 @@ async fn execute(
     context: &Context,
     models: &mut Models<'_>,
 ) -> Result<hone::model::wire::Job> {
-    let (client, _) = models.trainer().await?;
     let id = status::job_id(args.job.as_deref(), context)?;
+    let (client, _) = models.trainer().await?;
     Ok(client.cancel_job(&id).await?)
 }

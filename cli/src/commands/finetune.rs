@@ -66,6 +66,8 @@ pub async fn execute(
     settings: &Settings,
     models: &mut Models<'_>,
 ) -> Result<Job> {
+    let dataset = context.workspace.dataset();
+    check(&dataset)?;
     let (client, model) = models.trainer().await?;
     let options = Options {
         model,
@@ -78,8 +80,6 @@ pub async fn execute(
         seed: i64::try_from(context.global.seed).ok(),
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),
     };
-    let dataset = context.workspace.dataset();
-    check(&dataset)?;
     // Two at once would both find no job and start one each.
     let lock = store::Lock::take(&context.workspace.lock("finetune"))?;
     let started = finetune::start(&client, &context.workspace, &dataset, &options, &context.events).await?;
@@ -101,10 +101,14 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 /// Problems that are listed; the rest is counted.
 const LISTED: usize = 10;
 
-/// What a provider would refuse is said before anything is uploaded, with its line.
+/// What a provider would refuse is said before anything is set up or uploaded, with its line.
 fn check(path: &Path) -> Result<()> {
-    // A file that is missing or too short is told apart later.
-    let Ok(text) = store::read_text(path) else { return Ok(()) };
+    let text = match store::read_text(path) {
+        // Said next, with what makes one.
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
+    finetune::require_examples(path)?;
     let report = check::check(&text);
     let faults: Vec<_> =
         report.problems.iter().filter(|p| p.severity == Severity::Error && p.line.is_some()).collect();

@@ -1,5 +1,7 @@
-use crate::{context::Context, error::Result, models};
 use clap::Args;
+use hone::model::wire::ModelCard;
+
+use crate::{context::Context, error::Result, models};
 
 /// List the models that are known: local, tuned, and the rows of the settings
 #[derive(Debug, Args)]
@@ -9,10 +11,7 @@ pub async fn run(_: &Models, context: &Context) -> Result {
     let settings = context.settings(&[])?;
     let mut known = models::Models::new(context, &settings);
     let champion = known.champion()?;
-    let local = match known.local().await {
-        Ok(client) => client.models().await.map_err(Into::into),
-        Err(e) => Err(e),
-    };
+    let local = local(&mut known, context).await;
     known.close().await;
     let local = local?;
     let deployed = context.registry()?.champion().is_some();
@@ -31,4 +30,14 @@ pub async fn run(_: &Models, context: &Context) -> Result {
         lines.push(format!("\n* = `ui-agent` ({why})"));
         lines.join("\n")
     })
+}
+
+/// What the local server has. To list it is no reason to fetch the weights that it starts with.
+async fn local(known: &mut models::Models<'_>, context: &Context) -> Result<Vec<ModelCard>> {
+    let fetched = context.machine.weights.is_some() || context.machine.runtime().gguf.is_file();
+    if !fetched && hone_server::running(&context.workspace.server()).is_none() {
+        context.events.note("the embedded model is not fetched yet: `hone setup` does it");
+        return Ok(Vec::new());
+    }
+    Ok(known.local().await?.models().await?)
 }

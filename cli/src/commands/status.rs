@@ -28,8 +28,8 @@ pub async fn run(args: &Status, context: &Context) -> Result {
 }
 
 async fn execute(args: &Status, context: &Context, models: &mut Models<'_>) -> Result<Job> {
-    let (client, _) = models.trainer().await?;
     let id = job_id(args.job.as_deref(), context)?;
+    let (client, _) = models.trainer().await?;
     if args.follow {
         return Ok(
             finetune::follow(&client, &context.workspace, &id, &context.events, &context.cancel).await?

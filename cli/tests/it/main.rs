@@ -14,3 +14,5 @@ mod kill;
 mod provider;
 #[cfg(test)]
 mod real;
+#[cfg(test)]
+mod setup;

@@ -16,19 +16,14 @@ const TASK_ELEMENTS: usize = 1 << 14;
 
 /// Reads the weights; `tokens` is the size of the tokeniser's vocabulary.
 pub(super) fn weights(container: &Container, tokens: usize) -> Result<Weights, LoadError> {
+    let config = config(container, tokens)?;
     let mut tensors = container.tensors.clone();
-    let embedding = tensors.get("token_embd.weight").ok_or_else(|| missing("token_embd.weight"))?;
-    let vocab = embedding.shape.get(1).copied().unwrap_or(0);
-    if tokens > vocab {
-        return Err(LoadError::Malformed(format!("{tokens} tokens but only {vocab} embeddings")));
-    }
-    let config = config(container, vocab)?;
-    let embedding = matrix(&mut tensors, &["token_embd.weight".to_owned()], &[vocab], config.hidden)?;
+    let embedding = matrix(&mut tensors, &["token_embd.weight".to_owned()], &[config.vocab], config.hidden)?;
     let norm = vector(&mut tensors, "output_norm.weight", config.hidden)?;
     let layers = (0..config.layers).map(|i| layer(&mut tensors, i, &config)).collect::<Result<_, _>>()?;
     match tensors.into_keys().next() {
         Some(name) => Err(LoadError::UnexpectedTensor(name)),
-        None => Ok(Weights { config, embedding, layers, norm }),
+        None => Ok(Weights { config, embedding, layers, norm, head: None }),
     }
 }
 
@@ -36,7 +31,13 @@ fn missing(name: &str) -> LoadError {
     LoadError::MissingTensor(name.to_owned())
 }
 
-fn config(container: &Container, vocab: usize) -> Result<Config, LoadError> {
+/// The shape that a file of `tokens` tokens describes.
+pub(super) fn config(container: &Container, tokens: usize) -> Result<Config, LoadError> {
+    let embedding = container.tensors.get("token_embd.weight").ok_or_else(|| missing("token_embd.weight"))?;
+    let vocab = embedding.shape.get(1).copied().unwrap_or(0);
+    if tokens > vocab {
+        return Err(LoadError::Malformed(format!("{tokens} tokens but only {vocab} embeddings")));
+    }
     let size = |key: &str| -> Result<usize, LoadError> {
         let key = format!("llama.{key}");
         let value = container.integer(&key)?;
@@ -76,6 +77,7 @@ fn config(container: &Container, vocab: usize) -> Result<Config, LoadError> {
         context: size("context_length")?,
         rope_theta,
         rope: RopeLayout::Interleaved,
+        rope_scaling: None,
         norm_eps,
     })
 }
@@ -87,6 +89,7 @@ fn layer(tensors: &mut BTreeMap<String, Tensor>, index: usize, config: &Config) 
     Ok(Layer {
         attn_norm: vector(tensors, &name("attn_norm"), hidden)?,
         qkv: matrix(tensors, &["attn_q", "attn_k", "attn_v"].map(name), &[q, kv, kv], hidden)?,
+        qkv_bias: None,
         out: matrix(tensors, &[name("attn_output")], &[hidden], q)?,
         ffn_norm: vector(tensors, &name("ffn_norm"), hidden)?,
         gate_up: matrix(tensors, &["ffn_gate", "ffn_up"].map(name), &[ffn, ffn], hidden)?,
@@ -114,14 +117,18 @@ fn matrix(
     Ok(matrix)
 }
 
-fn vector(tensors: &mut BTreeMap<String, Tensor>, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+pub(super) fn vector(
+    tensors: &mut BTreeMap<String, Tensor>,
+    name: &str,
+    len: usize,
+) -> Result<Vec<f32>, LoadError> {
     let (tensor, format) = take(tensors, name, &[len])?;
     let mut data = vec![0.0; len];
     dequantise(format, tensor.data, &mut data);
     Ok(data)
 }
 
-fn take<'a>(
+pub(super) fn take<'a>(
     tensors: &mut BTreeMap<String, Tensor<'a>>,
     name: &str,
     shape: &[usize],

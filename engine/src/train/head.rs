@@ -1,4 +1,4 @@
-//! The tied output head and its loss, at the trained positions only.
+//! The output head and its loss, at the trained positions only.
 
 use rayon::prelude::*;
 
@@ -67,7 +67,7 @@ impl Head {
             totals.add_rows(&rows);
             let (count, d_logits) = (targets.len(), View::new(logits, targets.len(), vocab));
             let product = ViewMut::new(d_normed, count, hidden);
-            matmul(product, Store::Set, 1.0, d_logits, (&weights.embedding).into(), Threads::Pool);
+            matmul(product, Store::Set, 1.0, d_logits, weights.output_head().into(), Threads::Pool);
         }
         self.spread(weights, batch, d_stream);
         totals
@@ -104,7 +104,7 @@ fn logits<'a>(buffer: &'a mut Vec<f32>, weights: &Weights, normed: &[f32], rows:
     let (hidden, vocab) = (weights.config.hidden, weights.config.vocab);
     let logits = sized(buffer, rows * vocab);
     let product = ViewMut::new(logits, rows, vocab);
-    let embedding = View::from(&weights.embedding).t();
-    matmul(product, Store::Set, 1.0, View::new(normed, rows, hidden), embedding, Threads::Pool);
+    let head = View::from(weights.output_head()).t();
+    matmul(product, Store::Set, 1.0, View::new(normed, rows, hidden), head, Threads::Pool);
     logits
 }

@@ -71,6 +71,17 @@ fn inverse_rms(row: &[f32], eps: f32) -> f32 {
     1.0 / (dot(row, row) / row.len() as f32 + eps).sqrt()
 }
 
+/// Adds `bias` to each row of `x: [rows, bias.len()]`.
+pub fn add_to_rows(x: &mut [f32], bias: &[f32]) {
+    x.par_chunks_mut(bias.len() * ROWS_PER_TASK).for_each(|rows| {
+        vectorised(|| {
+            for row in rows.chunks_exact_mut(bias.len()) {
+                row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+            }
+        });
+    });
+}
+
 /// `out = x / rms(x) * weight` for each row of `x: [rows, weight.len()]`.
 pub fn rms_norm(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
     let width = weight.len();
@@ -126,11 +137,8 @@ pub enum Turn {
 impl RopeTable {
     pub fn new(config: &Config, positions: usize) -> Self {
         let half = config.head_dim / 2;
-        let angle = |index: usize| {
-            let (position, pair) = (index / half, index % half);
-            let exponent = -2.0 * pair as f64 / config.head_dim as f64;
-            position as f64 * f64::from(config.rope_theta).powf(exponent)
-        };
+        let frequencies = config.rope_frequencies();
+        let angle = |index: usize| (index / half) as f64 * frequencies[index % half];
         let table = |f: fn(f64) -> f64| (0..positions * half).map(|i| f(angle(i)) as f32).collect();
         Self { cos: table(f64::cos), sin: table(f64::sin), half, layout: config.rope }
     }
@@ -353,6 +361,7 @@ mod tests {
                 context: 16,
                 rope_theta: 100.0,
                 rope,
+                rope_scaling: None,
                 norm_eps: 1e-5,
             };
             let table = RopeTable::new(&config, 16);

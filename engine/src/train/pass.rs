@@ -167,6 +167,9 @@ impl<'w> Pass<'w> {
         ops::rms_norm(normed, stream, &block.layer.attn_norm, config.norm_eps);
         let qkv = sized(&mut kept.qkv, rows * config.qkv_dim());
         block.linear(Site::Qkv).forward(qkv, Store::Set, normed, rows, at_qkv);
+        if let Some(bias) = &block.layer.qkv_bias {
+            ops::add_to_rows(qkv, bias);
+        }
         self.rope.turn_rows(qkv, &batch.positions, config, Turn::Forward);
         let attended = sized(&mut kept.attention, rows * config.q_dim());
         let log_sums = sized(&mut kept.log_sums, rows * config.heads);

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::optim::Moments;
 use super::{Example, Options, TrainError};
 use crate::lora::{Adapter, bytes, read_floats};
-use crate::weights::{Matrix, Weights};
+use crate::weights::Weights;
 
 const FORMAT: &str = "hone.train-state";
 const VERSION: u32 = 1;
@@ -152,7 +152,9 @@ pub fn fingerprint(weights: &Weights, examples: &[Example], options: &Options) -
         .map_err(|error| TrainError::Options(format!("they cannot be written down: {error}")))?;
     hash.update(&settings);
     let layers = weights.layers.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
-    layers.chain([&weights.embedding]).for_each(|matrix| hash_sample(&mut hash, matrix));
+    layers.chain([&weights.embedding]).chain(&weights.head).for_each(|m| hash_sample(&mut hash, &m.data));
+    let biases = weights.layers.iter().filter_map(|layer| layer.qkv_bias.as_ref());
+    biases.for_each(|bias| hash_sample(&mut hash, bias));
     for example in examples {
         hash.update((example.ids.len() as u64).to_le_bytes());
         example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
@@ -161,8 +163,8 @@ pub fn fingerprint(weights: &Weights, examples: &[Example], options: &Options) -
     Ok(crate::gguf::hex(&hash.finalize()))
 }
 
-fn hash_sample(hash: &mut Sha256, matrix: &Matrix) {
-    matrix.data.iter().step_by(1009).for_each(|value| hash.update(value.to_le_bytes()));
+fn hash_sample(hash: &mut Sha256, values: &[f32]) {
+    values.iter().step_by(1009).for_each(|value| hash.update(value.to_le_bytes()));
 }
 
 /// Writes a file whole or not at all: to a sibling first, flushed to disk, then renamed.

@@ -19,6 +19,7 @@ pub fn tiny_config(rope: RopeLayout) -> Config {
         context: 256,
         rope_theta: 100.0,
         rope,
+        rope_scaling: None,
         norm_eps: 1e-5,
     }
 }

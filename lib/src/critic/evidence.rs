@@ -85,11 +85,21 @@ pub struct SandboxFacts {
     pub isolation: String,
     /// The kernel refuses the candidate calls that no user interface needs.
     pub seccomp: bool,
+    /// Forked from a parent that other candidates' workers come from too, into namespaces of its own.
+    pub forked: bool,
+}
+
+impl SandboxFacts {
+    /// In one word: `own-uid` or `user-namespace`, with `+seccomp` where the kernel filters calls; `none`.
+    pub fn level(&self) -> String {
+        let seccomp = if self.seccomp { "+seccomp" } else { "" };
+        format!("{}{seccomp}", self.isolation)
+    }
 }
 
 impl Default for SandboxFacts {
     fn default() -> Self {
-        Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false }
+        Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false, forked: false }
     }
 }
 
@@ -312,9 +322,12 @@ pub struct Action {
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
-    /// The value is one that nobody expects (empty, extreme, markup); only what fails is kept.
+    /// The value is one that nobody expects (empty, extreme, markup).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hostile: bool,
+    /// The page of the app that it is on; none for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
 }
 
 impl Action {

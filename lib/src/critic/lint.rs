@@ -58,7 +58,7 @@ async fn attempt(ruff: &Path, file: &SourceFile) -> Result<Option<Vec<Lint>>, Cr
         .env_clear()
         .current_dir("/")
         .args(["check", "--isolated", "--no-cache", "--quiet", "--output-format", "json", "--select", RULES])
-        .args(["--target-version", "py311", "--stdin-filename", "app.py", "-"])
+        .args(["--target-version", "py311", "--stdin-filename", &file.path, "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -36,6 +36,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -63,15 +64,21 @@ use self::{
     agent_api::AgentApi,
     browser::{Browser, Looked},
     observe::Observed,
-    sandbox::{Job, Lease, Pool, SandboxSpec},
+    sandbox::{Job, Lease, Nursery, Pool, SandboxSpec},
 };
-use crate::{agent::Candidate, brief::Brief, cancel::Cancel};
+use crate::{
+    agent::{Candidate, SourceFile},
+    brief::Brief,
+    cancel::Cancel,
+};
 
 /// Scores of different versions are never compared or mixed.
 pub const VERSION: &str = "2";
 
 /// Sandboxes that may end by themselves before one takes a candidate.
 const ATTEMPTS: usize = 3;
+/// Ruff takes 10 ms for a file, most of it to start.
+const LINTED_AT_ONCE: usize = 4;
 
 /// The programs that the critic uses.
 #[derive(Clone, Debug)]
@@ -161,7 +168,8 @@ impl Critic {
                 versions.insert("chromium".to_owned(), browser.version().await?);
                 versions.insert("axe".to_owned(), browser::AXE_VERSION.to_owned());
             }
-            pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
+            let nursery = Nursery::new(spec, observe::WAIT_SECONDS);
+            pool = Some(Pool::open(nursery, workers, options.ahead, cancel));
         }
         let pictures = || options.judge.as_ref().and_then(Judge::pictures);
         let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots.or_else(pictures));
@@ -292,10 +300,11 @@ impl Critic {
 
     async fn lint(&self, candidate: &Candidate, statics: &mut Statics) -> Result<(), CriticError> {
         let clean = |path: &str| statics.files.iter().any(|f| f.path == path && f.python && f.parses);
-        let files: Vec<_> = candidate.files.iter().filter(|file| clean(&file.path)).take(8).collect();
-        for file in files {
-            statics.lint.extend(lint::lint(&self.shared.runtime.ruff, file).await?);
-        }
+        let files: Vec<_> = candidate.files.iter().filter(|file| clean(&file.path)).cloned().collect();
+        let ruff = self.shared.runtime.ruff.as_path();
+        let each = |file: SourceFile| async move { lint::lint(ruff, &file).await };
+        let linted = stream::iter(files).map(each).buffered(LINTED_AT_ONCE);
+        statics.lint.extend(linted.try_concat().await?);
         Ok(())
     }
 
@@ -358,6 +367,7 @@ impl Critic {
         let lease = take_and_give(pool, job).await?;
         evidence.timing.queue_ms += millis(start);
         evidence.sandbox.seccomp = lease.worker.seccomp;
+        evidence.sandbox.forked = lease.worker.is_forked();
         let api = AgentApi::new(lease.worker.socket());
         let observed = match observe::open(&api).await {
             Ok(mut first) => {
@@ -439,7 +449,8 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
     let spec = spec(runtime).await?;
     let isolation = spec.isolation.name().to_owned();
     let start = Instant::now();
-    let worker = sandbox::Worker::start(&spec, 63, observe::WAIT_SECONDS).await?;
+    let nursery = Nursery::new(spec.clone(), observe::WAIT_SECONDS);
+    let worker = nursery.worker(63).await?;
     let start_ms = millis(start);
     let mut versions = worker.versions.clone();
     let app = Candidate::single("app.py", "import streamlit as st\nst.title('probe')\nst.button('go')\n");

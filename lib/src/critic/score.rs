@@ -73,8 +73,13 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
     let scores = sub_scores(evidence, &content);
     let lowest = caps.iter().map(|cap| cap.value).fold(10.0, f64::min);
     let mut issues = findings::issues(evidence, &content, &standards.habits, &habits);
-    // A finding cites the guideline behind its rule: the whole table is what rules retrieve from.
-    let cited = guidelines::cite(&mut issues, guidelines::Guidelines::embedded().rows());
+    // A finding cites the guideline behind its rule: the whole table is what rules retrieve from. What no rule of ours found
+    // (a habit of the user's, a rule of ruff's without a row) gets the one that speaks of it by its words.
+    let table = guidelines::Guidelines::embedded();
+    for issue in issues.iter_mut().filter(|issue| issue.guideline.is_none()) {
+        issue.guideline = table.retrieve(&issue.message, 1).first().map(|found| found.id.clone());
+    }
+    let cited = guidelines::cite(&mut issues, table.rows());
     Critique {
         overall_score: round(weighted(&scores, &standards.rubric.weights).min(lowest)),
         habits,

@@ -6,7 +6,7 @@ use crate::lora::{Adapter, LoraConfig, Projection};
 use crate::train::batch::Packed;
 use crate::train::pass::Pass;
 use crate::train::testing::{random_examples, tiny_config, with_random_b};
-use crate::weights::{Config, RopeLayout, Weights};
+use crate::weights::{Config, RopeLayout, RopeScaling, Weights};
 
 /// A model whose norm weights are not all 1, as those of a real model.
 fn weights(config: &Config) -> Weights {
@@ -28,13 +28,18 @@ struct Check {
 
 impl Check {
     fn new(config: &Config, lora: &LoraConfig, lengths: &[usize]) -> Self {
+        Self::of(weights(config), lora, lengths)
+    }
+
+    fn of(weights: Weights, lora: &LoraConfig, lengths: &[usize]) -> Self {
+        let config = &weights.config;
         let examples = random_examples(lengths, config.vocab, 3);
         let batch = Packed::new(&examples);
         Self {
-            weights: weights(config),
             adapter: with_random_b(Adapter::new(config, lora), 4),
             scale: 1.0 / batch.targets.len() as f32,
             batch,
+            weights,
         }
     }
 
@@ -99,6 +104,15 @@ fn every_gradient_agrees_with_differences_in_both_rope_layouts() {
         // Per layer: four stacked A and seven B.
         Check::new(&tiny_config(rope), &lora, &[9, 1, 14, 5]).run(22);
     }
+}
+
+#[test]
+fn biases_an_untied_head_and_scaled_rope_have_the_right_gradients() {
+    let scaling = RopeScaling::Llama3 { factor: 4.0, low: 1.0, high: 4.0, original_context: 64.0 };
+    let config = Config { rope_scaling: Some(scaling), ..tiny_config(RopeLayout::Halves) };
+    let weights = weights(&config).with_random_biases(6).with_random_head(7);
+    let lora = LoraConfig { rank: 3, alpha: 4.5, ..Default::default() };
+    Check::of(weights, &lora, &[9, 1, 14, 5]).run(22);
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn base(config: &Config) -> Weights {
         Layer {
             attn_norm: part("input_layernorm"),
             qkv: matrix(qkv.concat(), config.hidden),
+            qkv_bias: None,
             out: matrix(part("self_attn.o_proj"), config.q_dim()),
             ffn_norm: part("post_attention_layernorm"),
             gate_up: matrix([part("mlp.gate_proj"), part("mlp.up_proj")].concat(), config.hidden),
@@ -88,6 +89,7 @@ fn base(config: &Config) -> Weights {
         embedding: matrix(values("model.embed_tokens.weight"), config.hidden),
         layers: (0..config.layers).map(layer).collect(),
         norm: values("model.norm.weight"),
+        head: None,
     }
 }
 

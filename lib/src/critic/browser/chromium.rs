@@ -81,7 +81,7 @@ impl Chromium {
         // The command holds the other end of the socket: it has to go for the socket to end with the browser.
         drop(command);
         let mut tree = Tree::new(started.map_err(|e| broken(format!("cannot start: {e}")))?);
-        let watch = Watch::over(tree.child().id());
+        let watch = Watch::over_tree(tree.child().id());
         let receive = tokio::task::spawn_blocking(move || receive(&ours, slots).map(|fds| (ours, fds)));
         let received = timeout(START, receive).await;
         let (ours, fds) = received

@@ -92,7 +92,7 @@ async fn hostile_candidates_are_contained() {
 }
 
 /// The kernel may take a moment for what was killed.
-async fn check_nothing_left() {
+pub async fn check_nothing_left() {
     for _ in 0..100 {
         if processes().is_empty() && folders().is_empty() {
             return;
