@@ -171,7 +171,7 @@ async fn ten_thousand_open_connections_leave_room_for_work() {
     let job = world.job(10, 1).await;
     assert_eq!(world.end(&job.id).await.status, JobStatus::Succeeded);
     // Those that waited were not dropped for it.
-    for stream in [0, count as usize / 2 & !1].map(|n| open.swap_remove(n)).iter_mut() {
+    for stream in [0, (count as usize / 2) & !1].map(|n| open.swap_remove(n)).iter_mut() {
         stream.write_all(b"connection: close\r\n\r\n").await.unwrap();
         assert!(rest(stream).await.starts_with("HTTP/1.1 200"));
     }
@@ -247,7 +247,7 @@ async fn who_does_not_read_keeps_no_place() {
     // From here on nobody reads what the file's owner asked for.
     let deaf = tokio::time::timeout(WAIT, deaf).await.expect("the only place is free");
     let served = async {
-        while !world.client.models().await.is_ok() {
+        while world.client.models().await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
