@@ -33,6 +33,15 @@ pub struct Finetune {
     /// Factor on the provider's learning rate
     #[arg(long, value_name = "X", value_parser = positive)]
     pub learning_rate_multiplier: Option<f64>,
+    /// Width of the low-rank update; of the local trainer alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub lora_rank: Option<u32>,
+    /// Scale of the low-rank update, twice its rank when left out; of the local trainer alone
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub lora_alpha: Option<f64>,
+    /// Stop when so many epochs in a row have not lowered the validation loss; of the local trainer alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub early_stopping_patience: Option<u32>,
     /// End of the tuned model's name
     #[arg(long)]
     pub suffix: Option<String>,
@@ -45,6 +54,9 @@ impl Finetune {
     fn flags(&self) -> Vec<(&'static str, String)> {
         let mut flags = Vec::new();
         flags.extend(self.n_epochs.map(|n| ("finetune.n_epochs", n.to_string())));
+        flags.extend(self.lora_rank.map(|n| ("finetune.lora_rank", n.to_string())));
+        let patience = self.early_stopping_patience;
+        flags.extend(patience.map(|n| ("finetune.early_stopping_patience", n.to_string())));
         flags.extend(self.suffix.clone().map(|suffix| ("finetune.suffix", suffix)));
         flags
     }
@@ -76,6 +88,12 @@ pub async fn execute(
             n_epochs: args.n_epochs.map_or(settings.finetune.n_epochs, Auto::Fixed),
             batch_size: args.batch_size.into(),
             learning_rate_multiplier: args.learning_rate_multiplier.into(),
+            lora_rank: args.lora_rank.map_or(settings.finetune.lora_rank, Auto::Fixed),
+            lora_alpha: args.lora_alpha.into(),
+            early_stopping_patience: args
+                .early_stopping_patience
+                .map_or(settings.finetune.early_stopping_patience, Auto::Fixed),
+            ..Hyperparameters::default()
         },
         seed: i64::try_from(context.global.seed).ok(),
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),

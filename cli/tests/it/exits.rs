@@ -108,7 +108,7 @@ fn code_3_is_a_phase_without_what_it_needs() {
     world.fails(&["deploy"], 3, "no trial names a model", "hone test");
     world.fails(&["rollback"], 3, "nothing to roll back", "hone models");
     world.fails(&["deploy", "ft:nobody", "--force"], 3, "no model", "hone models");
-    world.fails(&["critique", "no.py", STATIC], 3, "no.py", "path");
+    world.fails(&["critique", "no.py", STATIC], 3, "no.py", "name a Python file");
 }
 
 /// A round that has made nothing yet may be begun otherwise; one with logs may not.

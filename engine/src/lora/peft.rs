@@ -97,7 +97,7 @@ impl PeftConfig {
             r: adapter.rank,
             lora_alpha: alpha_number(adapter.alpha),
             lora_dropout: 0.0,
-            target_modules: projections(adapter).map(hub_module).collect(),
+            target_modules: projections(adapter).map(Projection::peft_name).collect(),
             layers_to_transform: (!all).then_some(adapted),
             bias: no_bias(),
             fan_in_fan_out: false,
@@ -140,25 +140,12 @@ fn projections(adapter: &Adapter) -> impl Iterator<Item = Projection> {
     Projection::ALL.into_iter().filter(move |projection| present.contains(projection))
 }
 
-/// The hub's name of a projection.
-fn hub_module(projection: Projection) -> &'static str {
-    match projection {
-        Projection::Query => "q_proj",
-        Projection::Key => "k_proj",
-        Projection::Value => "v_proj",
-        Projection::Output => "o_proj",
-        Projection::Gate => "gate_proj",
-        Projection::Up => "up_proj",
-        Projection::Down => "down_proj",
-    }
-}
-
 fn key(layer: usize, projection: Projection, part: &str) -> String {
     let block = match projection {
         Projection::Gate | Projection::Up | Projection::Down => "mlp",
         _ => "self_attn",
     };
-    format!("base_model.model.model.layers.{layer}.{block}.{}.lora_{part}.weight", hub_module(projection))
+    format!("base_model.model.model.layers.{layer}.{block}.{}.lora_{part}.weight", projection.peft_name())
 }
 
 /// Where row `row` of a query or key matrix in interleaved order stands in the hub's order.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Habit, VERSION, browser::Rendered, witness::Agreement};
+use super::{Habit, VERSION, browser::Rendered, used::After, witness::Agreement};
 
 /// How far the observation went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -138,6 +138,12 @@ pub struct Statics {
     pub secrets: Vec<Fault>,
     /// Calls of what Streamlit no longer has.
     pub removed: Vec<Fault>,
+    /// What reads who looks at the app (`st.context`): a witness that is told apart can be told something else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audience: Vec<Fault>,
+    /// What shows the whole of `st.session_state`, which changes with everything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub whole_state: Vec<Fault>,
     /// Controls with an empty label.
     pub empty_labels: Vec<Fault>,
     /// Blocks that can never run.
@@ -331,6 +337,9 @@ pub struct Action {
     /// The page of the app that it is on; none for the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
+    /// What it is judged by, which nobody reads later.
+    #[serde(skip)]
+    pub after: After,
 }
 
 impl Action {

@@ -424,7 +424,7 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
     issues.add_faults(dead, &statics.dead, Some("g277"));
     for found in &statics.lint {
         let severity = match found.code.as_str() {
-            "F821" => Severity::Critical,
+            "F821" | lint::REFUSED => Severity::Critical,
             code if lint::names_secret(code) => Severity::Major,
             _ => Severity::Minor,
         };

@@ -19,6 +19,19 @@ const MOST: usize = 30;
 /// Pyflakes, the errors of pycodestyle, and passwords by what they are assigned to: what is wrong rather than a matter of taste.
 pub(super) const RULES: &str = "E4,E7,E9,F,S105,S106,S107";
 
+/// What ruff calls syntax that the Python in use refuses though our parser reads it.
+pub(super) const REFUSED: &str = "invalid-syntax";
+/// The minor version that is assumed where no Python was asked: what Hone sets up.
+const USUAL: u32 = 11;
+/// The minor versions that ruff knows.
+const KNOWN: std::ops::RangeInclusive<u32> = 7..=15;
+
+/// Ruff's name for a version of Python such as `3.12.1`: the nearest that it knows.
+pub(super) fn target(python: Option<&str>) -> String {
+    let minor = python.and_then(|version| version.strip_prefix("3.")?.split('.').next()?.parse().ok());
+    format!("py3{}", minor.unwrap_or(USUAL).clamp(*KNOWN.start(), *KNOWN.end()))
+}
+
 /// Whether a rule is about a password or a key in the source.
 pub(super) fn names_secret(code: &str) -> bool {
     matches!(code, "S105" | "S106" | "S107")
@@ -37,14 +50,14 @@ struct Place {
     column: usize,
 }
 
-/// Lints one file that parses.
+/// Lints one file that parses, as a [`target`] reads it.
 ///
 /// Ruff that ends abnormally (its stack is smaller than our parser's), or not at all, says something about the file: that
 /// is one finding. Whether ruff works is known since [`version`] was asked; so only a ruff that cannot be started any
 /// more is an error.
-pub(super) async fn lint(ruff: &Path, file: &SourceFile) -> Result<Vec<Lint>, CriticError> {
+pub(super) async fn lint(ruff: &Path, file: &SourceFile, target: &str) -> Result<Vec<Lint>, CriticError> {
     for _ in 0..ATTEMPTS {
-        if let Some(findings) = attempt(ruff, file).await? {
+        if let Some(findings) = attempt(ruff, file, target).await? {
             return Ok(findings);
         }
     }
@@ -53,12 +66,12 @@ pub(super) async fn lint(ruff: &Path, file: &SourceFile) -> Result<Vec<Lint>, Cr
 }
 
 /// Ruff's findings, if it ends as it should.
-async fn attempt(ruff: &Path, file: &SourceFile) -> Result<Option<Vec<Lint>>, CriticError> {
+async fn attempt(ruff: &Path, file: &SourceFile, target: &str) -> Result<Option<Vec<Lint>>, CriticError> {
     let mut child = Command::new(ruff)
         .env_clear()
         .current_dir("/")
         .args(["check", "--isolated", "--no-cache", "--quiet", "--output-format", "json", "--select", RULES])
-        .args(["--target-version", "py311", "--stdin-filename", &file.path, "-"])
+        .args(["--target-version", target, "--stdin-filename", &file.path, "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -128,6 +141,13 @@ mod tests {
         assert_eq!(read(b"no", "a.py"), None);
     }
 
+    #[test]
+    fn a_target_is_a_version_that_ruff_knows() {
+        let names =
+            [Some("3.11.2"), Some("3.14.0rc1"), Some("3.99.1"), Some("3.6"), Some("4.0"), None].map(target);
+        assert_eq!(names, ["py311", "py314", "py315", "py37", "py311", "py311"]);
+    }
+
     fn file() -> SourceFile {
         SourceFile { path: "a.py".into(), content: "x = 1\n".into() }
     }
@@ -135,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn a_linter_that_ends_abnormally_is_a_finding() {
         // It says nothing and ends.
-        let findings = lint(Path::new("/bin/true"), &file()).await.unwrap();
+        let findings = lint(Path::new("/bin/true"), &file(), "py311").await.unwrap();
         let places: Vec<_> = findings.iter().map(|f| (f.code.as_str(), f.at.as_str())).collect();
         assert_eq!(places, [(UNREADABLE, "a.py:1:1")]);
     }
@@ -143,7 +163,7 @@ mod tests {
     #[tokio::test]
     async fn a_linter_that_is_not_there_is_an_error() {
         let nowhere = Path::new("/nowhere/ruff");
-        assert!(matches!(lint(nowhere, &file()).await, Err(CriticError::Runtime { .. })));
+        assert!(matches!(lint(nowhere, &file(), "py311").await, Err(CriticError::Runtime { .. })));
         assert!(matches!(version(nowhere).await, Err(CriticError::Runtime { .. })));
         assert!(matches!(version(Path::new("/bin/true")).await, Err(CriticError::Runtime { .. })));
     }
@@ -156,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_rule_leads_to_a_guideline() {
-        for rule in SELECTED.split_whitespace().chain(["invalid-syntax", UNREADABLE]) {
+        for rule in SELECTED.split_whitespace().chain([REFUSED, UNREADABLE]) {
             assert!(Guidelines::embedded().checked_by("ruff", rule).is_some(), "{rule}");
         }
     }

@@ -27,6 +27,7 @@ mod rubric;
 mod sandbox;
 mod score;
 mod statics;
+mod used;
 mod witness;
 mod words;
 
@@ -58,6 +59,7 @@ pub use project::{Asset, Project, ProjectError};
 pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
 pub use score::{Standards, judged, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
+pub use used::After;
 pub use witness::Agreement;
 
 use self::{
@@ -73,7 +75,7 @@ use crate::{
 };
 
 /// Scores of different versions are never compared or mixed.
-pub const VERSION: &str = "2";
+pub const VERSION: &str = "3";
 
 /// Sandboxes that may end by themselves before one takes a candidate.
 const ATTEMPTS: usize = 3;
@@ -163,7 +165,9 @@ impl Critic {
             let spec = spec(&runtime).await?;
             versions.extend(spec.versions.clone());
             isolation = spec.isolation.name();
-            shown = browser(&runtime, &spec, workers);
+            let pictures = options.screenshots.is_some()
+                || options.judge.as_ref().is_some_and(|judge| judge.pictures().is_some());
+            shown = browser(&runtime, &spec, workers, pictures);
             if let Some(browser) = &shown {
                 versions.insert("chromium".to_owned(), browser.version().await?);
                 versions.insert("axe".to_owned(), browser::AXE_VERSION.to_owned());
@@ -302,7 +306,9 @@ impl Critic {
         let clean = |path: &str| statics.files.iter().any(|f| f.path == path && f.python && f.parses);
         let files: Vec<_> = candidate.files.iter().filter(|file| clean(&file.path)).cloned().collect();
         let ruff = self.shared.runtime.ruff.as_path();
-        let each = |file: SourceFile| async move { lint::lint(ruff, &file).await };
+        let target = lint::target(self.shared.versions.get("python").map(String::as_str));
+        let target = target.as_str();
+        let each = |file: SourceFile| async move { lint::lint(ruff, &file, target).await };
         let linted = stream::iter(files).map(each).buffered(LINTED_AT_ONCE);
         statics.lint.extend(linted.try_concat().await?);
         Ok(())
@@ -369,15 +375,17 @@ impl Critic {
         evidence.sandbox.seccomp = lease.worker.seccomp;
         evidence.sandbox.forked = lease.worker.is_forked();
         let api = AgentApi::new(lease.worker.socket());
-        let observed = match observe::open(&api).await {
+        let mut presses = Vec::new();
+        let mut observed = match observe::open(&api).await {
             Ok(mut first) => {
                 // Before anything is used: what a control leaves behind in the process is not what a visitor sees.
                 if let Some(browser) =
                     self.shared.browser.as_ref().filter(|_| evidence.level == Level::Browser)
                 {
                     let start = Instant::now();
-                    let looked = browser.look(&lease.worker.socket(), &witness::ids()).await?;
+                    let mut looked = browser.look(&lease.worker.socket(), &witness::ids()).await?;
                     evidence.timing.browser_ms += millis(start);
+                    presses = std::mem::take(&mut looked.presses);
                     self.take_in(looked, &mut first, evidence)?;
                 }
                 let most = if evidence.level == Level::Browser { interact::MOST } else { interact::SOME };
@@ -386,6 +394,9 @@ impl Critic {
             Err(nothing) => nothing,
         };
         lease.close().await;
+        let Evidence { statics, agreement, .. } = evidence;
+        agreement.contradictions.extend(used::compare(&presses, &mut observed.actions, statics));
+        used::discount(&mut observed.actions, statics);
         Ok(observed)
     }
 
@@ -396,7 +407,7 @@ impl Critic {
         first: &mut observe::First,
         evidence: &mut Evidence,
     ) -> Result<(), CriticError> {
-        let Looked { mut rendered, items, uploads, shots } = looked;
+        let Looked { mut rendered, items, uploads, shots, presses: _ } = looked;
         let Observed { run, page, .. } = &mut first.observed;
         evidence.agreement = witness::compare(run, first.boxes, &mut rendered, &items);
         // Evidence keeps the first of a page's elements; those beyond were not compared.
@@ -458,7 +469,7 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
     let given = worker.give(&job).await;
     given.map_err(|e| CriticError::NoSandbox(format!("it does not take an app: {e}")))?;
     let observed = observe::observe(&AgentApi::new(worker.socket())).await;
-    let look_ms = match browser(runtime, &spec, 1) {
+    let look_ms = match browser(runtime, &spec, 1, false) {
         Some(browser) => {
             versions.insert("chromium".to_owned(), browser.version().await?);
             Some(probe_look(&browser, &worker.socket()).await?)
@@ -493,9 +504,9 @@ async fn probe_look(browser: &Browser, socket: &Path) -> Result<u64, CriticError
 }
 
 /// The browser, where there is one and there is something that draws pages for it.
-fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize) -> Option<Browser> {
+fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize, pictures: bool) -> Option<Browser> {
     let (program, package) = runtime.chromium.as_deref().zip(spec.streamlit.as_deref())?;
-    Some(Browser::new(spec.clone(), program, package, pages))
+    Some(Browser::new(spec.clone(), program, package, pages, pictures))
 }
 
 async fn spec(runtime: &CriticRuntime) -> Result<SandboxSpec, CriticError> {

@@ -14,6 +14,7 @@ use super::{
     browser::Upload,
     interact::{self, Step},
     page::{self, Page, Snapshot},
+    used::After,
 };
 
 /// For using one candidate.
@@ -89,8 +90,7 @@ pub(super) async fn open(api: &AgentApi) -> Result<First, Observed> {
         page,
         ..Observed::default()
     };
-    let boxes = answer.snapshot.nodes().iter().filter(|node| node.kind == "exception").count();
-    Ok(First { snapshot: answer.snapshot, boxes, observed })
+    Ok(First { boxes: answer.snapshot.boxes(), snapshot: answer.snapshot, observed })
 }
 
 /// Pages beyond the first that are visited.
@@ -455,7 +455,9 @@ impl<'a> User<'a> {
         let held = page::contents(&after, &keys, &self.volatile);
         let effect = step.download || before != held;
         let index = self.actions.len();
-        self.actions.push(Action { ok: true, effect, ..action(step) });
+        let changed = page::changed(&self.now, &after, &keys, &self.volatile);
+        let after_it = After { boxes: after.boxes(), changed };
+        self.actions.push(Action { ok: true, effect, after: after_it, ..action(step) });
         if !effect {
             let list = if step.is_value() { &mut self.pending } else { &mut self.quiet };
             list.push((index, step.clone()));

@@ -183,6 +183,11 @@ impl Snapshot {
         page
     }
 
+    /// Exceptions in sight, those included that the app shows by itself.
+    pub fn boxes(&self) -> usize {
+        self.nodes().iter().filter(|node| node.kind == "exception").count()
+    }
+
     /// Uncaught exceptions.
     pub fn exceptions(&self) -> Vec<Exception> {
         let raised = |node: &&Node| node.kind == "exception" && node.flag("uncaught");
@@ -434,13 +439,24 @@ pub(super) fn contents(
 
 /// Identities of the nodes whose content differs between two runs without a change.
 pub(super) fn volatile(first: &Snapshot, second: &Snapshot) -> BTreeSet<String> {
-    let (none, all) = (BTreeSet::new(), BTreeSet::new());
-    let (one, two) = (contents(first, &none, &all), contents(second, &none, &all));
+    changed(first, second, &BTreeSet::new(), &BTreeSet::new())
+}
+
+/// Identities of the nodes whose content one of two snapshots has and the other has not.
+pub(super) fn changed(
+    first: &Snapshot,
+    second: &Snapshot,
+    masked: &BTreeSet<String>,
+    volatile: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let (one, two) = (contents(first, masked, volatile), contents(second, masked, volatile));
     let mut identities = BTreeSet::new();
     for (snapshot, other) in [(first, &two), (second, &one)] {
         for node in snapshot.nodes() {
-            if !other.contains_key(&content(node, false)) {
-                identities.insert(identity(node));
+            let mask = node.key.as_ref().is_some_and(|key| masked.contains(key));
+            let name = identity(node);
+            if !volatile.contains(&name) && !other.contains_key(&content(node, mask)) {
+                identities.insert(name);
             }
         }
     }

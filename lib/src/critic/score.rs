@@ -1,6 +1,6 @@
 //! Evidence to critique: pure, the same on every machine.
 //!
-//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "2": a change of
+//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "3": a change of
 //! anything here that changes a score is a new version.
 
 use std::{
@@ -255,7 +255,9 @@ fn code(evidence: &Evidence, content: &Content) -> f64 {
     }
     let statics = &evidence.statics;
     let lines = f64::from(statics.lines());
-    let is_grave = |lint: &&Lint| lint.code == "F821" || lint::names_secret(&lint.code);
+    let is_grave = |lint: &&Lint| {
+        ["F821", lint::REFUSED].contains(&lint.code.as_str()) || lint::names_secret(&lint.code)
+    };
     let grave = statics.lint.iter().filter(is_grave).count() + statics.secrets.len();
     let bad = statics.removed.len() + statics.dead.len();
     let minor = statics.lint.iter().filter(|lint| !is_grave(lint)).count();

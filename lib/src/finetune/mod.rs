@@ -109,7 +109,7 @@ fn request(state: &State, options: &Options) -> JobRequest {
         validation_file: state.validation_file.clone(),
         suffix: options.suffix.clone(),
         seed: options.seed,
-        method: Some(Method::supervised(options.hyperparameters)),
+        method: Some(Method::supervised(options.hyperparameters.clone())),
         ..JobRequest::default()
     }
 }

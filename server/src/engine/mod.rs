@@ -3,8 +3,6 @@
 
 mod worker;
 
-pub use worker::merge_chain;
-
 use std::{path::PathBuf, sync::Arc};
 
 use hone::cancel::Cancel;

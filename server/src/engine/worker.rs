@@ -12,9 +12,8 @@ use hone::cancel::Cancel;
 use hone_engine::{
     generate::{Batcher, Progress, Request, RequestId, SamplingParams, SubmitError},
     infer::{Decoder, Delta, Precision},
-    lora::{Adapter, merge},
+    lora::Adapter,
     model::Model,
-    weights::Weights,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -207,14 +206,4 @@ fn submit(
         }
         other => ApiError::bad(other.to_string()),
     })
-}
-
-/// The weights with adapters merged in, one after the other: what further training starts from.
-pub fn merge_chain(base: Arc<Weights>, adapters: &[std::path::PathBuf]) -> Result<Arc<Weights>, String> {
-    let mut weights = base;
-    for folder in adapters {
-        let adapter = Adapter::load(folder, &weights.config).map_err(|e| e.to_string())?;
-        weights = Arc::new(merge(&weights, &adapter));
-    }
-    Ok(weights)
 }

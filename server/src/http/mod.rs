@@ -33,7 +33,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/fine_tuning/jobs/{id}", get(jobs::get))
         .route("/fine_tuning/jobs/{id}/cancel", post(jobs::cancel))
         .route("/fine_tuning/jobs/{id}/pause", post(jobs::pause))
-        .route("/fine_tuning/jobs/{id}/resume", post(jobs::pause))
+        .route("/fine_tuning/jobs/{id}/resume", post(jobs::resume))
         .route("/fine_tuning/jobs/{id}/events", get(jobs::events))
         .route("/fine_tuning/jobs/{id}/checkpoints", get(jobs::checkpoints))
         .route("/models", get(models::list))

@@ -11,7 +11,7 @@ use std::{
 use hone::auto::Auto;
 use hone::model::{
     client::{Client, Endpoint, Retry},
-    wire::{ChatRequest, Hyperparameters, Job, JobRequest, Message},
+    wire::{ChatRequest, Hyperparameters, Job, JobRequest, Message, Method},
 };
 use hone_engine::model::Model;
 use hone_server::{BaseModel, LocalServer, ServerConfig, run_training_child, spawn_local};
@@ -157,11 +157,29 @@ pub fn data(rows: usize) -> String {
     (0..rows).map(|_| row("import streamlit") + "\n").collect()
 }
 
+/// Good pairs that all prefer the same.
+pub fn pairs(rows: usize) -> String {
+    let pair = serde_json::json!({
+        "input": {"messages": [Message::user("Make a form with a name and an email.")]},
+        "preferred_output": [Message::assistant("import streamlit")],
+        "non_preferred_output": [Message::assistant("Sure! Here is a form.")],
+    });
+    (0..rows).map(|_| pair.to_string() + "\n").collect()
+}
+
+/// A job that learns from pairs.
+pub fn preference(file: &str, epochs: u32) -> JobRequest {
+    let request = request(file, epochs);
+    let hyperparameters = request.hyperparameters.clone().unwrap_or_default();
+    JobRequest { hyperparameters: None, method: Some(Method::dpo(hyperparameters, Auto::Auto)), ..request }
+}
+
 pub fn request(file: &str, epochs: u32) -> JobRequest {
     let hyperparameters = Hyperparameters {
         n_epochs: Auto::Fixed(epochs),
         batch_size: Auto::Fixed(2),
         learning_rate_multiplier: Auto::Fixed(10.0),
+        ..Hyperparameters::default()
     };
     JobRequest {
         model: BASE.into(),

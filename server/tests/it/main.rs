@@ -9,6 +9,10 @@ mod harness;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
+mod pause;
+#[cfg(test)]
+mod preference;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod sdk;

@@ -12,8 +12,8 @@ pub use chat::{
 };
 pub use file::{File, PURPOSES};
 pub use job::{
-    Checkpoint, CheckpointMetrics, Hyperparameters, Job, JobError, JobEvent, JobRequest, JobStatus, Level,
-    MIN_EXAMPLES, Method, Supervised,
+    Checkpoint, CheckpointMetrics, Dpo, DpoHyperparameters, Hyperparameters, Job, JobError, JobEvent,
+    JobRequest, JobStatus, Level, MIN_EXAMPLES, Method, Supervised,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};

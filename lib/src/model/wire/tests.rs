@@ -54,6 +54,7 @@ fn constructors_give_the_golden_shapes() {
         batch_size: Auto::Fixed(1),
         learning_rate_multiplier: Auto::Fixed(1.8),
         n_epochs: Auto::Fixed(3),
+        ..Hyperparameters::default()
     };
     let request = JobRequest { hyperparameters: Some(hyperparameters), ..JobRequest::default() };
     check_shape("job", &Job::new("ftjob-1", &request, 1, 42));
@@ -105,6 +106,36 @@ fn hyperparameters_are_numbers_or_auto() {
     for bad in [r#"{"n_epochs":"many"}"#, r#"{"n_epochs":1.5}"#, r#"{"n_epochs":-1}"#] {
         assert!(read(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn preference_jobs_carry_beta_beside_the_rest() {
+    let request: JobRequest = serde_json::from_value(json!({
+        "model": "m", "training_file": "f",
+        "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2, "lora_rank": 4}}}
+    }))
+    .unwrap();
+    let job = Job::new("ftjob-1", &request, 1, 1);
+    assert!(job.is_dpo());
+    assert_eq!(job.method.as_ref().unwrap().beta(), Auto::Fixed(0.2));
+    assert_eq!(job.hyperparameters.n_epochs, Auto::Fixed(2));
+    let value = serde_json::to_value(&job).unwrap();
+    let expected = json!({"beta": 0.2, "batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": 2, "lora_rank": 4});
+    assert_eq!(value["method"], json!({"type": "dpo", "dpo": {"hyperparameters": expected}}));
+    let bare: JobRequest =
+        serde_json::from_value(json!({"model": "m", "training_file": "f", "method": {"type": "dpo"}}))
+            .unwrap();
+    assert_eq!(Job::new("ftjob-1", &bare, 1, 1).method.unwrap().beta(), Auto::Auto);
+}
+
+#[test]
+fn numbers_of_the_local_trainer_are_written_only_when_asked_for() {
+    let written = serde_json::to_value(Hyperparameters::default()).unwrap();
+    assert_eq!(written.as_object().unwrap().len(), 3);
+    let asked = json!({"lora_targets": ["q_proj"], "early_stopping_patience": 2, "lora_alpha": null});
+    let read: Hyperparameters = serde_json::from_value(asked).unwrap();
+    assert_eq!((read.early_stopping_patience, read.lora_alpha), (Auto::Fixed(2), Auto::Auto));
+    assert_eq!(read.lora_targets.unwrap(), ["q_proj"]);
 }
 
 #[test]
