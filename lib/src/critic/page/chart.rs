@@ -72,7 +72,7 @@ fn vega_titled(view: &Value) -> bool {
     says(&view["title"])
         || view["spec"].is_object() && vega_titled(&view["spec"])
         || view["layer"].as_array().is_some_and(|layers| layers.iter().any(vega_titled))
-        || BESIDE.iter().any(|name| beside(name))
+        || BESIDE.iter().any(beside)
 }
 
 #[cfg(test)]
