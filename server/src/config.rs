@@ -1,6 +1,6 @@
 //! What a server is started with.
 
-use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use hone::model::client::Secret;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,30 @@ pub struct BaseModel {
 
 /// Says which model the alias `ui-agent` means now; none: the first base model.
 pub type Champion = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// What a client may take up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; further ones are told 503. Fewer when the system allows fewer open files.
+    pub connections: usize,
+    /// For the head of a request, and for a connection between two requests.
+    pub head: Duration,
+    /// In which a body has to bring 1 KiB or its end.
+    pub body_window: Duration,
+    /// For a client to take what was sent to it.
+    pub unread: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 12_000,
+            head: Duration::from_secs(30),
+            body_window: Duration::from_secs(30),
+            unread: Duration::from_secs(60),
+        }
+    }
+}
 
 /// What a server is started with.
 #[derive(Clone)]
@@ -36,6 +60,7 @@ pub struct ServerConfig {
     pub max_batch: usize,
     /// Tuned models kept in memory beside the base model: each is as large as it.
     pub tuned_in_memory: usize,
+    pub limits: Limits,
 }
 
 impl ServerConfig {
@@ -49,6 +74,7 @@ impl ServerConfig {
             max_queue: 256,
             max_batch: 16,
             tuned_in_memory: 2,
+            limits: Limits::default(),
         }
     }
 }

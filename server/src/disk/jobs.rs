@@ -36,17 +36,22 @@ pub struct JobRecord {
     pub parent: Option<String>,
     /// Larger is newer.
     pub order: u64,
-    #[serde(default)]
-    pub idempotency_key: Option<String>,
     /// Children that died under a watching server.
     #[serde(default)]
     pub deaths: u32,
 }
 
 impl JobRecord {
-    pub fn new(job: Job, base: BaseModel, parent: Option<String>, idempotency_key: Option<String>) -> Self {
+    pub fn new(job: Job, base: BaseModel, parent: Option<String>) -> Self {
         let (format, version) = (FORMAT.into(), VERSION);
-        Self { format, version, job, base, parent, order: ids::order(), idempotency_key, deaths: 0 }
+        Self { format, version, job, base, parent, order: ids::order(), deaths: 0 }
+    }
+
+    /// True while the job needs a file.
+    pub fn uses(&self, file: &str) -> bool {
+        let job = &self.job;
+        !job.status.is_terminal()
+            && (job.training_file == file || job.validation_file.as_deref() == Some(file))
     }
 }
 

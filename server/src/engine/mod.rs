@@ -69,6 +69,11 @@ impl Engine {
         Ok(Answer { updates, _slots: slots })
     }
 
+    /// Answers that can still be asked for before the queue is full.
+    pub fn free(&self) -> usize {
+        self.slots.available_permits()
+    }
+
     /// Drops a deleted model's weights.
     pub fn forget(&self, id: &str) {
         // An engine that is gone remembers nothing.

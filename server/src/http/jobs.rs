@@ -1,11 +1,10 @@
 //! `/fine_tuning/jobs`: checks what can be checked of a request; its data is looked at when the job runs.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
     extract::{Path, State},
-    http::HeaderMap,
 };
 use hone::auto::Auto;
 use hone::model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobRequest, JobStatus, Method, Page};
@@ -14,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     extract::{Body, Pairs},
-    files::idempotency_key,
+    idempotency::NewId,
     page,
 };
 use crate::{
@@ -29,16 +28,12 @@ const STEP_WAIT: Duration = Duration::from_secs(10);
 
 pub async fn create(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    id: NewId,
     Body(request): Body<JobRequest>,
 ) -> Result<Json<Job>, ApiError> {
-    // One creation at a time, so that a repeated key finds what the first request made.
-    let _creating = app.creating.lock().await;
-    let key = idempotency_key(&headers);
-    if let Some(key) = &key
-        && let Some(made) = app.jobs.list()?.into_iter().find(|r| r.idempotency_key.as_ref() == Some(key))
-    {
-        return Ok(Json(made.job));
+    let id = id.with("ftjob-");
+    if let Some(made) = app.jobs.get(&id) {
+        return Ok(Json(made.read()?.job));
     }
     check(&request)?;
     check_file(&app, "training_file", &request.training_file)?;
@@ -47,8 +42,8 @@ pub async fn create(
     }
     let (base, parent) = app.trainable(&request.model)?;
     let seed = request.seed.unwrap_or_else(|| rand::rng().random_range(0..=i64::from(i32::MAX)));
-    let job = Job::new(ids::random("ftjob-"), &request, ids::now(), seed);
-    app.jobs.create(&JobRecord::new(job.clone(), base, parent, key))?;
+    let job = Job::new(id, &request, ids::now(), seed);
+    app.jobs.create(&JobRecord::new(job.clone(), base, parent))?;
     app.supervisor.look();
     Ok(Json(job))
 }
@@ -72,7 +67,7 @@ fn check(request: &JobRequest) -> Result<(), ApiError> {
     if request.seed.is_some_and(|seed| !(0..=i64::from(i32::MAX)).contains(&seed)) {
         return Err(ApiError::bad_param("seed", "`seed` must be from 0 to 2147483647"));
     }
-    check_metadata(request)?;
+    check_metadata(request.metadata.as_ref())?;
     match request.extra.get("integrations") {
         None | Some(Value::Null) => {}
         Some(Value::Array(none)) if none.is_empty() => {}
@@ -101,8 +96,7 @@ fn check_suffix(suffix: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_metadata(request: &JobRequest) -> Result<(), ApiError> {
-    let metadata = request.metadata.as_ref();
+pub fn check_metadata(metadata: Option<&BTreeMap<String, String>>) -> Result<(), ApiError> {
     let too_long = |(key, value): (&String, &String)| key.chars().count() > 64 || value.chars().count() > 512;
     match metadata {
         Some(pairs) if pairs.len() > 16 => {

@@ -15,6 +15,7 @@ use hone::model::{
 };
 use hone_engine::model::Model;
 use hone_server::{BaseModel, LocalServer, ServerConfig, run_training_child, spawn_local};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub const BASE: &str = "tiny";
@@ -81,6 +82,33 @@ impl World {
         Self { folder: self.folder, server, client }
     }
 
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server.base_url)
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        read(reqwest::Client::new().get(self.url(path))).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        read(reqwest::Client::new().post(self.url(path)).json(body)).await
+    }
+
+    /// Uploads a file for a purpose.
+    pub async fn file(&self, purpose: &str, content: impl Into<Vec<u8>>) -> Value {
+        let content: Vec<u8> = content.into();
+        let part = reqwest::multipart::Part::bytes(content).file_name("in.jsonl");
+        let form = reqwest::multipart::Form::new().text("purpose", purpose.to_owned()).part("file", part);
+        let (status, file) = read(reqwest::Client::new().post(self.url("/files")).multipart(form)).await;
+        assert_eq!(status, 200, "{file}");
+        file["id"].clone()
+    }
+
+    pub async fn content(&self, file: &Value) -> String {
+        let path = format!("/files/{}/content", file.as_str().unwrap());
+        reqwest::get(self.url(&path)).await.unwrap().text().await.unwrap()
+    }
+
     pub fn job_folder(&self, id: &str) -> PathBuf {
         self.folder.path().join("server/jobs").join(id)
     }
@@ -136,6 +164,13 @@ impl World {
         let request = ChatRequest { temperature: Some(0.0), max_tokens: Some(24), ..question(model) };
         self.client.chat(&request).await.unwrap().text().to_owned()
     }
+}
+
+/// Sends a request: status and body.
+pub async fn read(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap())
 }
 
 pub fn client(server: &LocalServer) -> Client {

@@ -1,11 +1,21 @@
 //! The server over real sockets, with a two-layer random model and real training children.
 
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod chat;
+#[cfg(test)]
+mod connections;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod graders;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod idempotency;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
@@ -16,5 +26,7 @@ mod preference;
 mod resume;
 #[cfg(test)]
 mod sdk;
+#[cfg(test)]
+mod uploads;
 #[cfg(test)]
 mod weights;

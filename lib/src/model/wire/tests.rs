@@ -40,12 +40,18 @@ fn golden_objects_survive_a_round_trip() {
     check_round_trip::<Checkpoint>("ckpt");
     check_round_trip::<ModelCard>("model");
     check_round_trip::<ChatReply>("chat");
+    check_round_trip::<Upload>("upload");
+    check_round_trip::<UploadPart>("part");
+    check_round_trip::<Batch>("batch");
+    check_round_trip::<GraderRun>("grader_run");
 }
 
 #[test]
 fn constructors_give_the_golden_shapes() {
     check_shape("file", &File::new("file-1", "a.jsonl", "fine-tune", 3, 1));
     check_shape("model", &ModelCard::new("m", 1, "org-local"));
+    check_shape("upload", &Upload::new("upload_1", &UploadRequest::default(), 1, 3600));
+    check_shape("part", &UploadPart::new("part_1", "upload_1", 1));
     let mut chat = ChatReply::new("chatcmpl-1", 1, "m");
     chat.choices.push(ChatChoice::new(0, "hi", "stop"));
     chat.usage = Some(Usage::new(9, 1));
@@ -65,6 +71,18 @@ fn constructors_give_the_golden_shapes() {
         ..Default::default()
     };
     check_shape("ckpt", &Checkpoint::new("ftckpt_1", 1, "ft:m", "ftjob-1", metrics));
+}
+
+#[test]
+fn a_new_batch_has_every_key_of_a_finished_one() {
+    let batch = Batch::new("batch_1", &BatchRequest::default(), 1, 86_400);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&serde_json::to_value(&batch).unwrap()), keys(&golden("batch")));
+    assert_eq!((batch.expires_at, batch.status.is_terminal()), (Some(86_401), false));
+    for over in ["failed", "completed", "expired", "cancelled"] {
+        let status: BatchStatus = serde_json::from_value(json!(over)).unwrap();
+        assert!(status.is_terminal() && status.to_string() == over);
+    }
 }
 
 #[test]
