@@ -7,6 +7,7 @@ use crate::{
     disk::{Files, Jobs, Tuned},
     engine::Engine,
     error::ApiError,
+    http::Responses,
     ids,
     training::Supervisor,
 };
@@ -22,6 +23,7 @@ pub struct App {
     pub tuned: Tuned,
     pub engine: Engine,
     pub supervisor: Supervisor,
+    pub responses: Responses,
     /// Held while a job is created.
     pub creating: tokio::sync::Mutex<()>,
     /// Only this machine can connect, so no other name of the server is right.
@@ -49,6 +51,7 @@ impl App {
             config,
             engine,
             supervisor,
+            responses: Responses::default(),
             creating: tokio::sync::Mutex::default(),
             loopback,
             started: ids::now(),

@@ -2,10 +2,17 @@
 
 mod chat;
 mod extract;
+mod fields;
 mod files;
 mod jobs;
+mod logprobs;
 mod models;
 mod page;
+mod responses;
+mod sampling;
+mod sse;
+
+pub use responses::Responses;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -39,6 +46,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/models", get(models::list))
         .route("/models/{*id}", get(models::get).delete(models::delete))
         .route("/chat/completions", post(chat::create))
+        .route("/responses", post(responses::create))
+        .route("/responses/{id}", get(responses::get).delete(responses::delete))
         .layer(middleware::from_fn_with_state(app.clone(), authorise));
     Router::new()
         .nest("/v1", v1)

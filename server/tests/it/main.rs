@@ -9,6 +9,8 @@ mod harness;
 #[cfg(test)]
 mod jobs;
 #[cfg(test)]
+mod responses;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod sdk;
