@@ -5,10 +5,11 @@
 //! pool, a decoder over threads of its own.
 //!
 //! Reading order: `weights` (the shapes), `gguf` (files), `tokenizer` and `chat` (text to tokens), `infer` (the
-//! forward pass, quantised) on `kernel` and `rope`, `sample` and `stop`, `generate` (many requests at once); `lora`
-//! and `train`; `model` ties a file's parts together.
+//! forward pass, quantised) on `kernel` and `rope`, `sample`, `stop` and `constrain` (from logits to text), `generate`
+//! (many requests at once); `lora` and `train`; `model` ties a file's parts together.
 
 pub mod chat;
+pub mod constrain;
 pub mod generate;
 pub mod gguf;
 pub mod infer;

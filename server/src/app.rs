@@ -8,7 +8,7 @@ use crate::{
     disk::{Answers, Batches, Files, Jobs, Tuned, Uploads},
     engine::Engine,
     error::ApiError,
-    http::Keyed,
+    http::{Keyed, Responses},
     ids,
     load::Load,
     training::Supervisor,
@@ -31,6 +31,7 @@ pub struct App {
     pub supervisor: Supervisor,
     pub clerk: Clerk,
     pub load: Load,
+    pub responses: Responses,
     /// Taken by uploads and by idempotency keys while they change.
     pub keys: Keyed,
     /// Only this machine can connect, so no other name of the server is right.
@@ -63,6 +64,7 @@ impl App {
             supervisor,
             clerk: Clerk::default(),
             load: Load::default(),
+            responses: Responses::default(),
             keys: Keyed::default(),
             loopback,
             started: ids::now(),

@@ -58,8 +58,10 @@ pub struct ServerConfig {
     pub max_queue: usize,
     /// Answers written at the same time.
     pub max_batch: usize,
-    /// Tuned models kept in memory beside the base model: each is as large as it.
-    pub tuned_in_memory: usize,
+    /// Bytes of tuned models kept in memory beside their base models. The one in use is, however large.
+    pub tuned_bytes: usize,
+    /// Bytes of keys and values kept of earlier conversations, for those that start alike.
+    pub prefix_bytes: usize,
     pub limits: Limits,
 }
 
@@ -73,7 +75,8 @@ impl ServerConfig {
             trainer,
             max_queue: 256,
             max_batch: 16,
-            tuned_in_memory: 2,
+            tuned_bytes: 64 << 20,
+            prefix_bytes: 64 << 20,
             limits: Limits::default(),
         }
     }

@@ -140,6 +140,14 @@ impl ApiError {
         self.status.is_client_error()
     }
 
+    /// The same about a parameter that has another name where the request came in.
+    pub fn rename(mut self, from: &str, to: &str) -> Self {
+        if self.body.param.as_deref() == Some(from) {
+            self.body.param = Some(to.into());
+        }
+        self
+    }
+
     /// The body, for an error in the middle of a stream.
     pub fn envelope(self) -> ErrorEnvelope {
         ErrorEnvelope { error: self.body }

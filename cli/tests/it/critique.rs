@@ -174,6 +174,27 @@ fn a_lone_file_finds_its_modules_and_data() {
 }
 
 #[test]
+fn what_goes_along_with_a_lone_file_has_its_own_place_and_is_not_written() {
+    let Some(cache) = cache("what_goes_along_with_a_lone_file_has_its_own_place") else { return };
+    let world = World::with_runtime(cache);
+    let helpers = "import sys\ntotal = 1\n";
+    world.write(
+        "shop/app.py",
+        "import os\nimport streamlit as st\nfrom helpers import total\nst.title(total)\n",
+    );
+    world.write("shop/helpers.py", helpers);
+    ok(&world, &["critique", "shop/app.py", STATIC, "--fix", "--sarif", "out.sarif"]);
+    assert!(!world.read("shop/app.py").contains("import os"));
+    assert_eq!(world.read("shop/helpers.py"), helpers, "nobody named it");
+    let found: Value = serde_json::from_str(&world.read("out.sarif")).unwrap();
+    let unused =
+        found["runs"][0]["results"].as_array().unwrap().iter().find(|r| r["ruleId"] == "g139").unwrap();
+    let place = &unused["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "shop/helpers.py");
+    assert_eq!(place["region"]["startLine"], 1);
+}
+
+#[test]
 fn every_file_is_linted() {
     let Some(cache) = cache("every_file_is_linted") else { return };
     let world = World::with_runtime(cache);

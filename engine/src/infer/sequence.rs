@@ -87,6 +87,18 @@ impl Sequence {
         self.pages.len() * self.shape.len * number
     }
 
+    /// The pages of keys and values: where each is, which tells shared ones apart from others, and its bytes.
+    pub fn pages(&self) -> impl Iterator<Item = (*const (), usize)> {
+        let bytes = self.bytes().checked_div(self.pages.len()).unwrap_or(0);
+        self.pages.iter().map(move |page| (Arc::as_ptr(page).cast(), bytes))
+    }
+
+    /// How many of the tokens that have gone through the model fit into so many bytes of keys and values.
+    pub fn fitting(&self, bytes: usize) -> usize {
+        let page = self.bytes().checked_div(self.pages.len()).unwrap_or(0);
+        self.cached.min(bytes.checked_div(page).unwrap_or(0).saturating_mul(PAGE))
+    }
+
     /// A sequence of the first `tokens` tokens, with what was computed about them. Memory is shared with this one,
     /// page by page, until either writes. What the model says next is what it would say had it read the tokens
     /// anew.

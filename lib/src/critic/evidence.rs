@@ -37,7 +37,7 @@ pub struct Evidence {
     pub statics: Statics,
     /// Null when nothing was run because the user opted for static scoring.
     pub run: Option<Run>,
-    /// Pages beyond the one that an app opens with; they are visited, and not used.
+    /// Pages beyond the one that an app opens with; no browser looks at them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<PageFacts>,
     /// What was tried, in order.
@@ -129,6 +129,9 @@ pub struct Statics {
     /// Modules imported, without repetition, in order.
     pub imports: Vec<String>,
     pub calls: Vec<Call>,
+    /// Names of what else is called where it can run, such as `pie` and `set_title`, each once.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub other_calls: BTreeSet<String>,
     /// What reaches for the machinery that observes it, or for the machine.
     pub tamper: Vec<Fault>,
     /// Keys and passwords by their shape.
@@ -297,10 +300,10 @@ pub struct Element {
     /// A control that is part of a form.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub in_form: bool,
-    /// What a chart draws with: `bar`, `line`, `arc` (a pie), `point`...
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub mark: String,
-    /// A chart with a title of its own, or right below a heading.
+    /// What a chart draws with, by its library's words: `bar`, `line`, `arc` (Vega-Lite's pie), `pie`...
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<String>,
+    /// A chart with a title of its own, or right below a heading; of alike ones, all have.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub titled: bool,
     /// A browser looked and does not show it.

@@ -125,7 +125,10 @@ fn read(output: &[u8], path: &str) -> Option<Vec<Lint>> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, path::PathBuf};
+
     use super::*;
+    use crate::critic::Guidelines;
 
     #[test]
     fn findings_are_read_with_their_place() {
@@ -163,5 +166,39 @@ mod tests {
         assert!(matches!(lint(nowhere, &file(), "py311").await, Err(CriticError::Runtime { .. })));
         assert!(matches!(version(nowhere).await, Err(CriticError::Runtime { .. })));
         assert!(matches!(version(Path::new("/bin/true")).await, Err(CriticError::Runtime { .. })));
+    }
+
+    /// Every rule that [`RULES`] selects of ruff 0.17.6, what it says of files that do not parse, and what we say of those
+    /// that it cannot read.
+    const SELECTED: &str = "E401 E402 E701 E702 E703 E711 E712 E713 E714 E721 E722 E731 E741 E742 E743 E902 F401 F402 F403 \
+        F404 F405 F406 F407 F501 F502 F503 F504 F505 F506 F507 F508 F509 F521 F522 F523 F524 F525 F541 F601 F602 F621 \
+        F622 F631 F632 F633 F634 F701 F702 F704 F706 F707 F722 F811 F821 F822 F823 F841 F842 F901 S105 S106 S107";
+
+    #[test]
+    fn every_rule_leads_to_a_guideline() {
+        for rule in SELECTED.split_whitespace().chain([REFUSED, UNREADABLE]) {
+            assert!(Guidelines::embedded().checked_by("ruff", rule).is_some(), "{rule}");
+        }
+    }
+
+    /// With `HONE_TEST_PYTHON`, whose folder has ruff; without it this says that it is skipped.
+    #[test]
+    fn the_rules_are_those_that_ruff_has() {
+        let Some(python) = std::env::var_os("HONE_TEST_PYTHON").map(PathBuf::from) else {
+            eprintln!("SKIPPED the rules of ruff: set HONE_TEST_PYTHON to the Python that `hone setup` made");
+            return;
+        };
+        let ruff = python.with_file_name("ruff");
+        let any = concat!(env!("CARGO_MANIFEST_DIR"), "/src/critic/sandbox/worker.py");
+        let listed = std::process::Command::new(ruff)
+            .args(["check", "--isolated", "--show-settings", "--select", RULES, any])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let settings = String::from_utf8(listed.stdout).unwrap();
+        let enabled = settings.split_once("linter.rules.enabled = [").unwrap().1.split(']').next().unwrap();
+        let code = |line: &str| Some(line.split_once('(')?.1.split_once(')')?.0.to_owned());
+        let enabled: BTreeSet<String> = enabled.lines().filter_map(code).collect();
+        assert_eq!(enabled, SELECTED.split_whitespace().map(str::to_owned).collect());
     }
 }

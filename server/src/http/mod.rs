@@ -3,19 +3,25 @@
 mod batches;
 mod chat;
 mod extract;
+mod fields;
 mod files;
 mod graders;
 mod idempotency;
 mod jobs;
 mod limits;
+mod logprobs;
 mod models;
 mod multipart;
 mod page;
 mod permissions;
+mod responses;
+mod sampling;
+mod sse;
 mod uploads;
 
 pub use extract::blocking;
 pub use idempotency::Keyed;
+pub use responses::Responses;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
@@ -53,7 +59,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// What answers come from: what batches can ask too.
 fn answers() -> Router<Arc<App>> {
-    Router::new().route("/chat/completions", post(chat::create))
+    Router::new().route("/chat/completions", post(chat::create)).route("/responses", post(responses::create))
 }
 
 /// The same handlers for this process's own requests: without keys, and not counted among those that somebody waits for.
@@ -77,6 +83,7 @@ fn the_rest() -> Router<Arc<App>> {
         .layer(DefaultBodyLimit::disable());
     Router::new()
         .merge(streamed)
+        .route("/responses/{id}", get(responses::get).delete(responses::delete))
         .route("/files/{id}", get(files::get).delete(files::delete))
         .route("/files/{id}/content", get(files::content))
         .route("/uploads/{id}/cancel", post(uploads::cancel))

@@ -27,6 +27,8 @@ mod pause;
 #[cfg(test)]
 mod preference;
 #[cfg(test)]
+mod responses;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod sdk;

@@ -198,7 +198,9 @@ async fn mend(
 ) -> Result<String> {
     let ruff = context.machine.runtime().ruff();
     let mut project = judged.project.clone();
-    for file in project.candidate.files.iter_mut().filter(|file| file.path.ends_with(".py")) {
+    // What went along with a lone file was not named: it is judged, and not written.
+    let named = if judged.path.is_dir() { usize::MAX } else { 1 };
+    for file in project.candidate.files.iter_mut().take(named).filter(|file| file.path.ends_with(".py")) {
         if let Some(mended) = critic::fix(&ruff, file).await? {
             file.content = mended;
         }

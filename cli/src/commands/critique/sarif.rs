@@ -87,7 +87,12 @@ fn result(app: &Judged<'_>, issue: &Issue, index: usize) -> Value {
         Severity::Minor => "note",
     };
     let place = Place::of(issue);
-    let file = if app.path.is_dir() { app.path.join(&place.path) } else { app.path.to_owned() };
+    let file = match place.path.as_str() {
+        "" => app.path.to_owned(),
+        path if app.path.is_dir() => app.path.join(path),
+        // A lone file, or what went along with it.
+        path => app.path.with_file_name(path),
+    };
     let source = (app.source)(&place.path);
     let mut location = json!({ "artifactLocation": { "uri": uri(&file) } });
     if place.line > 0 {

@@ -119,8 +119,10 @@ globalThis.hone = (() => {
     const box = dialog.getBoundingClientRect();
     return box.left < part.right && part.left < box.right && box.top < part.bottom && part.top < box.bottom;
   });
+  // Its panel and its backdrop stand around it.
+  const holdsDialog = (element) => isDialog(element) && [...element.querySelectorAll('[role="dialog"]')].some(isDialog);
   const covers = (element) => {
-    if (isDialog(element.closest('[role="dialog"]'))) return false;
+    if (isDialog(element.closest('[role="dialog"]')) || holdsDialog(element)) return false;
     return ["IMG", "CANVAS", "VIDEO", "IFRAME", "OBJECT", "EMBED"].includes(element.tagName) || solid(getComputedStyle(element));
   };
   const covered = (element, x, y) => {

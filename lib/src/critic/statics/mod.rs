@@ -179,6 +179,8 @@ impl<'a> Source<'a> {
     fn take(&self, facts: Facts, statics: &mut Statics) {
         let fault = |(offset, message): (TextSize, String)| Fault::new(self.place(offset), message);
         statics.imports.extend(facts.imports);
+        let room = MOST_FACTS.saturating_sub(statics.other_calls.len());
+        statics.other_calls.extend(facts.other_calls.into_iter().take(room));
         statics.tamper.extend(facts.tamper.into_iter().map(fault));
         statics.secrets.extend(facts.secrets.into_iter().map(fault));
         statics.removed.extend(facts.removed.into_iter().map(fault));

@@ -159,6 +159,7 @@ pub(super) struct Facts {
     pub streamlit: bool,
     pub imports: Vec<String>,
     pub calls: Vec<CallAt>,
+    pub other_calls: BTreeSet<String>,
     pub tamper: Vec<(TextSize, String)>,
     pub secrets: Vec<(TextSize, String)>,
     pub removed: Vec<(TextSize, String)>,
@@ -428,7 +429,10 @@ impl<'u> Walk<'u> {
 
     fn call(&mut self, call: &ExprCall) {
         self.check_reach(call);
-        let Some(name) = self.command(call, 0) else { return };
+        let Some(name) = self.command(call, 0) else {
+            self.facts.other_calls.extend(called(call).filter(|_| self.dead == 0));
+            return;
+        };
         self.note_removed(&name, call.range().start());
         if name == "set_page_config" {
             self.facts.page_title |= argument(call, "page_title", 0).is_some();
@@ -684,6 +688,15 @@ fn ends(stmt: &Stmt) -> bool {
             _ => false,
         },
         _ => false,
+    }
+}
+
+/// The name that is called, without what it belongs to.
+fn called(call: &ExprCall) -> Option<String> {
+    match call.func.as_ref() {
+        Expr::Name(name) => Some(name.id.to_string()),
+        Expr::Attribute(attribute) => Some(attribute.attr.to_string()),
+        _ => None,
     }
 }
 

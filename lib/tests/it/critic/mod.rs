@@ -7,6 +7,7 @@ mod apart;
 mod apps;
 mod browser;
 mod forged;
+mod habits;
 mod hostile;
 mod uses;
 
