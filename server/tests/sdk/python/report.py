@@ -33,7 +33,7 @@ class Report:
         return holds
 
     def refused(self, what, kind, call, code=None, param=None):
-        """`call` has to raise `kind`, or one of several, with a request id, and with this code and parameter where they are named."""
+        """`call` has to raise `kind`, or one of several, with a request id, and the code and parameter that are named."""
         try:
             answer = call()
         except kind as error:

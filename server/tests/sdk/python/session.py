@@ -1,7 +1,9 @@
 """What the calls share: the clients, the data, and what earlier calls made."""
 
 import dataclasses
+import functools
 import json
+import re
 import time
 
 from openai import AsyncOpenAI, OpenAI
@@ -52,6 +54,19 @@ class Session:
     def ask(self, model=None, client=None, **more):
         arguments = {"model": model or self.base, "messages": QUESTION, "max_tokens": 24} | more
         return (client or self.client).chat.completions.create(**arguments)
+
+    @functools.cached_property
+    def wordy(self):
+        """A seed with which the base answers to the limit, with some plain text on the way, and that text.
+
+        A model with random weights ends its answers where it likes.
+        """
+        for seed in range(200):
+            choice = self.ask(seed=seed).choices[0]
+            plain = re.search("[ -~]{2}", choice.message.content[3:])
+            if choice.finish_reason == "length" and plain:
+                return seed, choice.message.content, plain.group()
+        raise RuntimeError("no seed makes the base talk")
 
 
 def text_of(reply):
