@@ -132,9 +132,14 @@ proptest! {
         let tokenizer = tokenizer();
         let grammars = Grammars::new(&tokenizer).unwrap();
         if let Ok(constraint) = grammars.json_schema(&schema) && let Some(text) = write(&tokenizer, constraint, seed) {
-            prop_assert!(serde_json::from_str::<Value>(&text).is_ok(), "{text}");
+            prop_assert!(is_json(&text), "{text}");
         }
     }
+}
+
+/// JSON by its grammar, which allows numbers that no double can hold.
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// JSON made of the words that mean something in schemas.
@@ -246,7 +251,7 @@ fn any_object_is_an_object() {
     for seed in 0..20 {
         let constraint = Grammars::new(&tokenizer).unwrap().json_object().unwrap();
         if let Some(text) = write(&tokenizer, constraint, seed) {
-            assert!(serde_json::from_str::<Value>(&text).unwrap().is_object(), "{text}");
+            assert!(text.trim_start().starts_with('{') && is_json(&text), "{text}");
         }
     }
 }

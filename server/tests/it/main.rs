@@ -1,11 +1,15 @@
 //! The server over real sockets, with a two-layer random model and real training children.
 
 #[cfg(test)]
+mod async_openai;
+#[cfg(test)]
 mod batches;
 #[cfg(test)]
 mod chat;
 #[cfg(test)]
 mod connections;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod files;
 #[cfg(test)]

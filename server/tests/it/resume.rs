@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{BASE, World, data};
 
 /// The process that holds a job's lock.
-fn child(folder: &Path) -> Pid {
+pub fn child(folder: &Path) -> Pid {
     let pid = std::fs::read_to_string(folder.join("child.lock")).unwrap();
     Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
 }
