@@ -88,6 +88,20 @@ async fn every_request_is_answered_in_one_of_two_files() {
 }
 
 #[tokio::test]
+async fn responses_are_asked_in_batches_too() {
+    let world = World::new().await;
+    let ask = json!({"model": BASE, "input": "Make a form.", "max_output_tokens": 4});
+    let line = json!({"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": ask});
+    let file = world.file("batch", lines([line])).await;
+    let body = json!({"input_file_id": file, "endpoint": "/v1/responses", "completion_window": "24h"});
+    let (_, batch) = world.post("/batches", &body).await;
+    let batch = end(&world, batch["id"].as_str().unwrap()).await;
+    let answers = answers(&world, &batch["output_file_id"]).await;
+    assert_eq!(answers["a"]["response"]["body"]["object"], "response", "{batch}");
+    assert!(batch["usage"]["output_tokens"].as_u64().unwrap() > 0, "{batch}");
+}
+
+#[tokio::test]
 async fn an_input_that_makes_no_sense_fails_by_line() {
     let world = World::new().await;
     let id = begin(&world, lines([line("a", 1), line("a", 1)])).await;

@@ -66,6 +66,11 @@ fn good_bodies() -> Vec<(&'static str, Value)> {
             "response_format": {"type": "text"}, "metadata": {}}),
         ),
         (
+            "/responses",
+            json!({"model": BASE, "input": [message], "instructions": "y", "max_output_tokens": 2,
+            "temperature": 0.5, "text": {"format": {"type": "text"}}, "store": false, "stream": false}),
+        ),
+        (
             "/fine_tuning/jobs",
             json!({"model": BASE, "training_file": "file-1", "validation_file": null, "suffix": "s",
             "seed": 1, "method": method, "hyperparameters": {"n_epochs": "auto"}, "metadata": {"k": "v"},
@@ -191,7 +196,7 @@ proptest! {
 
     #[test]
     fn bodies_that_are_nearly_right(
-        which in 0usize..15, at in 0usize..14, odd in prop::option::weighted(0.8, odd()),
+        which in 0usize..16, at in 0usize..14, odd in prop::option::weighted(0.8, odd()),
     ) {
         let (path, mut body) = good_bodies().swap_remove(which);
         let mut at = at;
@@ -200,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn bodies_that_are_anything(which in 0usize..15, body in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn bodies_that_are_anything(which in 0usize..16, body in prop::collection::vec(any::<u8>(), 0..64)) {
         let (path, _) = good_bodies().swap_remove(which);
         send(path, "application/json", body)?;
     }
