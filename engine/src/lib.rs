@@ -3,13 +3,14 @@
 //! Knows nothing of Hone, of HTTP or of jobs. One call of each public function is a pure piece of work on values that
 //! the caller owns; progress goes to callbacks, nothing is printed. Work is spread over rayon's global pool.
 //!
-//! Reading order: `weights` (the shapes), `gguf` (files), `tokenizer` and `chat` (text to tokens), `infer` (the forward
+//! Reading order: `weights` (the shapes), `tensors` with `gguf` and `hub` (files), `tokenizer` and `chat` (text to tokens), `infer` (the forward
 //! pass) on `kernel` and `rope`, `sample` and `stop`, `generate` (many requests at once); `lora` and `train`; `model` ties
 //! a file's parts together.
 
 pub mod chat;
 pub mod generate;
 pub mod gguf;
+pub mod hub;
 pub mod infer;
 mod kernel;
 pub mod lora;
@@ -17,6 +18,7 @@ pub mod model;
 mod rope;
 pub mod sample;
 pub mod stop;
+pub mod tensors;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

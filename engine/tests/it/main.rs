@@ -2,6 +2,7 @@
 //!
 //! Tests that need the weights read their path from `HONE_TEST_GGUF` and say so loudly when it is not set.
 
+mod folders;
 mod reference;
 
 use std::sync::LazyLock;
