@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod chat;
 #[cfg(test)]
+mod exchange;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod harness;
