@@ -90,7 +90,12 @@ fn rope_scaling_survives_the_file() {
         let mut weights = (*model.weights).clone();
         weights.config.rope_scaling = Some(scaling);
         model.weights = weights.into();
-        assert_eq!(parse(&file(&model)).unwrap().weights.config, model.weights.config);
+        // Under which name it comes back depends on how much of it the pairs of so small a head show.
+        let loaded = parse(&file(&model)).unwrap();
+        let frequencies = loaded.weights.config.rope_frequencies();
+        for (got, want) in frequencies.iter().zip(model.weights.config.rope_frequencies()) {
+            assert!((got / want - 1.0).abs() < 1e-6, "{got} {want}");
+        }
     }
 }
 

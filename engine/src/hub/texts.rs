@@ -6,10 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{read_json_if, read_text};
-use crate::{
-    model::LoadError,
-    tokenizer::Vocabulary,
-};
+use crate::{model::LoadError, tokenizer::Vocabulary};
 
 /// Larger than any tokeniser.
 const MOST_TOKENIZER: u64 = 256 << 20;
