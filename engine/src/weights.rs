@@ -27,11 +27,14 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// The scaling that has these divisors for a head of twice as many dimensions: with its name where it is one of
-    /// those in use (linear, or Llama 3's with the settings of its releases), so that it can be written down again.
+    /// The scaling that has these divisors for a head of twice as many dimensions: with its name where it is linear or
+    /// Llama 3's (whose `low` and `high` are 1 and 4 in every release), so that it can be written down again.
     pub(crate) fn of_divisors(divisors: Vec<f32>, rope_theta: f32) -> Self {
         let largest = divisors.iter().copied().fold(0.0, f32::max);
-        let llama3 = Self::Llama3 { factor: largest, low: 1.0, high: 4.0, original_context: 8192.0 };
+        let llama3 =
+            |original_context| Self::Llama3 { factor: largest, low: 1.0, high: 4.0, original_context };
+        // That of the releases first.
+        let contexts = std::iter::once(8192.0).chain((5..=20).map(|power| 2_f32.powi(power)));
         let dim = 2.0 * divisors.len() as f64;
         let agrees = |named: &Self| {
             divisors.iter().enumerate().all(|(pair, divisor)| {
@@ -39,8 +42,8 @@ impl RopeScaling {
                 (named.divisor(pair, frequency) / f64::from(*divisor) - 1.0).abs() < 1e-4
             })
         };
-        let named = [Self::Linear { factor: largest }, llama3];
-        named.into_iter().find(agrees).unwrap_or(Self::Divisors(divisors))
+        let mut named = std::iter::once(Self::Linear { factor: largest }).chain(contexts.map(llama3));
+        named.find(agrees).unwrap_or(Self::Divisors(divisors))
     }
 
     /// The divisors of all pairs.
@@ -239,7 +242,8 @@ mod tests {
     fn divisors_get_their_name_back() {
         let config = Config { head_dim: 64, rope_theta: 500_000.0, ..tiny_config(RopeLayout::Halves) };
         let llama3 = |factor| RopeScaling::Llama3 { factor, low: 1.0, high: 4.0, original_context: 8192.0 };
-        for scaling in [RopeScaling::Linear { factor: 2.5 }, llama3(8.0), llama3(32.0)] {
+        let early = RopeScaling::Llama3 { factor: 4.0, low: 1.0, high: 4.0, original_context: 1024.0 };
+        for scaling in [RopeScaling::Linear { factor: 2.5 }, llama3(8.0), llama3(32.0), early] {
             let divisors = scaling.divisors(&config);
             assert_eq!(RopeScaling::of_divisors(divisors, config.rope_theta), scaling);
         }
