@@ -8,7 +8,7 @@ use std::{error::Error, fs, path::Path};
 use hone_engine::{
     chat::ChatMessage,
     gguf, hub,
-    infer::{Sequence, step},
+    infer::{Decoder, Precision, Sequence, step},
     lora::{Adapter, LoraConfig, merge},
     model::Model,
     sample::argmax,
@@ -86,10 +86,11 @@ fn random_adapter(weights: &Weights) -> Adapter {
 }
 
 fn said(weights: &Weights, prompt: &[u32]) -> Said {
-    let mut sequence = Sequence::new(&weights.config, prompt, prompt.len() + GREEDY);
+    let decoder = Decoder::new(weights, Precision::F32);
+    let mut sequence = Sequence::new(&decoder, prompt);
     let (mut logits, mut greedy) = (Vec::new(), Vec::new());
     while greedy.len() < GREEDY {
-        let answer = step(weights, &mut [&mut sequence]);
+        let answer = step(&decoder, &mut [&mut sequence]);
         let row = answer.row(0).unwrap_or_default();
         if logits.is_empty() {
             logits = row.to_vec();

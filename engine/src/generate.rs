@@ -8,15 +8,11 @@ use std::{collections::VecDeque, sync::Arc};
 use rayon::prelude::*;
 
 use crate::{
-    infer::{self, Chunk, PREFILL_ROWS, Sequence},
+    infer::{self, Chunk, Decoder, Delta, PREFILL_ROWS, Sequence},
     sample::{self, Sampler},
     stop::{Passed, StopFilter},
     tokenizer::{StreamDecoder, Tokenizer},
-    weights::Weights,
 };
-
-/// Most tokens for which cache is reserved beyond the prompt; longer answers grow it.
-const RESERVED_TOKENS: usize = 1024;
 
 /// How to choose tokens and when to end.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,10 +36,13 @@ impl Default for SamplingParams {
     }
 }
 
-/// A prompt to continue. Requests on different weights of one tokeniser may be in flight together.
+/// A prompt to continue. Requests on different models of one tokeniser may be in flight together; those on one decoder
+/// share its forward passes, whatever their deltas.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub weights: Arc<Weights>,
+    pub decoder: Arc<Decoder>,
+    /// What a tuned model adds; none for the base model.
+    pub delta: Option<Arc<Delta>>,
     pub prompt: Vec<u32>,
     pub params: SamplingParams,
 }
@@ -102,10 +101,11 @@ pub enum SubmitError {
 /// A request that holds a slot.
 struct Active {
     id: RequestId,
-    weights: Arc<Weights>,
+    decoder: Arc<Decoder>,
+    delta: Option<Arc<Delta>>,
     sequence: Sequence,
     sampler: Sampler,
-    decoder: StreamDecoder,
+    stream: StreamDecoder,
     filter: StopFilter,
     max_tokens: usize,
     logprobs: bool,
@@ -193,15 +193,15 @@ impl Batcher {
     }
 }
 
-fn check(Request { weights, prompt, params }: &Request) -> Result<(), SubmitError> {
-    let (tokens, context) = (prompt.len(), weights.config.context);
+fn check(Request { decoder, prompt, params, .. }: &Request) -> Result<(), SubmitError> {
+    let (tokens, context) = (prompt.len(), decoder.config.context);
     if tokens == 0 {
         return Err(SubmitError::EmptyPrompt);
     }
     if tokens >= context {
         return Err(SubmitError::PromptTooLong { tokens, context });
     }
-    if let Some(&id) = prompt.iter().find(|id| **id as usize >= weights.config.vocab) {
+    if let Some(&id) = prompt.iter().find(|id| **id as usize >= decoder.config.vocab) {
         return Err(SubmitError::UnknownToken(id));
     }
     if !(params.temperature.is_finite() && params.temperature >= 0.0) {
@@ -214,18 +214,18 @@ fn check(Request { weights, prompt, params }: &Request) -> Result<(), SubmitErro
 }
 
 impl Active {
-    fn new(id: RequestId, Request { weights, prompt, params }: Request) -> Self {
-        let expected = (prompt.len() + params.max_tokens.min(RESERVED_TOKENS)).min(weights.config.context);
+    fn new(id: RequestId, Request { decoder, delta, prompt, params }: Request) -> Self {
         Self {
             id,
-            sequence: Sequence::new(&weights.config, &prompt, expected),
+            sequence: Sequence::new(&decoder, &prompt),
             sampler: Sampler::new(params.temperature, params.top_p, params.seed),
-            decoder: StreamDecoder::default(),
+            stream: StreamDecoder::default(),
             filter: StopFilter::new(&params.stop),
             max_tokens: params.max_tokens,
             logprobs: params.logprobs,
             generated: 0,
-            weights,
+            decoder,
+            delta,
         }
     }
 
@@ -239,13 +239,13 @@ impl Active {
         let token = Token { id, logprob: self.logprobs.then(|| sample::logprob(logits, id)) };
         self.sequence.push(id);
         self.generated += 1;
-        let piece = self.decoder.push(tokenizer, id);
+        let piece = self.stream.push(tokenizer, id);
         let Passed { mut text, stopped } = self.filter.push(&piece);
         if stopped {
             return self.progress(text, Some(token), Some(Finish::Stop));
         }
         let full =
-            self.generated >= self.max_tokens || self.sequence.ids().len() >= self.weights.config.context;
+            self.generated >= self.max_tokens || self.sequence.ids().len() >= self.decoder.config.context;
         if full {
             text += &self.rest();
         }
@@ -254,7 +254,7 @@ impl Active {
 
     /// What decoder and filter still hold back.
     fn rest(&mut self) -> String {
-        let Passed { text, stopped } = self.filter.push(&self.decoder.finish());
+        let Passed { text, stopped } = self.filter.push(&self.stream.finish());
         if stopped { text } else { text + &self.filter.finish() }
     }
 
@@ -263,11 +263,11 @@ impl Active {
     }
 }
 
-/// The requests on the same weights, for each weights in flight.
+/// The requests on the same decoder, for each decoder in flight.
 fn groups(active: &mut [Active]) -> Vec<Vec<&mut Active>> {
     let mut groups: Vec<Vec<&mut Active>> = Vec::new();
     for active in active {
-        match groups.iter_mut().find(|group| Arc::ptr_eq(&group[0].weights, &active.weights)) {
+        match groups.iter_mut().find(|group| Arc::ptr_eq(&group[0].decoder, &active.decoder)) {
             Some(group) => group.push(active),
             None => groups.push(vec![active]),
         }
@@ -275,9 +275,9 @@ fn groups(active: &mut [Active]) -> Vec<Vec<&mut Active>> {
     groups
 }
 
-/// One forward pass over requests that share their weights.
+/// One forward pass over requests that share their decoder.
 fn advance(tokenizer: &Tokenizer, group: &mut [&mut Active]) -> Vec<Progress> {
-    let weights = group[0].weights.clone();
+    let decoder = group[0].decoder.clone();
     let mut budget = PREFILL_ROWS;
     let chunk = |active: &mut &mut Active| {
         let pending = active.sequence.pending();
@@ -288,9 +288,13 @@ fn advance(tokenizer: &Tokenizer, group: &mut [&mut Active]) -> Vec<Progress> {
     };
     let takes: Vec<usize> = group.iter_mut().map(chunk).collect();
     let chunks = group.iter_mut().zip(takes);
-    let mut chunks: Vec<Chunk> =
-        chunks.map(|(active, take)| Chunk { sequence: &mut active.sequence, take }).collect();
-    let logits = infer::forward(&weights, &mut chunks);
+    let mut chunks: Vec<Chunk> = chunks
+        .map(|(active, take)| {
+            let Active { sequence, delta, .. } = &mut **active;
+            Chunk { sequence, take, delta: delta.as_deref() }
+        })
+        .collect();
+    let logits = infer::forward(&decoder, &mut chunks);
     let take = |(index, active): (usize, &mut &mut Active)| Some(active.take(tokenizer, logits.row(index)?));
     group.par_iter_mut().enumerate().filter_map(take).collect()
 }

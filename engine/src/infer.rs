@@ -5,67 +5,41 @@
 //! of all sequences form one matrix per layer. By the invariant of `kernel`, what a sequence gets does not depend on
 //! its company nor on how its tokens were cut into calls.
 
-use rayon::prelude::*;
+mod attention;
+mod decoder;
+mod delta;
+mod load;
+mod pass;
+mod sequence;
+mod team;
+mod workspace;
 
+pub use self::{
+    decoder::{Decoder, Options, Precision},
+    delta::Delta,
+    sequence::Sequence,
+};
+use self::{
+    delta::{Narrow, Tuned},
+    pass::{Pass, each_row, store},
+    sequence::Pages,
+    workspace::{Buffers, Workspace},
+};
+pub use crate::kernel::{Level, UnknownLevel};
 use crate::{
-    kernel::{self, Attend, Output},
+    kernel::{Output, PANEL},
     rope::Rotation,
-    weights::{Config, Weights},
 };
 
-/// Tokens of one sequence that a single attention task takes: small enough to spread a prompt over the cores.
-const ATTENTION_ROWS: usize = 16;
 /// Tokens that [`step`] sends through the model at once. Bounds the activations' memory; larger brings no speed.
 pub const PREFILL_ROWS: usize = 256;
-
-/// Keys and values of one key/value head, each `[cached, head_dim]`.
-#[derive(Clone, Debug, Default)]
-struct Head {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-/// The tokens of one conversation and what the model has computed about them. Belongs to the weights it was first
-/// advanced with; mixing weights of one shape is not detected.
-#[derive(Clone, Debug)]
-pub struct Sequence {
-    ids: Vec<u32>,
-    cached: usize,
-    /// `[layers * kv_heads]`
-    heads: Vec<Head>,
-}
-
-impl Sequence {
-    /// A sequence that starts with `prompt`, with room reserved for `expected` tokens in all.
-    pub fn new(config: &Config, prompt: &[u32], expected: usize) -> Self {
-        let head = || Head {
-            keys: Vec::with_capacity(expected * config.head_dim),
-            values: Vec::with_capacity(expected * config.head_dim),
-        };
-        let heads = (0..config.layers * config.kv_heads).map(|_| head()).collect();
-        Self { ids: prompt.to_vec(), cached: 0, heads }
-    }
-
-    /// Adds a token, to be processed by the next call.
-    pub fn push(&mut self, id: u32) {
-        self.ids.push(id);
-    }
-
-    /// All tokens, processed or not.
-    pub fn ids(&self) -> &[u32] {
-        &self.ids
-    }
-
-    /// How many tokens have not gone through the model yet.
-    pub fn pending(&self) -> usize {
-        self.ids.len() - self.cached
-    }
-}
 
 /// A sequence and how many of its pending tokens to process in this call.
 pub struct Chunk<'a> {
     pub sequence: &'a mut Sequence,
     pub take: usize,
+    /// What the sequence's model adds to the decoder; none for the base model.
+    pub delta: Option<&'a Delta>,
 }
 
 /// Next-token logits, one row of `vocab` per sequence of the call, in its order.
@@ -98,41 +72,40 @@ struct Span {
 ///
 /// # Panics
 /// When a token is not in the vocabulary or `take` exceeds what is pending: [`crate::generate::Batcher`] checks both.
-pub fn forward(weights: &Weights, chunks: &mut [Chunk]) -> Logits {
-    let config = &weights.config;
+pub fn forward(decoder: &Decoder, chunks: &mut [Chunk]) -> Logits {
     let spans = spans(chunks);
-    if spans.iter().all(|span| span.len == 0) {
-        return Logits { data: Vec::new(), vocab: config.vocab, rows: vec![None; chunks.len()] };
+    let rows = spans.iter().map(|span| span.len).sum();
+    if rows == 0 {
+        return Logits { data: Vec::new(), vocab: decoder.config.vocab, rows: vec![None; chunks.len()] };
     }
-    let rotation = Rotation::new(config, spans.iter().flat_map(|s| s.position..s.position + s.len));
-    let mut x = embed(weights, chunks);
-    for (index, layer) in weights.layers.iter().enumerate() {
-        let normed = kernel::rms_norm(&x, &layer.attn_norm, config.norm_eps);
-        let mut qkv = kernel::matmul(&normed, &layer.qkv);
-        if let Some(bias) = &layer.qkv_bias {
-            kernel::for_each_row(&mut qkv, config.qkv_dim(), |_, row| kernel::add(row, bias));
-        }
-        rotation.apply(config, &mut qkv);
-        append(config, index, &qkv, &spans, chunks);
-        let mixed = attend(config, index, &qkv, &spans, chunks);
-        kernel::add(&mut x, &kernel::matmul(&mixed, &layer.out));
-        let normed = kernel::rms_norm(&x, &layer.ffn_norm, config.norm_eps);
-        let gate_up = kernel::matmul(&normed, &layer.gate_up);
-        kernel::add(&mut x, &kernel::matmul(&kernel::swiglu(&gate_up, config.ffn), &layer.down));
-    }
+    let mut workspace = decoder.workspace();
+    let Workspace { team, buffers } = &mut *workspace;
+    let pages: Vec<Pages> = chunks.iter_mut().map(|chunk| chunk.sequence.lend(chunk.take)).collect();
+    let positions = spans.iter().flat_map(|s| s.position..s.position + s.len);
+    let pass = Pass {
+        decoder,
+        team,
+        spans: &spans,
+        pages: &pages,
+        tuned: &Tuned::of(chunks),
+        rotation: &Rotation::new(&decoder.config, positions),
+        rows,
+    };
+    embed(&pass, chunks, &mut buffers.stream);
+    pass.run(buffers);
     for (chunk, span) in chunks.iter_mut().zip(&spans) {
         chunk.sequence.cached += span.len;
     }
-    head(weights, &x, &spans, chunks)
+    head(&pass, chunks, buffers)
 }
 
-/// Processes everything that is pending, [`PREFILL_ROWS`] tokens at a time, and returns one row of logits per sequence.
+/// Processes everything that is pending with the base model, [`PREFILL_ROWS`] tokens at a time, and returns one row of logits per sequence.
 /// A sequence without pending tokens has no row.
 ///
 /// # Panics
 /// When a token is not in the vocabulary.
-pub fn step(weights: &Weights, sequences: &mut [&mut Sequence]) -> Logits {
-    let vocab = weights.config.vocab;
+pub fn step(decoder: &Decoder, sequences: &mut [&mut Sequence]) -> Logits {
+    let vocab = decoder.config.vocab;
     let mut all = Logits { data: Vec::new(), vocab, rows: vec![None; sequences.len()] };
     while sequences.iter().any(|s| s.pending() > 0) {
         let mut budget = PREFILL_ROWS;
@@ -142,10 +115,10 @@ pub fn step(weights: &Weights, sequences: &mut [&mut Sequence]) -> Logits {
             .filter_map(|(index, sequence)| {
                 let take = sequence.pending().min(budget);
                 budget -= take;
-                (take > 0).then_some((index, Chunk { sequence, take }))
+                (take > 0).then_some((index, Chunk { sequence, take, delta: None }))
             })
             .unzip();
-        let logits = forward(weights, &mut chunks);
+        let logits = forward(decoder, &mut chunks);
         for (at, index) in indices.into_iter().enumerate() {
             if let Some(row) = logits.row(at) {
                 all.rows[index] = Some(all.data.len() / vocab);
@@ -167,104 +140,45 @@ fn spans(chunks: &[Chunk]) -> Vec<Span> {
     chunks.iter().map(span).collect()
 }
 
-fn embed(weights: &Weights, chunks: &[Chunk]) -> Vec<f32> {
-    let ids = chunks.iter().flat_map(|c| &c.sequence.ids[c.sequence.cached..][..c.take]);
-    ids.flat_map(|&id| weights.embedding.row(id as usize)).copied().collect()
-}
-
-/// Puts the new keys and values of layer `layer` into the caches.
-fn append(config: &Config, layer: usize, qkv: &[f32], spans: &[Span], chunks: &mut [Chunk]) {
-    let (dim, first_key) = (config.head_dim, config.q_dim());
-    let first_value = first_key + config.kv_dim();
-    for (chunk, span) in chunks.iter_mut().zip(spans) {
-        let heads = &mut chunk.sequence.heads[layer * config.kv_heads..][..config.kv_heads];
-        for row in qkv.chunks_exact(config.qkv_dim()).skip(span.row).take(span.len) {
-            for (index, head) in heads.iter_mut().enumerate() {
-                head.keys.extend_from_slice(&row[first_key + index * dim..][..dim]);
-                head.values.extend_from_slice(&row[first_value + index * dim..][..dim]);
-            }
-        }
-    }
-}
-
-/// Grouped-query attention of the new tokens, `[rows, q_dim]`, in parallel by (tokens, key/value head).
-fn attend(config: &Config, layer: usize, qkv: &[f32], spans: &[Span], chunks: &[Chunk]) -> Vec<f32> {
-    let mut mixed = vec![0.0; qkv.len() / config.qkv_dim() * config.q_dim()];
-    let output = Output::new(&mut mixed, config.q_dim());
-    let tasks: Vec<(&Head, usize, Span)> = chunks
-        .iter()
-        .zip(spans)
-        .flat_map(|(chunk, span)| {
-            let heads = &chunk.sequence.heads[layer * config.kv_heads..][..config.kv_heads];
-            heads
-                .iter()
-                .enumerate()
-                .flat_map(|(index, head)| split(*span).map(move |span| (head, index, span)))
-        })
-        .collect();
-    tasks.into_par_iter().for_each_init(Vec::new, |scores, (head, index, span)| {
-        attend_head(config, qkv, head, index, span, scores, &output);
+/// The embeddings of the new tokens, `[rows, hidden]`.
+fn embed(pass: &Pass, chunks: &[Chunk], stream: &mut Vec<f32>) {
+    let ids: Vec<u32> =
+        chunks.iter().flat_map(|c| &c.sequence.ids[c.sequence.cached..][..c.take]).copied().collect();
+    let (hidden, embedding) = (pass.decoder.config.hidden, &pass.decoder.parts.embedding);
+    stream.resize(ids.len() * hidden, 0.0);
+    let output = Output::new(stream, hidden);
+    each_row(pass.team, ids.len(), |row| {
+        // SAFETY: each task writes its own rows.
+        embedding.read_row(ids[row] as usize, unsafe { output.block(row, 0..hidden) });
     });
-    mixed
-}
-
-/// The span in pieces of at most [`ATTENTION_ROWS`] tokens.
-fn split(span: Span) -> impl Iterator<Item = Span> {
-    (0..span.len).step_by(ATTENTION_ROWS).map(move |at| Span {
-        row: span.row + at,
-        position: span.position + at,
-        len: ATTENTION_ROWS.min(span.len - at),
-    })
-}
-
-/// The query heads that share key/value head `index`, for the tokens of `span`.
-fn attend_head(
-    config: &Config,
-    qkv: &[f32],
-    head: &Head,
-    index: usize,
-    span: Span,
-    scores: &mut Vec<f32>,
-    output: &Output,
-) {
-    let group = config.heads / config.kv_heads;
-    let width = group * config.head_dim;
-    let columns = index * width..(index + 1) * width;
-    let rows = qkv.chunks_exact(config.qkv_dim()).skip(span.row).take(span.len);
-    let queries: Vec<f32> = rows.flat_map(|row| &row[columns.clone()]).copied().collect();
-    let visible: Vec<usize> = (0..span.len * group).map(|i| span.position + i / group + 1).collect();
-    let mut mixed = vec![0.0; queries.len()];
-    Attend {
-        queries: &queries,
-        keys: &head.keys,
-        values: &head.values,
-        head_dim: config.head_dim,
-        visible: &visible,
-        scores,
-        mixed: &mut mixed,
-    }
-    .run();
-    for (row, mixed) in mixed.chunks_exact(width).enumerate() {
-        // SAFETY: no two tasks share both a row and a key/value head.
-        unsafe { output.block(span.row + row, columns.clone()) }.copy_from_slice(mixed);
-    }
 }
 
 /// Logits after the last token of every chunk that has nothing left pending.
-fn head(weights: &Weights, x: &[f32], spans: &[Span], chunks: &[Chunk]) -> Logits {
-    let hidden = weights.config.hidden;
+fn head(pass: &Pass, chunks: &[Chunk], buffers: &mut Buffers) -> Logits {
+    let Decoder { config, parts, .. } = pass.decoder;
     let mut last = Vec::new();
     let mut row = |(chunk, span): (&Chunk, &Span)| {
         let complete = span.len > 0 && chunk.sequence.pending() == 0;
         complete.then(|| {
-            last.extend_from_slice(&x[(span.row + span.len - 1) * hidden..][..hidden]);
-            last.len() / hidden - 1
+            last.extend_from_slice(
+                &buffers.stream[(span.row + span.len - 1) * config.hidden..][..config.hidden],
+            );
+            last.len() / config.hidden - 1
         })
     };
-    let rows = chunks.iter().zip(spans).map(&mut row).collect();
-    let normed = kernel::rms_norm(&last, &weights.norm, weights.config.norm_eps);
-    let data = if normed.is_empty() { Vec::new() } else { kernel::matmul(&normed, weights.output_head()) };
-    Logits { data, vocab: weights.config.vocab, rows }
+    let rows: Vec<Option<usize>> = chunks.iter().zip(pass.spans).map(&mut row).collect();
+    let mut data = vec![0.0; last.len() / config.hidden * config.vocab];
+    if !last.is_empty() {
+        pass.norm(&last, &parts.norm, &mut buffers.normed);
+        let output = Output::new(&mut data, config.vocab);
+        let linear = parts.head.as_ref().unwrap_or(&parts.embedding);
+        pass.multiply(linear, &buffers.normed, Narrow::NONE, |panel, row, [sums]: [[f32; PANEL]; 1]| {
+            let columns = panel * PANEL..((panel + 1) * PANEL).min(config.vocab);
+            // SAFETY: each task writes its own columns.
+            store(unsafe { output.block(row, columns) }, &sums);
+        });
+    }
+    Logits { data, vocab: config.vocab, rows }
 }
 
 #[cfg(test)]

@@ -7,17 +7,37 @@
 
 use std::{marker::PhantomData, ops::Range};
 
+pub use self::level::{Level, UnknownLevel};
+pub(crate) use self::{
+    inputs::{InputWriter, Inputs, Wanted},
+    linear::{Linear, products},
+    packed::{BLOCK, Block, Format, PANEL, Sums, TILE},
+};
+use self::{
+    level::Kind,
+    packed::{InputBlock, InputPart, Panel},
+};
+use half::f16;
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
-use crate::weights::Matrix;
+/// Repeats a block for each literal as the constant `$i`, where the condition holds. Sums must be named by constants to
+/// stay in registers: left to itself the compiler unrolls too late and keeps them on the stack, at half the speed.
+macro_rules! unroll {
+    ($i:ident in [$($value:literal)*] if $condition:expr, $body:block) => {$(
+        {
+            const $i: usize = $value;
+            if $condition $body
+        }
+    )*};
+}
 
-/// Least weight rows for one parallel task: below this the hand-over costs more than it brings.
-const MIN_TASK_ROWS: usize = 16;
-/// Most weight rows for one task: 64 rows of 576 inputs stay in a core's second-level cache while all inputs pass.
-const MAX_TASK_ROWS: usize = 64;
-/// Rows from which element-wise work is spread over threads.
-const PARALLEL_ROWS: usize = 8;
+mod inputs;
+mod level;
+mod linear;
+mod packed;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 /// A row-major `[rows, width]` output of which several tasks write disjoint blocks at once.
 pub(crate) struct Output<'a> {
@@ -49,37 +69,6 @@ impl<'a> Output<'a> {
             std::slice::from_raw_parts_mut(start, columns.len())
         }
     }
-}
-
-/// `x Wᵀ`: `x` is `[rows, w.cols]`, the result `[rows, w.rows]`.
-pub(crate) fn matmul(x: &[f32], w: &Matrix) -> Vec<f32> {
-    let rows = x.len() / w.cols;
-    let mut y = vec![0.0; rows * w.rows];
-    let output = Output::new(&mut y, w.rows);
-    let per_task = w.rows.div_ceil(4 * rayon::current_num_threads()).clamp(MIN_TASK_ROWS, MAX_TASK_ROWS);
-    (0..w.rows.div_ceil(per_task)).into_par_iter().for_each(|task| {
-        let columns = task * per_task..((task + 1) * per_task).min(w.rows);
-        let block = &w.data[columns.start * w.cols..columns.end * w.cols];
-        let put = |row: usize, column: usize, dot: f32| {
-            let column = columns.start + column;
-            // SAFETY: each task writes its own columns.
-            let slot = unsafe { output.block(row, column..column + 1) };
-            slot[0] = dot;
-        };
-        Arch::new().dispatch(Dots { x, w: block, k: w.cols, put });
-    });
-    y
-}
-
-/// Repeats a block for each literal as the constant `$i`, where the condition holds. Sums must be named by constants to
-/// stay in registers: left to itself the compiler unrolls too late and keeps them on the stack, at half the speed.
-macro_rules! unroll {
-    ($i:ident in [$($value:literal)*] if $condition:expr, $body:block) => {$(
-        {
-            const $i: usize = $value;
-            if $condition $body
-        }
-    )*};
 }
 
 /// All dot products of the rows of `x` `[.., k]` with the rows of `w` `[.., k]`, handed to `put(x row, w row, dot)`.
@@ -175,44 +164,134 @@ impl<P: FnMut(usize, usize, f32)> Dots<'_, P> {
     }
 }
 
-/// Attention of `queries` `[n, head_dim]` over one key/value head.
-///
-/// `keys` and `values` are `[positions, head_dim]`; query `i` sees the first `visible[i]` of them (ascending, at least
-/// one each). Writes `[n, head_dim]` to `mixed`; `scores` is scratch.
-pub(crate) struct Attend<'a> {
-    pub queries: &'a [f32],
-    pub keys: &'a [f32],
-    pub values: &'a [f32],
-    pub head_dim: usize,
-    pub visible: &'a [usize],
-    pub scores: &'a mut Vec<f32>,
-    pub mixed: &'a mut [f32],
-}
-
-impl Attend<'_> {
-    pub(crate) fn run(self) {
-        Arch::new().dispatch(self);
+/// [`InputPart::nearest`], by the level's instructions.
+fn nearest(level: Level, numbers: &[f32; BLOCK]) -> InputPart {
+    match level.0 {
+        // SAFETY: a level exists only where its instructions do.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { x86::nearest_512(numbers) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni => unsafe { x86::nearest_256(numbers) },
+        _ => InputPart::nearest(numbers),
     }
 }
 
-impl WithSimd for Attend<'_> {
+/// As [`mix`] with half-precision values, of which `weights` `[n, stride]` may have fewer than `stride`; `wide` is scratch.
+/// The sums are those of [`mix`] to the bit.
+pub(crate) fn mix_half(
+    level: Level,
+    weights: &[f32],
+    stride: usize,
+    values: &[f16],
+    width: usize,
+    mixed: &mut [f32],
+    wide: &mut Vec<f32>,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if level.0 == Kind::Avx512 && width.is_multiple_of(PANEL) {
+        // SAFETY: the level exists only where its instructions do.
+        unsafe { x86::mix_half(weights, stride, values, width, mixed) };
+        return;
+    }
+    wide.resize(stride * width, 0.0);
+    let (seen, rest) = wide.split_at_mut(values.len());
+    widen(level, values, seen);
+    rest.fill(0.0);
+    mix(level.arch(), weights, wide, width, mixed);
+}
+
+/// Half-precision numbers in full, as many as both have.
+pub(crate) fn widen(level: Level, halves: &[f16], numbers: &mut [f32]) {
+    match level.0 {
+        // SAFETY: a level exists only where its instructions do; all of these have half precision.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { x86::widen(halves, numbers) },
+        _ => halves.iter().zip(numbers).for_each(|(half, number)| *number = half.to_f32()),
+    }
+}
+
+/// The nearest half-precision numbers, as many as both have.
+pub(crate) fn narrow(level: Level, numbers: &[f32], halves: &mut [f16]) {
+    match level.0 {
+        // SAFETY: as in `widen`.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { x86::narrow(numbers, halves) },
+        _ => numbers.iter().zip(halves).for_each(|(number, half)| *half = f16::from_f32(*number)),
+    }
+}
+
+/// Products of a panel with `rows` rows of inputs, by the level's kernel.
+fn quantised_product(level: Level, panel: Panel, inputs: &[InputBlock], rows: usize, sums: &mut Sums) {
+    match level.0 {
+        Kind::Scalar => scalar::product(panel, inputs, rows, sums),
+        // SAFETY: a level exists only where its instructions do.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => unsafe { x86::avx2(panel, inputs, rows, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Kind::AvxVnni => unsafe { x86::avx_vnni(panel, inputs, rows, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { x86::avx512(panel, inputs, rows, sums) },
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon | Kind::NeonDot => scalar::product(panel, inputs, rows, sums),
+    }
+}
+
+/// `mixed[i] = Σ_p weights[i][p] values[p]`: `weights` is `[n, p]`, `values` `[p, width]`, `mixed` `[n, width]`.
+pub(crate) fn mix(arch: Arch, weights: &[f32], values: &[f32], width: usize, mixed: &mut [f32]) {
+    arch.dispatch(Mix { weights, values, width, mixed });
+}
+
+struct Mix<'a> {
+    weights: &'a [f32],
+    values: &'a [f32],
+    width: usize,
+    mixed: &'a mut [f32],
+}
+
+impl WithSimd for Mix<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { queries, keys, values, head_dim, visible, scores, mixed } = self;
-        let longest = visible.last().copied().unwrap_or(0);
-        scores.clear();
-        scores.resize(visible.len() * longest, 0.0);
-        let put = |row: usize, position: usize, dot: f32| scores[row * longest + position] = dot;
-        Dots { x: queries, w: &keys[..longest * head_dim], k: head_dim, put }.with_simd(simd);
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        for (scores, &visible) in scores.chunks_exact_mut(longest).zip(visible) {
-            let (seen, future) = scores.split_at_mut(visible);
-            softmax(simd, seen, scale);
-            future.fill(0.0);
+        weighted_sums(simd, self.weights, self.values, self.width, self.mixed);
+    }
+}
+
+/// Turns the first `visible` of `scores` (at least one) into `e^(scale * (score - greatest))`, the others into zeros.
+/// Returns the greatest, scaled, and the sum.
+pub(crate) fn exponentials(arch: Arch, scores: &mut [f32], visible: usize, scale: f32) -> (f32, f32) {
+    arch.dispatch(Exponentials { scores, visible, scale })
+}
+
+struct Exponentials<'a> {
+    scores: &'a mut [f32],
+    visible: usize,
+    scale: f32,
+}
+
+impl WithSimd for Exponentials<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
+        let Self { scores, visible, scale } = self;
+        scores[visible..].fill(f32::NEG_INFINITY);
+        let (heads, tail) = S::as_simd_f32s(scores);
+        let lanes = heads.iter().fold(simd.splat_f32s(f32::NEG_INFINITY), |a, b| simd.max_f32s(a, *b));
+        let highest = tail.iter().fold(simd.reduce_max_f32s(lanes), |a, b| if *b > a { *b } else { a });
+        for score in scores.iter_mut() {
+            *score = exp((*score - highest) * scale);
         }
-        weighted_sums(simd, scores, &values[..longest * head_dim], head_dim, mixed);
+        scores[visible..].fill(0.0);
+        let (heads, tail) = S::as_simd_f32s(scores);
+        let mut sums = simd.splat_f32s(0.0);
+        for &head in heads {
+            sums = simd.add_f32s(sums, head);
+        }
+        (highest * scale, simd.reduce_sum_f32s(sums) + tail.iter().sum::<f32>())
     }
 }
 
@@ -304,24 +383,6 @@ impl WeightedSums<'_> {
     }
 }
 
-/// Softmax of `scale * scores` in place.
-#[inline(always)]
-fn softmax<S: Simd>(simd: S, scores: &mut [f32], scale: f32) {
-    let highest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    for score in scores.iter_mut() {
-        *score = exp((*score - highest) * scale);
-    }
-    let (heads, tail) = S::as_simd_f32s(scores);
-    let mut sums = simd.splat_f32s(0.0);
-    for &head in heads {
-        sums = simd.add_f32s(sums, head);
-    }
-    let scale = 1.0 / (simd.reduce_sum_f32s(sums) + tail.iter().sum::<f32>());
-    for score in scores.iter_mut() {
-        *score *= scale;
-    }
-}
-
 /// `e^x` to about one unit in the last place: Cephes' `expf` without branches, so that loops over it vectorise and every
 /// machine computes the same. Below -87.3 the result is the smallest normal number rather than zero.
 #[inline(always)]
@@ -340,46 +401,115 @@ pub(crate) fn exp(x: f32) -> f32 {
     p * f32::from_bits(exponent)
 }
 
-/// Applies `work` to each row of `output` (`width` wide), with its index, in parallel when there are enough rows.
-pub(crate) fn for_each_row(output: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
-    if output.len() / width >= PARALLEL_ROWS {
-        output.par_chunks_exact_mut(width).enumerate().for_each(|(i, row)| work(i, row));
-    } else {
-        output.chunks_exact_mut(width).enumerate().for_each(|(i, row)| work(i, row));
+/// Root-mean-square norm of `x`, times `gain` (Zhang and Sennrich 2019), as row `row` of inputs.
+///
+/// # Safety
+/// Nobody else may be writing the same row.
+pub(crate) unsafe fn norm_row(
+    arch: Arch,
+    x: &[f32],
+    gain: &[f32],
+    eps: f32,
+    inputs: &InputWriter,
+    row: usize,
+) {
+    arch.dispatch(NormRow { x, gain, eps, inputs, row });
+}
+
+// Closures are not compiled for the instruction set that they are dispatched to; methods that are always inlined are.
+struct NormRow<'a> {
+    x: &'a [f32],
+    gain: &'a [f32],
+    eps: f32,
+    inputs: &'a InputWriter<'a>,
+    row: usize,
+}
+
+impl WithSimd for NormRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, gain, eps, inputs, row } = self;
+        let mut square = 0.0;
+        Dots { x, w: x, k: x.len(), put: |_, _, dot| square = dot }.with_simd(simd);
+        let scale = 1.0 / (square / x.len() as f32 + eps).sqrt();
+        for (block, (x, gain)) in x.chunks(BLOCK).zip(gain.chunks(BLOCK)).enumerate() {
+            let mut numbers = [0.0; BLOCK];
+            for ((number, x), gain) in numbers.iter_mut().zip(x).zip(gain) {
+                *number = x * scale * gain;
+            }
+            // SAFETY: by the contract of `norm_row`.
+            unsafe { inputs.put(row, block, &numbers) };
+        }
     }
 }
 
-/// Root-mean-square norm of each row of `x`, times `gain` (Zhang and Sennrich 2019).
-pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> {
-    let width = gain.len();
-    let mut y = vec![0.0; x.len()];
-    for_each_row(&mut y, width, |i, y| {
-        let x = &x[i * width..][..width];
-        let mut square = 0.0;
-        Arch::new().dispatch(Dots { x, w: x, k: width, put: |_, _, dot| square = dot });
-        let scale = 1.0 / (square / width as f32 + eps).sqrt();
-        for ((y, x), gain) in y.iter_mut().zip(x).zip(gain) {
-            *y = x * scale * gain;
-        }
-    });
-    y
+/// SwiGLU, `silu(gate) * up` (Shazeer 2020), of two panels of gates and the two of the same outputs' ups, as block
+/// `block` of row `row` of inputs.
+///
+/// # Safety
+/// Nobody else may be writing the same block of the same row.
+pub(crate) unsafe fn gate_block(
+    arch: Arch,
+    sums: &[[f32; PANEL]; 4],
+    inputs: &InputWriter,
+    row: usize,
+    block: usize,
+) {
+    arch.dispatch(GateBlock { sums, inputs, row, block });
 }
 
-/// SwiGLU of `[rows, 2 * ffn]` (gate columns, then up columns): `silu(gate) * up`, `[rows, ffn]` (Shazeer 2020).
-pub(crate) fn swiglu(gate_up: &[f32], ffn: usize) -> Vec<f32> {
-    let mut y = vec![0.0; gate_up.len() / 2];
-    for_each_row(&mut y, ffn, |i, y| {
-        let (gate, up) = gate_up[i * 2 * ffn..][..2 * ffn].split_at(ffn);
-        Arch::new().dispatch(|| {
-            for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-                *y = gate / (1.0 + exp(-gate)) * up;
+struct GateBlock<'a> {
+    sums: &'a [[f32; PANEL]; 4],
+    inputs: &'a InputWriter<'a>,
+    row: usize,
+    block: usize,
+}
+
+impl WithSimd for GateBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let (gates, ups) = self.sums.as_flattened().split_at(BLOCK);
+        let mut gated = [0.0; BLOCK];
+        for ((gated, &gate), &up) in gated.iter_mut().zip(gates).zip(ups) {
+            *gated = gate / (1.0 + exp(-gate)) * up;
+        }
+        // SAFETY: by the contract of `gate_block`.
+        unsafe { self.inputs.put(self.row, self.block, &gated) };
+    }
+}
+
+/// Adds to the outputs of a panel, for each rank, its factor times its sixteen numbers.
+pub(crate) fn add_ranks(arch: Arch, ranks: &[[f32; PANEL]], factors: &[f32], outputs: &mut [f32; PANEL]) {
+    arch.dispatch(AddRanks { ranks, factors, outputs });
+}
+
+struct AddRanks<'a> {
+    ranks: &'a [[f32; PANEL]],
+    factors: &'a [f32],
+    outputs: &'a mut [f32; PANEL],
+}
+
+impl WithSimd for AddRanks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let mut sums = *self.outputs;
+        for (rank, factor) in self.ranks.iter().zip(self.factors) {
+            for (sum, number) in sums.iter_mut().zip(rank) {
+                *sum += factor * number;
             }
-        });
-    });
-    y
+        }
+        *self.outputs = sums;
+    }
 }
 
 /// `a += b`
+#[inline(always)]
 pub(crate) fn add(a: &mut [f32], b: &[f32]) {
     a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
 }
@@ -393,10 +523,6 @@ mod tests {
     fn random(n: usize, seed: u64) -> Vec<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
-    }
-
-    fn matrix(rows: usize, cols: usize, seed: u64) -> Matrix {
-        Matrix { rows, cols, data: random(rows * cols, seed) }
     }
 
     /// Every instruction set that this machine can run: the best is one of several.
@@ -430,30 +556,6 @@ mod tests {
     }
 
     #[test]
-    fn matmul_matches_a_sum_in_f64() {
-        for (rows, k, columns) in [(1, 576, 33), (2, 7, 1), (3, 64, 100), (5, 31, 17), (13, 40, 9), (6, 1, 4)]
-        {
-            let (x, w) = (random(rows * k, 1), matrix(columns, k, 2));
-            let y = matmul(&x, &w);
-            for (i, y) in y.iter().enumerate() {
-                let (x, w) = (&x[i / columns * k..][..k], w.row(i % columns));
-                let want: f64 = x.iter().zip(w).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-                assert!((f64::from(*y) - want).abs() < 1e-5, "{rows}x{k}x{columns} at {i}: {y} {want}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_row_of_a_product_does_not_depend_on_its_neighbours() {
-        let (k, w) = (147, matrix(70, 147, 2));
-        let x = random(11 * k, 1);
-        let together = matmul(&x, &w);
-        for (row, together) in x.chunks(k).zip(together.chunks(w.rows)) {
-            assert_eq!(matmul(row, &w), together);
-        }
-    }
-
-    #[test]
     fn exp_is_close_everywhere() {
         for i in -8000..8000 {
             let x = i as f32 * 0.01091;
@@ -465,51 +567,90 @@ mod tests {
     }
 
     #[test]
-    fn attention_matches_the_textbook_and_ignores_the_future() {
+    fn mixing_matches_a_sum_in_f64() {
         for arch in arches() {
-            for head_dim in [4, 16, 20, 64, 96] {
-                for visible in [&[1][..], &[2, 7, 9], &[1, 2, 3, 4, 5, 6, 7, 8]] {
-                    check_attention(arch, head_dim, visible);
+            for (n, positions, width) in [(1, 64, 64), (3, 64, 10), (6, 7, 96), (13, 20, 17), (2, 1, 1)] {
+                let (weights, values) = (random(n * positions, 1), random(positions * width, 2));
+                let mut mixed = vec![f32::NAN; n * width];
+                mix(arch, &weights, &values, width, &mut mixed);
+                for (i, mixed) in mixed.iter().enumerate() {
+                    let term = |p: usize| {
+                        let weight = weights[i / width * positions + p];
+                        f64::from(weight) * f64::from(values[p * width + i % width])
+                    };
+                    let want: f64 = (0..positions).map(term).sum();
+                    assert!((f64::from(*mixed) - want).abs() < 1e-5, "{n} {positions} {width} at {i}");
                 }
             }
         }
     }
 
-    fn check_attention(arch: Arch, head_dim: usize, visible: &[usize]) {
-        let (n, positions) = (visible.len(), visible[visible.len() - 1]);
-        let (q, k, v) =
-            (random(n * head_dim, 1), random(positions * head_dim, 2), random(positions * head_dim, 3));
-        let (queries, keys, values) = (&q[..], &k[..], &v[..]);
-        let (mut scores, mut mixed) = (vec![], vec![0.0; n * head_dim]);
-        arch.dispatch(Attend {
-            queries,
-            keys,
-            values,
-            head_dim,
-            visible,
-            scores: &mut scores,
-            mixed: &mut mixed,
-        });
-        for (i, &seen) in visible.iter().enumerate() {
-            let dot =
-                |p: usize| -> f32 { (0..head_dim).map(|d| q[i * head_dim + d] * k[p * head_dim + d]).sum() };
-            let weights: Vec<f32> = (0..seen).map(|p| (dot(p) / (head_dim as f32).sqrt()).exp()).collect();
-            let total: f32 = weights.iter().sum();
-            for d in 0..head_dim {
-                let want: f32 = (0..seen).map(|p| weights[p] / total * v[p * head_dim + d]).sum();
-                let got = mixed[i * head_dim + d];
-                assert!((got - want).abs() < 1e-5, "{head_dim} {visible:?} at {i}, {d}: {got} {want}");
+    #[test]
+    fn mixing_halves_is_mixing_the_same_numbers_in_full() {
+        for level in Level::available() {
+            for (n, stride, positions, width) in
+                [(1, 64, 64, 64), (3, 64, 5, 80), (8, 7, 7, 16), (2, 9, 3, 10)]
+            {
+                let (mut weights, values) = (random(n * stride, 1), random(stride * width, 2));
+                // Positions that are not there have no weight.
+                weights.chunks_exact_mut(stride).for_each(|row| row[positions..].fill(0.0));
+                let mut halves = vec![f16::ZERO; stride * width];
+                narrow(level, &values, &mut halves);
+                let full: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+                let (mut got, mut want) = (vec![f32::NAN; n * width], vec![f32::NAN; n * width]);
+                let seen = &halves[..positions * width];
+                mix_half(level, &weights, stride, seen, width, &mut got, &mut Vec::new());
+                mix(level.arch(), &weights, &full, width, &mut want);
+                assert_eq!(got, want, "{} {n} {positions} {width}", level.name());
             }
         }
     }
 
     #[test]
-    fn norm_and_swiglu_match_their_definitions() {
-        let y = rms_norm(&[3.0, 4.0], &[1.0, 2.0], 0.0);
-        let rms = 12.5_f32.sqrt();
-        assert!((y[0] - 3.0 / rms).abs() < 1e-6 && (y[1] - 8.0 / rms).abs() < 1e-6);
-        let y = swiglu(&[1.0, -2.0, 3.0, 5.0], 2);
+    fn exponentials_are_relative_to_the_greatest_and_hide_the_future() {
+        for arch in arches() {
+            let mut scores = [1.0, 3.0, 2.0, 99.0, -1.0];
+            let (greatest, sum) = exponentials(arch, &mut scores, 3, 0.5);
+            let want = [(-1.0_f32).exp(), 1.0, (-0.5_f32).exp(), 0.0, 0.0];
+            assert_eq!(greatest, 1.5);
+            assert!((sum - want.iter().sum::<f32>()).abs() < 1e-6, "{sum}");
+            assert!(scores.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6), "{scores:?}");
+        }
+    }
+
+    #[test]
+    fn half_precision_goes_there_and_back_at_every_level() {
+        let numbers = random(37, 5);
+        for level in Level::available() {
+            let (mut halves, mut back) = ([f16::ZERO; 37], [0.0; 37]);
+            narrow(level, &numbers, &mut halves);
+            widen(level, &halves, &mut back);
+            for (i, number) in numbers.iter().enumerate() {
+                assert_eq!(
+                    (halves[i], back[i]),
+                    (f16::from_f32(*number), halves[i].to_f32()),
+                    "{}",
+                    level.name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn norm_and_gate_match_their_definitions() {
+        let mut inputs = Inputs::default();
+        let writer = inputs.prepare(Level::best(), 1, 2, Wanted { quantised: false, exact: true });
+        // SAFETY: no other thread.
+        unsafe { norm_row(Arch::Scalar, &[3.0, 4.0], &[1.0, 2.0], 0.0, &writer, 0) };
+        let (y, rms) = (inputs.exact(0, 1), 12.5_f32.sqrt());
+        assert!((y[0] - 3.0 / rms).abs() < 1e-6 && (y[1] - 8.0 / rms).abs() < 1e-6 && y[2] == 0.0);
+        let mut sums = [[0.0; PANEL]; 4];
+        (sums[0][3], sums[2][3], sums[1][1], sums[3][1]) = (1.0, 3.0, -2.0, 5.0);
+        let writer = inputs.prepare(Level::best(), 1, BLOCK, Wanted { quantised: false, exact: true });
+        // SAFETY: no other thread.
+        unsafe { gate_block(Arch::Scalar, &sums, &writer, 0, 0) };
+        let y = inputs.exact(0, 1);
         let silu = |x: f32| x / (1.0 + (-x).exp());
-        assert!((y[0] - silu(1.0) * 3.0).abs() < 1e-6 && (y[1] - silu(-2.0) * 5.0).abs() < 1e-6);
+        assert!((y[3] - silu(1.0) * 3.0).abs() < 1e-6 && (y[17] - silu(-2.0) * 5.0).abs() < 1e-6);
     }
 }

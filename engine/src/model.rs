@@ -12,17 +12,19 @@ pub(crate) use self::error::malformed;
 use crate::{
     chat::{ChatMessage, ChatTemplate, TemplateError},
     gguf, hub,
+    infer::{Decoder, Options},
     tensors::{Located, Tensors},
     tokenizer::{Tokenizer, Vocabulary},
     weights::{Config, RopeLayout, Weights},
 };
 
-/// Everything needed to answer, or to train an adapter.
+/// Everything needed to train an adapter, or, as `Model<Decoder>`, to answer.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub struct Model<W = Weights> {
     /// What the file calls it; for people, not for lookups.
     pub name: String,
-    pub weights: Arc<Weights>,
+    /// As training reads them (`Weights`) or as generation does (`Decoder`).
+    pub weights: Arc<W>,
     pub tokenizer: Tokenizer,
     pub template: ChatTemplate,
     /// Of the file's bytes (of all safetensors of a folder, in the order of their names), in lower-case hex; empty for a
@@ -139,16 +141,7 @@ impl Model {
     /// # Errors
     /// When the file cannot be read, is damaged, or holds a model of another kind.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let file = ModelFile::open(path)?;
-        let (model, sha256) = rayon::join(
-            || -> Result<Self, LoadError> {
-                let (tokenizer, template) = file.texts()?;
-                let weights = file.located()?.read().into();
-                Ok(Self { name: file.card()?.name, weights, tokenizer, template, sha256: String::new() })
-            },
-            || file.sha256(),
-        );
-        Ok(Self { sha256, ..model? })
+        Self::load_as(path, |located| located.read())
     }
 
     /// Whether a file or folder can be expected to load, by its head; takes a few milliseconds.
@@ -239,7 +232,35 @@ impl Model {
             sha256: String::new(),
         }
     }
+}
 
+impl Model<Decoder> {
+    /// Loads a model to answer with it, in a fraction of the memory that [`Model::load`] takes: its weights are never all
+    /// in f32.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn open(path: &Path, options: impl Into<Options>) -> Result<Self, LoadError> {
+        let options = options.into();
+        Self::load_as(path, |located| Decoder::read(located, options))
+    }
+}
+
+impl<W: Send + Sync> Model<W> {
+    /// Loads a model whose weights `read` makes of the tensors.
+    fn load_as(path: &Path, read: impl FnOnce(&Located) -> W + Send) -> Result<Self, LoadError> {
+        let file = ModelFile::open(path)?;
+        let load = || -> Result<Self, LoadError> {
+            let (tokenizer, template) = file.texts()?;
+            let weights = read(&file.located()?).into();
+            Ok(Self { name: file.card()?.name, weights, tokenizer, template, sha256: String::new() })
+        };
+        let (model, sha256) = rayon::join(load, || file.sha256());
+        Ok(Self { sha256, ..model? })
+    }
+}
+
+impl<W> Model<W> {
     /// Prompt tokens of a conversation: see [`ChatTemplate::render`].
     ///
     /// # Errors

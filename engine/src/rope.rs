@@ -1,9 +1,6 @@
 //! Rotary position embedding (Su et al. 2021, RoFormer), for both layouts of the pairs.
 
-use crate::{
-    kernel,
-    weights::{Config, RopeLayout},
-};
+use crate::weights::{Config, RopeLayout};
 
 /// Cosine and sine of every (row, pair) of one forward pass; the layers share them.
 pub(crate) struct Rotation {
@@ -21,15 +18,12 @@ impl Rotation {
         Self { table: angles.map(|a| (a.cos() as f32, a.sin() as f32)).collect(), pairs }
     }
 
-    /// Rotates the query and key heads of `qkv` `[rows, qkv_dim]`.
-    pub(crate) fn apply(&self, config: &Config, qkv: &mut [f32]) {
-        let rotated = config.q_dim() + config.kv_dim();
-        kernel::for_each_row(qkv, config.qkv_dim(), |row, qkv| {
-            let table = &self.table[row * self.pairs..][..self.pairs];
-            for head in qkv[..rotated].chunks_exact_mut(config.head_dim) {
-                rotate(config.rope, table, head);
-            }
-        });
+    /// Rotates the query and key heads of row `row` of the pass, `[qkv_dim]`.
+    pub(crate) fn turn(&self, config: &Config, row: usize, qkv: &mut [f32]) {
+        let table = &self.table[row * self.pairs..][..self.pairs];
+        for head in qkv[..config.q_dim() + config.kv_dim()].chunks_exact_mut(config.head_dim) {
+            rotate(config.rope, table, head);
+        }
     }
 }
 

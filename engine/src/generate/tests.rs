@@ -3,10 +3,30 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Model;
+use crate::{
+    infer::Precision,
+    lora::{Adapter, LoraConfig},
+    train::testing::with_random_b,
+    weights::Weights,
+};
+
+type Model = crate::model::Model<Decoder>;
+
+fn tiny(seed: u64) -> Model {
+    with_weights(seed, |_| ())
+}
+
+fn with_weights(seed: u64, change: impl FnOnce(&mut Weights)) -> Model {
+    let crate::model::Model { name, weights, tokenizer, template, sha256 } =
+        crate::model::Model::random_tiny(seed);
+    let mut weights = (*weights).clone();
+    change(&mut weights);
+    Model { name, weights: Decoder::new(&weights, Precision::Fast).into(), tokenizer, template, sha256 }
+}
 
 fn request(model: &Model, prompt: &str, params: SamplingParams) -> Request {
-    Request { weights: model.weights.clone(), prompt: model.tokenizer.encode(prompt), params }
+    let prompt = model.tokenizer.encode(prompt);
+    Request { decoder: model.weights.clone(), delta: None, prompt, params }
 }
 
 fn sampled(seed: u64, max_tokens: usize) -> SamplingParams {
@@ -45,9 +65,16 @@ fn alone(model: &Model, request: Request) -> Answer {
     drain(&mut batcher).remove(&id).unwrap()
 }
 
+fn delta(model: &Model, seed: u64) -> Arc<Delta> {
+    let config = &model.weights.config;
+    let adapter = with_random_b(Adapter::new(config, &LoraConfig { seed, ..Default::default() }), seed);
+    Delta::new(config, &[adapter]).into()
+}
+
 #[test]
 fn company_does_not_change_an_answer() {
-    let models = [Model::random_tiny(1), Model::random_tiny(2)];
+    let models = [tiny(1), tiny(2)];
+    let deltas = [None, Some(3), Some(4)].map(|seed| seed.map(|seed| delta(&models[0], seed)));
     let long = "a long prompt ".repeat(40);
     let request = |i: usize| {
         let prompt = ["x", "some words", &long][i % 3];
@@ -56,7 +83,10 @@ fn company_does_not_change_an_answer() {
         } else {
             SamplingParams { max_tokens: 30, ..sampled(0, 0) }
         };
-        request(&models[i % 2], prompt, SamplingParams { temperature: (i % 2) as f32, ..params })
+        let params = SamplingParams { temperature: (i % 2) as f32, ..params };
+        // The first decoder also serves two tuned models.
+        let delta = if i.is_multiple_of(2) { deltas[i / 2 % 3].clone() } else { None };
+        Request { delta, ..request(&models[i % 2], prompt, params) }
     };
     let mut batcher = Batcher::new(models[0].tokenizer.clone(), 4);
     let mut answers = BTreeMap::new();
@@ -76,7 +106,7 @@ fn company_does_not_change_an_answer() {
 
 #[test]
 fn the_seed_decides() {
-    let model = Model::random_tiny(1);
+    let model = tiny(1);
     let run = |seed| alone(&model, request(&model, "hello", sampled(seed, 40)));
     assert_eq!(run(1), run(1));
     assert_ne!(run(1).ids, run(2).ids);
@@ -84,7 +114,7 @@ fn the_seed_decides() {
 
 #[test]
 fn text_is_the_decoded_tokens_and_length_ends_it() {
-    let model = Model::random_tiny(3);
+    let model = tiny(3);
     let answer = alone(&model, request(&model, "hello", sampled(5, 50)));
     assert_eq!(answer.text, model.tokenizer.decode(&answer.ids));
     let ends = if answer.ids.len() == 50 { Finish::Length } else { Finish::Stop };
@@ -95,7 +125,7 @@ fn text_is_the_decoded_tokens_and_length_ends_it() {
 
 #[test]
 fn a_stop_string_across_tokens_is_cut_off() {
-    let model = Model::random_tiny(3);
+    let model = tiny(3);
     let full = alone(&model, request(&model, "hello", sampled(5, 50))).text;
     let (at, _) = full.char_indices().nth(4).unwrap();
     let (end, _) = full.char_indices().nth(7).unwrap();
@@ -110,38 +140,36 @@ fn a_stop_string_across_tokens_is_cut_off() {
 
 #[test]
 fn an_end_token_stops() {
-    let model = Model::random_tiny(1);
-    let mut weights = (*model.weights).clone();
-    let (prompt, end) = (7, model.tokenizer.special("<|im_end|>").unwrap());
-    let mut sequence = Sequence::new(&weights.config, &[prompt], 1);
-    let own_logit = infer::step(&weights, &mut [&mut sequence]).row(0).unwrap()[prompt as usize];
+    let base = crate::model::Model::random_tiny(1);
+    let (prompt, end) = (7, base.tokenizer.special("<|im_end|>").unwrap());
+    let decoder = Decoder::new(&base.weights, Precision::Fast);
+    let mut sequence = Sequence::new(&decoder, &[prompt]);
+    let own_logit = infer::step(&decoder, &mut [&mut sequence]).row(0).unwrap()[prompt as usize];
     // Of all embeddings only the prompt's and, along it, the end token's stay: of two logits that are not zero the
     // latter is the greater and positive.
-    let hidden = weights.config.hidden;
-    let own = weights.embedding.row(prompt as usize).to_vec();
-    weights.embedding.data.fill(0.0);
-    for (id, factor) in [(prompt, 1.0), (end, 2.0 * own_logit.signum())] {
-        let row = &mut weights.embedding.data[id as usize * hidden..][..hidden];
-        row.iter_mut().zip(&own).for_each(|(x, own)| *x = factor * own);
-    }
-    let request =
-        Request { weights: weights.into(), prompt: vec![prompt], params: SamplingParams::default() };
+    let model = with_weights(1, |weights| {
+        let hidden = weights.config.hidden;
+        let own = weights.embedding.row(prompt as usize).to_vec();
+        weights.embedding.data.fill(0.0);
+        for (id, factor) in [(prompt, 1.0), (end, 2.0 * own_logit.signum())] {
+            let row = &mut weights.embedding.data[id as usize * hidden..][..hidden];
+            row.iter_mut().zip(&own).for_each(|(x, own)| *x = factor * own);
+        }
+    });
+    let request = Request { prompt: vec![prompt], ..request(&model, "", SamplingParams::default()) };
     assert_eq!(alone(&model, request), Answer { finished: Some(Finish::Stop), ..Answer::default() });
 }
 
 #[test]
 fn the_context_ends_an_answer() {
-    let mut model = Model::random_tiny(1);
-    let mut weights = (*model.weights).clone();
-    weights.config.context = 12;
-    model.weights = weights.into();
+    let model = with_weights(1, |weights| weights.config.context = 12);
     let answer = alone(&model, request(&model, "hello", sampled(3, 100)));
     assert!(answer.finished == Some(Finish::Length) && answer.ids.len() == 12 - 5, "{answer:?}");
 }
 
 #[test]
 fn cancelled_requests_fall_silent_and_free_their_slot() {
-    let model = Model::random_tiny(1);
+    let model = tiny(1);
     let mut batcher = Batcher::new(model.tokenizer.clone(), 1);
     let ids: Vec<RequestId> =
         (0..3).map(|i| batcher.submit(request(&model, "hello", sampled(i, 30))).unwrap()).collect();
@@ -154,7 +182,7 @@ fn cancelled_requests_fall_silent_and_free_their_slot() {
 
 #[test]
 fn impossible_requests_are_refused() {
-    let model = Model::random_tiny(1);
+    let model = tiny(1);
     let check = |change: fn(&mut Request), want: &str| {
         let mut request = request(&model, "hello", SamplingParams::default());
         change(&mut request);
@@ -170,7 +198,7 @@ fn impossible_requests_are_refused() {
 
 #[test]
 fn logprobs_come_when_asked_for() {
-    let model = Model::random_tiny(1);
+    let model = tiny(1);
     let first = |logprobs| {
         let mut batcher = Batcher::new(model.tokenizer.clone(), 1);
         batcher.submit(request(&model, "hello", SamplingParams { logprobs, ..sampled(1, 3) })).unwrap();
@@ -189,7 +217,7 @@ proptest! {
         slots in 1..5_usize,
         requests in prop::collection::vec((1..300_usize, 0..12_usize, 0..4_usize), 1..12),
     ) {
-        let model = Model::random_tiny(9);
+        let model = tiny(9);
         let mut batcher = Batcher::new(model.tokenizer.clone(), slots);
         let mut answers = BTreeMap::new();
         let mut limits = BTreeMap::new();

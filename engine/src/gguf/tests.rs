@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    infer::{Decoder, Precision, Sequence, step},
     model::Model,
     tensors::{Encoding, Format},
     weights::{Config, RopeLayout, RopeScaling, Weights},
@@ -119,8 +120,9 @@ fn weights_in_hub_order_are_saved_in_the_files_order() {
     model.weights = weights.into();
     let logits = |model: &Model| {
         let ids = model.tokenizer.encode("rotate");
-        let mut sequence = crate::infer::Sequence::new(&model.weights.config, &ids, ids.len());
-        crate::infer::step(&model.weights, &mut [&mut sequence]).row(0).unwrap().to_vec()
+        let decoder = Decoder::new(&model.weights, Precision::F32);
+        let mut sequence = Sequence::new(&decoder, &ids);
+        step(&decoder, &mut [&mut sequence]).row(0).unwrap().to_vec()
     };
     let loaded = parse(&file(&model)).unwrap();
     assert_eq!(loaded.weights.config.rope, RopeLayout::Interleaved);

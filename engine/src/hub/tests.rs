@@ -4,7 +4,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{model::Model, tensors::Encoding, weights::RopeLayout};
+use crate::{
+    infer::{Decoder, Precision, Sequence, step},
+    model::Model,
+    tensors::Encoding,
+    weights::RopeLayout,
+};
 
 const F32: Export = Export { encoding: Encoding::F32, texts: None };
 
@@ -28,8 +33,9 @@ fn error(folder: &Path) -> String {
 
 fn logits(model: &Model) -> Vec<f32> {
     let ids = model.tokenizer.encode("rotate the vectors, please");
-    let mut sequence = crate::infer::Sequence::new(&model.weights.config, &ids, ids.len());
-    crate::infer::step(&model.weights, &mut [&mut sequence]).row(0).unwrap().to_vec()
+    let decoder = Decoder::new(&model.weights, Precision::F32);
+    let mut sequence = Sequence::new(&decoder, &ids);
+    step(&decoder, &mut [&mut sequence]).row(0).unwrap().to_vec()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use hone_engine::{
     chat::ChatMessage,
     hub::{Export, save},
-    infer::{Sequence, step},
+    infer::{Decoder, Precision, Sequence, step},
     model::Model,
     sample::argmax,
     tensors::Encoding,
@@ -47,11 +47,15 @@ fn each(check: impl Fn(&Path, &Model, &Said)) {
 }
 
 fn check_logits(model: &Model, said: &Said, tolerance: f32) {
-    let mut sequence = Sequence::new(&model.weights.config, &[], said.prompt.len());
+    check_decoder(&Decoder::new(&model.weights, Precision::F32), said, tolerance);
+}
+
+fn check_decoder(decoder: &Decoder, said: &Said, tolerance: f32) {
+    let mut sequence = Sequence::new(decoder, &[]);
     let mut last = Vec::new();
     for (at, &id) in said.prompt.iter().enumerate() {
         sequence.push(id);
-        last = step(&model.weights, &mut [&mut sequence]).row(0).unwrap().to_vec();
+        last = step(decoder, &mut [&mut sequence]).row(0).unwrap().to_vec();
         if tolerance < 1e-3 {
             assert_eq!(argmax(&last), said.argmax[at], "position {at}");
         }
@@ -64,7 +68,13 @@ fn check_logits(model: &Model, said: &Said, tolerance: f32) {
 
 #[test]
 fn logits_are_those_of_transformers() {
-    each(|_, model, said| check_logits(model, said, 2e-4));
+    each(|folder, model, said| {
+        check_logits(model, said, 2e-4);
+        let opened = Model::open(folder, Precision::F32).unwrap();
+        check_decoder(&opened.weights, said, 2e-4);
+        let fast = Model::open(folder, Precision::Fast).unwrap();
+        check_decoder(&fast.weights, said, 0.2);
+    });
 }
 
 #[test]

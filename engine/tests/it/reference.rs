@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hone_engine::{
     chat::ChatMessage,
     generate::{Batcher, Finish, Request, SamplingParams},
-    infer::{Chunk, Sequence, forward, step},
+    infer::{Chunk, Decoder, Precision, Sequence, forward, step},
     model::Model,
     sample::{argmax, logprob},
     tokenizer::StreamDecoder,
@@ -49,13 +49,14 @@ fn logits_are_those_of_the_numpy_decoder() {
         mean_loss: f32,
         logits: BTreeMap<usize, Vec<f32>>,
     }
-    let Some(Model { weights, .. }) = real_model() else { return };
+    let Some(model) = real_model() else { return };
+    let decoder = Decoder::new(&model.weights, Precision::F32);
     let expected: Expected = serde_json::from_str(include_str!("../fixtures/logits.json")).unwrap();
-    let mut sequence = Sequence::new(&weights.config, &[], 64);
+    let mut sequence = Sequence::new(&decoder, &[]);
     let mut loss = 0.0;
     for (at, &id) in expected.prompt.iter().enumerate() {
         sequence.push(id);
-        let logits = step(weights, &mut [&mut sequence]);
+        let logits = step(&decoder, &mut [&mut sequence]);
         let logits = logits.row(0).unwrap();
         assert_eq!(argmax(logits), expected.argmax[at], "position {at}");
         let logsumexp = logits[0] - logprob(logits, 0);
@@ -74,17 +75,20 @@ fn logits_are_those_of_the_numpy_decoder() {
 fn reading_at_once_and_in_company_is_reading_alone() {
     let Some(model) = real_model() else { return };
     let ids = model.render(&[ChatMessage::user("A form with a name and a send button")], true).unwrap();
-    let mut one = Sequence::new(&model.weights.config, &[], ids.len());
+    let decoder = Decoder::new(&model.weights, Precision::Fast);
+    let mut one = Sequence::new(&decoder, &[]);
     let mut alone = Vec::new();
     for &id in &ids {
         one.push(id);
-        alone = step(&model.weights, &mut [&mut one]).row(0).unwrap().to_vec();
+        alone = step(&decoder, &mut [&mut one]).row(0).unwrap().to_vec();
     }
-    let mut whole = Sequence::new(&model.weights.config, &ids, ids.len());
-    let mut other = Sequence::new(&model.weights.config, &ids[3..20], 17);
-    let mut chunks =
-        [Chunk { sequence: &mut other, take: 17 }, Chunk { sequence: &mut whole, take: ids.len() }];
-    assert_eq!(forward(&model.weights, &mut chunks).row(1).unwrap(), alone);
+    let mut whole = Sequence::new(&decoder, &ids);
+    let mut other = Sequence::new(&decoder, &ids[3..20]);
+    let mut chunks = [
+        Chunk { sequence: &mut other, take: 17, delta: None },
+        Chunk { sequence: &mut whole, take: ids.len(), delta: None },
+    ];
+    assert_eq!(forward(&decoder, &mut chunks).row(1).unwrap(), alone);
 }
 
 #[test]
@@ -109,7 +113,8 @@ fn the_model_knows_the_capital_of_france() {
     let mut batcher = Batcher::new(model.tokenizer.clone(), 4);
     let prompt = model.render(&[ChatMessage::user("What is the capital of France?")], true).unwrap();
     let params = SamplingParams { max_tokens: 24, ..SamplingParams::default() };
-    batcher.submit(Request { weights: model.weights.clone(), prompt, params }).unwrap();
+    let decoder = Decoder::new(&model.weights, Precision::Fast).into();
+    batcher.submit(Request { decoder, delta: None, prompt, params }).unwrap();
     let (mut text, mut finished) = (String::new(), None);
     while !batcher.is_idle() {
         for progress in batcher.step() {

@@ -11,6 +11,7 @@ use std::{
 use hone::cancel::Cancel;
 use hone_engine::{
     generate::{Batcher, Progress, Request, RequestId, SamplingParams, SubmitError},
+    infer::{Decoder, Delta, Precision},
     lora::{Adapter, merge},
     model::Model,
     weights::Weights,
@@ -27,7 +28,7 @@ pub enum Command {
 
 /// A loaded base model and the answers being written on its tokenizer.
 struct Base {
-    model: Model,
+    model: Model<Decoder>,
     batcher: Batcher,
 }
 
@@ -45,8 +46,8 @@ pub struct Worker {
     max_batch: usize,
     tuned_in_memory: usize,
     bases: HashMap<String, Base>,
-    /// Merged weights of tuned models, the one used last at the end.
-    tuned: Vec<(String, Arc<Weights>)>,
+    /// What tuned models add to their bases, the one used last at the end.
+    tuned: Vec<(String, Arc<Delta>)>,
     flights: Vec<Flight>,
 }
 
@@ -109,7 +110,7 @@ impl Worker {
 
     fn start(&mut self, ask: Ask, waiter: &UnboundedSender<Update>) -> Result<(), ApiError> {
         self.load_base(&ask)?;
-        let weights = self.weights(&ask)?;
+        let delta = self.delta(&ask)?;
         let base_id = &ask.model.base.id;
         let base =
             self.bases.get_mut(base_id).ok_or_else(|| ApiError::internal("the model is not loaded"))?;
@@ -117,7 +118,7 @@ impl Worker {
             |e| ApiError::bad_param("messages", format!("the model's chat template cannot take them: {e}"));
         let prompt = base.model.render(&ask.messages, true).map_err(refused)?;
         for (index, params) in ask.params.into_iter().enumerate() {
-            let request = submit(base, &weights, &prompt, params)?;
+            let request = submit(base, delta.clone(), &prompt, params)?;
             self.flights.push(Flight { base: base_id.clone(), request, index, waiter: waiter.clone() });
         }
         // Nothing is written before the next step, so this is the first that the waiter hears.
@@ -131,35 +132,38 @@ impl Worker {
             return Ok(());
         }
         tracing::info!(model = base.id, path = %base.path.display(), "loading");
-        let model = Model::load(&base.path)
+        let model = Model::open(&base.path, Precision::Fast)
             .map_err(|e| ApiError::internal(format!("model `{}` cannot be loaded: {e}", base.id)))?;
         let batcher = Batcher::new(model.tokenizer.clone(), self.max_batch);
         self.bases.insert(base.id.clone(), Base { model, batcher });
         Ok(())
     }
 
-    /// The base model's weights, or a tuned model's, merged when they are not in memory.
-    fn weights(&mut self, ask: &Ask) -> Result<Arc<Weights>, ApiError> {
-        let base = self
-            .bases
-            .get(&ask.model.base.id)
-            .ok_or_else(|| ApiError::internal("the model is not loaded"))?;
-        let base = base.model.weights.clone();
+    /// What a tuned model adds to its base, loaded when it is not in memory; none for the base model.
+    fn delta(&mut self, ask: &Ask) -> Result<Option<Arc<Delta>>, ApiError> {
         if ask.adapters.is_empty() {
-            return Ok(base);
+            return Ok(None);
         }
         let id = &ask.model.id;
         if let Some(at) = self.tuned.iter().position(|(known, _)| known == id) {
             let entry = self.tuned.remove(at);
             self.tuned.push(entry.clone());
-            return Ok(entry.1);
+            return Ok(Some(entry.1));
         }
+        let base = self
+            .bases
+            .get(&ask.model.base.id)
+            .ok_or_else(|| ApiError::internal("the model is not loaded"))?;
         // Make room first: memory is what this limit is about.
         let keep = self.tuned_in_memory - 1;
         self.tuned.drain(..self.tuned.len().saturating_sub(keep));
-        let weights = merge_chain(base, &ask.adapters).map_err(ApiError::internal)?;
-        self.tuned.push((id.clone(), weights.clone()));
-        Ok(weights)
+        let config = &base.model.weights.config;
+        let chain: Result<Vec<Adapter>, _> =
+            ask.adapters.iter().map(|folder| Adapter::load(folder, config)).collect();
+        let chain = chain.map_err(|e| ApiError::internal(e.to_string()))?;
+        let delta = Arc::new(Delta::new(config, &chain));
+        self.tuned.push((id.clone(), delta.clone()));
+        Ok(Some(delta))
     }
 
     fn drop_the_abandoned(&mut self) {
@@ -191,11 +195,11 @@ impl Worker {
 
 fn submit(
     base: &mut Base,
-    weights: &Arc<Weights>,
+    delta: Option<Arc<Delta>>,
     prompt: &[u32],
     params: SamplingParams,
 ) -> Result<RequestId, ApiError> {
-    let request = Request { weights: weights.clone(), prompt: prompt.to_vec(), params };
+    let request = Request { decoder: base.model.weights.clone(), delta, prompt: prompt.to_vec(), params };
     base.batcher.submit(request).map_err(|e| match e {
         SubmitError::PromptTooLong { tokens, context } => {
             let message = format!("the messages have {tokens} tokens, the model's context is {context}");
@@ -205,7 +209,7 @@ fn submit(
     })
 }
 
-/// The weights with adapters merged in, one after the other.
+/// The weights with adapters merged in, one after the other: what further training starts from.
 pub fn merge_chain(base: Arc<Weights>, adapters: &[std::path::PathBuf]) -> Result<Arc<Weights>, String> {
     let mut weights = base;
     for folder in adapters {

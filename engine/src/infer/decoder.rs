@@ -1,0 +1,164 @@
+//! A model as generation reads it: quantised or exact matrices in the order of the kernels.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use super::workspace::Workspace;
+use crate::{
+    kernel::{BLOCK, Level, Linear},
+    lora::Site,
+    weights::{Config, Matrix, Weights},
+};
+
+/// How exactly a [`Decoder`] computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As fast as the machine allows: quantised weights, 8-bit activations, half-precision keys and values.
+    #[default]
+    Fast,
+    /// Everything in f32: the reference that the fast path is compared with.
+    F32,
+}
+
+/// How a [`Decoder`] computes and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub precision: Precision,
+    pub level: Level,
+    /// Threads of a forward pass, the caller's included.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for Options {
+    /// Fast, with the best kernels on all processors that this process may use.
+    fn default() -> Self {
+        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { precision: Precision::Fast, level: Level::best(), threads }
+    }
+}
+
+impl From<Precision> for Options {
+    fn from(precision: Precision) -> Self {
+        Self { precision, ..Self::default() }
+    }
+}
+
+/// A model as generation reads it: immutable, shared by the base model and everything tuned from it. Forward passes of
+/// several callers take turns.
+#[derive(Debug)]
+pub struct Decoder {
+    pub config: Config,
+    pub(super) options: Options,
+    pub(super) parts: Parts,
+    workspace: Mutex<Workspace>,
+}
+
+/// The matrices and vectors of a decoder.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// `[vocab, hidden]`
+    pub embedding: Linear,
+    pub layers: Vec<Block>,
+    /// `[hidden]`
+    pub norm: Vec<f32>,
+    /// `[vocab, hidden]`; without one the embedding serves.
+    pub head: Option<Linear>,
+}
+
+/// One decoder block; matrices in the orders of [`order`].
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub attn_norm: Vec<f32>,
+    pub qkv: Linear,
+    pub qkv_bias: Option<Vec<f32>>,
+    pub out: Linear,
+    pub ffn_norm: Vec<f32>,
+    pub gate_up: Linear,
+    pub down: Linear,
+}
+
+impl Block {
+    pub(super) fn linear(&self, site: Site) -> &Linear {
+        match site {
+            Site::Qkv => &self.qkv,
+            Site::Out => &self.out,
+            Site::GateUp => &self.gate_up,
+            Site::Down => &self.down,
+        }
+    }
+}
+
+/// Which row of a fused matrix of [`crate::weights::Layer`] becomes which output here. Gate and up rows alternate in runs
+/// of a block, zeros at the end of each: whoever has computed four panels can gate and round a block of activations.
+pub(crate) fn order(config: &Config, site: Site) -> Vec<Option<usize>> {
+    let ffn = config.ffn;
+    match site {
+        Site::Qkv => rows(config.qkv_dim()),
+        Site::Out | Site::Down => rows(config.hidden),
+        Site::GateUp => (0..ffn.next_multiple_of(BLOCK))
+            .step_by(BLOCK)
+            .flat_map(|first| {
+                let part = move |offset| (first..first + BLOCK).map(move |i| (i < ffn).then_some(offset + i));
+                part(0).chain(part(ffn))
+            })
+            .collect(),
+    }
+}
+
+/// The order of a matrix whose rows stay where they are.
+pub(crate) fn rows(count: usize) -> Vec<Option<usize>> {
+    (0..count).map(Some).collect()
+}
+
+impl Decoder {
+    /// Matrices rounded to 8 bits in [`Precision::Fast`]. Files that hold quantised matrices are read more exactly by
+    /// [`crate::model::Model::open`].
+    pub fn new(weights: &Weights, options: impl Into<Options>) -> Self {
+        let (config, options) = (&weights.config, options.into());
+        let linear = |matrix: &Matrix, order: &[Option<usize>]| {
+            let read = |row: usize, numbers: &mut [f32]| numbers.copy_from_slice(matrix.row(row));
+            match options.precision {
+                Precision::Fast => Linear::rounded(matrix.cols, order, read),
+                Precision::F32 => Linear::exact(matrix.cols, order, read),
+            }
+        };
+        let orders = Site::ALL.map(|site| order(config, site));
+        let [qkv, out, gate_up, down] = &orders;
+        let block = |layer: &crate::weights::Layer| Block {
+            attn_norm: layer.attn_norm.clone(),
+            qkv: linear(&layer.qkv, qkv),
+            qkv_bias: layer.qkv_bias.clone(),
+            out: linear(&layer.out, out),
+            ffn_norm: layer.ffn_norm.clone(),
+            gate_up: linear(&layer.gate_up, gate_up),
+            down: linear(&layer.down, down),
+        };
+        let vocab = rows(config.vocab);
+        let parts = Parts {
+            embedding: linear(&weights.embedding, &vocab),
+            layers: weights.layers.iter().map(block).collect(),
+            norm: weights.norm.clone(),
+            head: weights.head.as_ref().map(|head| linear(head, &vocab)),
+        };
+        Self::assemble(config.clone(), options, parts)
+    }
+
+    /// A decoder of parts that have the shapes of `config`.
+    pub(crate) fn assemble(config: Config, options: Options, parts: Parts) -> Self {
+        let workspace = Mutex::new(Workspace::new(options.threads));
+        Self { config, options, parts, workspace }
+    }
+
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// The threads and buffers of a forward pass.
+    pub(super) fn workspace(&self) -> MutexGuard<'_, Workspace> {
+        // A pass that panicked leaves nothing behind that the next would read.
+        self.workspace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
