@@ -1,6 +1,8 @@
 # Shared by the scripts: what a machine must have, and how to get it. Sourced, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# The scripts call what they have built by its path.
+export CARGO_TARGET_DIR=$PWD/target
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "error: $1"; [ $# -lt 2 ] || say "hint: $2"; exit 7; }
@@ -52,28 +54,40 @@ install() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-# Without a browser everything works, but nobody looks at the apps.
-install_chromium() {
-  if can_install && install chromium && has_chromium; then return; fi
-  say "warning: no Chromium: apps are run and used, but nobody looks at them"
-  say "    Debian: sudo apt-get install -y chromium; Ubuntu: install Google Chrome's package"
+# Of Debian's family, Debian alone packages a Chromium that is no snap.
+packages_chromium() { grep -qsx 'ID=debian' /etc/os-release; }
+
+chromium_hint() {
+  if packages_chromium; then
+    echo "sudo apt-get update && sudo apt-get install -y chromium"
+  else
+    echo "the distribution's Chromium may be a snap, which no sandbox can start; Google Chrome's package will do:" \
+      "curl -LO https://dl.google.com/linux/direct/google-chrome-stable_current_amd64.deb &&" \
+      "sudo apt-get install -y ./google-chrome-stable_current_amd64.deb"
+  fi
 }
 
 install_missing() {
-  local packages
+  local packages browser=""
   packages=$(missing_packages | sort -u | tr '\n' ' ')
+  if ! has_chromium && packages_chromium; then browser=chromium; fi
   if [ -n "${packages// /}" ]; then
-    say "missing: $packages"
+    say "missing: $packages$browser"
     if can_install; then
       # shellcheck disable=SC2086
       install $packages
     else
       say "run this, then run the script again:"
-      say "    sudo apt-get update && sudo apt-get install -y $packages"
+      say "    sudo apt-get update && sudo apt-get install -y $packages$browser"
       exit 7
     fi
   fi
-  has_chromium || install_chromium
+  # Without a browser everything works, but nobody looks at the apps.
+  if [ -n "$browser" ] && can_install; then install $browser || true; fi
+  if ! has_chromium; then
+    say "warning: no Chromium: apps are run and used, but nobody looks at them"
+    say "hint: $(chromium_hint)"
+  fi
   [ -n "$(find_python)" ] ||
     fail "Python 3.11 or newer with the venv module is needed" \
       "use Debian 12, Ubuntu 24.04 or newer, or install python3.11 and python3.11-venv"
@@ -90,4 +104,11 @@ need_cargo() {
   have=$(cargo --version | cut -d' ' -f2)
   [ "$(printf '%s\n' 1.95.0 "$have" | sort -V | head -n1)" = 1.95.0 ] ||
     fail "cargo $have is too old: 1.95 or newer is needed" "run: rustup update stable"
+}
+
+# The tests look at apps, and the code's form is a test too.
+need_for_tests() {
+  has_chromium || fail "the tests need Chromium" "$(chromium_hint)"
+  cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
+    fail "cargo fmt and cargo clippy are needed" "run: rustup component add rustfmt clippy"
 }

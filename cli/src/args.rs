@@ -45,6 +45,8 @@ pub enum Command {
     Finetune(commands::finetune::Finetune),
     Status(commands::status::Status),
     Cancel(commands::cancel::Cancel),
+    Pause(commands::pause::Pause),
+    Resume(commands::resume::Resume),
     Test(commands::test::Test),
     Deploy(commands::deploy::Deploy),
     Rollback(commands::rollback::Rollback),

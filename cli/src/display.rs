@@ -14,13 +14,22 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
 
 /// Pause between progress lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Pause after which a line is said again, so that a phase in which nothing is finished yet shows that it is alive.
+const AGAIN_EVERY: Duration = Duration::from_secs(20);
 
 /// Shows events until their senders are gone.
 pub fn show(mut events: UnboundedReceiver<Event>, quiet: bool) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut display = Display::new(quiet);
-        while let Some(event) = events.recv().await {
-            display.on(&event);
+        let mut clock = tokio::time::interval(LINE_EVERY);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => display.on(&event),
+                    None => break,
+                },
+                _ = clock.tick() => display.tick(),
+            }
         }
         display.finish();
     })
@@ -28,14 +37,51 @@ pub fn show(mut events: UnboundedReceiver<Event>, quiet: bool) -> JoinHandle<()>
 
 struct Display {
     quiet: bool,
-    bar: Option<ProgressBar>,
     terminal: bool,
-    last_line: Option<Instant>,
+    bar: Option<ProgressBar>,
+    /// How far the phase is, where there is no terminal; none between phases.
+    lines: Option<Lines>,
+}
+
+/// The progress lines of a phase: few, but never silence.
+struct Lines {
+    text: String,
+    said: Option<(String, Instant)>,
+}
+
+impl Lines {
+    fn new(text: String) -> Self {
+        Self { text, said: None }
+    }
+
+    /// The line that is due by now: something new after a pause, the end at once, anything again after a longer one.
+    fn due(&mut self, end: bool, now: Instant) -> Option<&str> {
+        if let Some((text, at)) = &self.said {
+            let passed = now.duration_since(*at);
+            let new = *text != self.text && (end || passed >= LINE_EVERY);
+            if !new && passed < AGAIN_EVERY {
+                return None;
+            }
+        }
+        self.said = Some((self.text.clone(), now));
+        Some(&self.text)
+    }
 }
 
 impl Display {
     fn new(quiet: bool) -> Self {
-        Self { quiet, bar: None, terminal: stderr().is_terminal(), last_line: None }
+        Self { quiet, terminal: stderr().is_terminal(), bar: None, lines: None }
+    }
+
+    /// Time has passed without news.
+    fn tick(&mut self) {
+        self.say(false);
+    }
+
+    fn say(&mut self, end: bool) {
+        if let Some(text) = self.lines.as_mut().and_then(|lines| lines.due(end, Instant::now())) {
+            write_line(&stamp(text));
+        }
     }
 
     fn on(&mut self, event: &Event) {
@@ -71,7 +117,6 @@ impl Display {
 
     fn begin(&mut self, phase: Phase, total: Option<u64>) {
         self.finish();
-        self.last_line = None;
         if self.terminal {
             let bar = ProgressBar::new(total.unwrap_or(0));
             bar.set_style(style(total.is_some()));
@@ -79,8 +124,9 @@ impl Display {
             bar.enable_steady_tick(Duration::from_millis(120));
             self.bar = Some(bar);
         } else {
-            let of = total.map(|n| format!(" ({n})")).unwrap_or_default();
-            self.stamped(&format!("{}{of}", name(phase)));
+            let of = total.map(|n| format!("0/{n}  ")).unwrap_or_default();
+            self.lines = Some(Lines::new(format!("{:>9}  {of}at work", name(phase))));
+            self.say(false);
         }
     }
 
@@ -97,15 +143,16 @@ impl Display {
             }
             bar.set_position(done);
             bar.set_message(note.to_owned());
-        } else if total == Some(done) || self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-            self.last_line = Some(Instant::now());
+        } else {
             let of = total.map(|n| format!("{done}/{n}  ")).unwrap_or_default();
-            self.stamped(&format!("{:>9}  {of}{note}", name(phase)));
+            let text = format!("{:>9}  {of}{note}", name(phase));
+            self.lines.get_or_insert_with(|| Lines::new(String::new())).text = text;
+            self.say(total == Some(done));
         }
     }
 
     fn stamped(&self, text: &str) {
-        self.line(&format!("[{}] {text}", jiff::Zoned::now().strftime("%H:%M:%S")));
+        self.line(&stamp(text));
     }
 
     fn line(&self, text: &str) {
@@ -116,10 +163,15 @@ impl Display {
     }
 
     fn finish(&mut self) {
+        self.lines = None;
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
+}
+
+fn stamp(text: &str) -> String {
+    format!("[{}] {text}", jiff::Zoned::now().strftime("%H:%M:%S"))
 }
 
 /// A closed stderr is no reason to stop the work.
@@ -164,5 +216,26 @@ mod tests {
     #[test]
     fn times_read_well() {
         assert_eq!([duration(5), duration(65), duration(7265)], ["5 s", "1 min 05 s", "2 h 01 min"]);
+    }
+
+    #[test]
+    fn lines_are_few_and_never_stop() {
+        let start = Instant::now();
+        let mut lines = Lines::new("0/3  at work".into());
+        let mut check = |second: u64, text: &str, end: bool, said: bool| {
+            lines.text = text.to_owned();
+            let due = lines.due(end, start + Duration::from_secs(second));
+            assert_eq!(due, said.then_some(text), "at {second} s");
+        };
+        check(0, "0/3  at work", false, true);
+        check(10, "0/3  at work", false, false);
+        check(20, "0/3  at work", false, true);
+        check(22, "1/3  a", false, false);
+        check(25, "2/3  b", false, true);
+        check(26, "3/3  c", true, true);
+        // What is at its end may go on saying so.
+        check(27, "3/3  c", true, false);
+        check(40, "3/3  c", true, false);
+        check(46, "3/3  c", true, true);
     }
 }

@@ -1,14 +1,15 @@
 //! Training speed on this machine: `cargo bench -p hone-engine --bench train`.
 //!
 //! Trains a random model of SmolLM2-135M's shape and compares with the rate that `gemm` alone reaches on the same shapes
-//! in the same run. `taskset -c 0,1` limits it to two cores; `HONE_BENCH_STEPS` sets the steps measured (default 5).
+//! in the same run, in both precisions. `taskset -c 0,1` limits it to two cores; `HONE_BENCH_STEPS` sets the steps measured
+//! (default 5), `HONE_BENCH_PRECISION` (`f32`, `bf16`) measures one precision alone.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark has no caller to report errors to")]
 
 use std::time::{Duration, Instant};
 
 use hone_engine::lora::LoraConfig;
-use hone_engine::train::{Control, Example, Options, run};
+use hone_engine::train::{Control, Data, Example, Frozen, Options, Precision, run};
 use hone_engine::weights::{Config, RopeLayout, Weights};
 
 /// Tokens of one batch: four sequences of about 300.
@@ -104,14 +105,19 @@ fn useful_flop(config: &Config, tokens: usize, targets: usize) -> f64 {
 }
 
 /// Seconds per token of each step but the first, ascending.
-fn train(weights: &Weights, lora: LoraConfig, steps: usize) -> Vec<f64> {
-    let examples: Vec<Example> = (0..LENGTHS.len() * (steps + 1))
-        .map(|i| example(LENGTHS[i % LENGTHS.len()], weights.config.vocab))
-        .collect();
+fn train(frozen: &Frozen, lora: LoraConfig, batch: usize, steps: usize) -> Vec<f64> {
+    let examples: Vec<Example> =
+        (0..batch * (steps + 2)).map(|i| example(LENGTHS[i % LENGTHS.len()], frozen.config.vocab)).collect();
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { epochs: 1, lora, save_every: Duration::from_secs(3600), ..Default::default() };
+    let options = Options {
+        epochs: 1,
+        batch_size: batch,
+        lora,
+        save_every: Duration::from_secs(3600),
+        ..Default::default()
+    };
     let (mut times, mut last, mut seen) = (Vec::new(), Instant::now(), 0);
-    run(weights, &examples, &[], &options, dir.path(), &mut |step| {
+    run(frozen, &Data::Supervised { train: &examples, valid: &[] }, &options, dir.path(), &mut |step| {
         times.push(last.elapsed().as_secs_f64() / (step.tokens_trained - seen) as f64);
         (last, seen) = (Instant::now(), step.tokens_trained);
         Control::Continue
@@ -124,27 +130,48 @@ fn train(weights: &Weights, lora: LoraConfig, steps: usize) -> Vec<f64> {
     times
 }
 
+/// Forgets the highest memory use so far, where the system can.
+fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn peak() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
+    let kilobytes: Option<f64> = line.trim().trim_end_matches(" kB").parse().ok();
+    kilobytes.map_or("unknown".into(), |kb| format!("{:.0} MB", kb / 1e3))
+}
+
 fn main() {
     let config = smollm2_135m();
     let tokens: usize = LENGTHS.iter().sum();
     let targets = tokens - LENGTHS.len() * PROMPT;
     let steps = std::env::var("HONE_BENCH_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(5);
+    let only = std::env::var("HONE_BENCH_PRECISION").ok();
     println!("threads              {}", rayon::current_num_threads());
     let rate = block_rate(&config, tokens);
     println!("sgemm, block shapes  {rate:.0} GFLOP/s");
     println!("sgemm, head          {:.0} GFLOP/s", sgemm_rate(256, config.hidden, config.vocab, true));
-    let weights = Weights::random(config.clone(), 1);
-    for (name, top_layers) in [("all layers", None), ("top 15 layers", Some(15))] {
-        let times = train(&weights, LoraConfig { top_layers, ..Default::default() }, steps + 1);
-        let (best, median) = (1.0 / times[0], 1.0 / times[times.len() / 2]);
-        println!("training, {name:<15} {median:.0} tok/s (median of {}), {best:.0} best", times.len());
-        if top_layers.is_none() {
-            let reached = useful_flop(&config, tokens, targets) / tokens as f64 * median / 1e9;
-            println!("useful work          {reached:.0} GFLOP/s = {:.0}% of sgemm", 100.0 * reached / rate);
+    for precision in [Precision::F32, Precision::Bf16] {
+        if only.as_ref().is_some_and(|only| *only != precision.to_string()) {
+            continue;
         }
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if let Some(peak) = status.lines().find(|line| line.starts_with("VmHWM")) {
-        println!("peak memory          {}", peak.trim_start_matches("VmHWM:").trim());
+        reset_peak();
+        let frozen = Frozen::new(Weights::random(config.clone(), 1), precision);
+        for (batch, top_layers) in [(4, None), (1, None), (4, Some(15))] {
+            let layers = top_layers.map_or("all layers".to_owned(), |layers| format!("top {layers} layers"));
+            let times = train(&frozen, LoraConfig { top_layers, ..Default::default() }, batch, steps);
+            let (best, median) = (1.0 / times[0], 1.0 / times[times.len() / 2]);
+            let useful = useful_flop(&config, tokens, targets) / tokens as f64 * median / 1e9;
+            let share = match top_layers {
+                None => format!(", {useful:.0} GFLOP/s = {:.0}% of sgemm", 100.0 * useful / rate),
+                Some(_) => String::new(),
+            };
+            println!(
+                "{precision}, {layers}, batch {batch}: {median:.0} tok/s (median of {}), {best:.0} best{share}",
+                times.len()
+            );
+        }
+        println!("{precision}, peak memory: {}", peak());
     }
 }

@@ -1,38 +1,51 @@
 //! Continuous batching: many requests share the forward passes, each coming and going when it likes.
 //!
 //! The batcher is synchronous and owns no thread: whoever drives it calls [`Batcher::step`] in a loop while there is
-//! work. Answers do not depend on what else is in flight (see `kernel`), only on the request.
+//! work. Answers do not depend on what else is in flight (see `kernel`), only on the request; what prompts have in common
+//! is computed once (`prefix`), those of several answers to one question included.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use rayon::prelude::*;
-
 use crate::{
-    infer::{self, Chunk, Decoder, Delta, PREFILL_ROWS, Sequence},
-    sample::{self, Sampler},
-    stop::{Passed, StopFilter},
-    tokenizer::{StreamDecoder, Tokenizer},
+    constrain::Constraint,
+    infer::{self, Chunk, Decoder, Delta},
+    sample::{Choice, LogProbs},
+    tokenizer::Tokenizer,
 };
+use answer::Answer;
+use plan::Need;
+use prefix::PrefixCache;
+
+mod answer;
+mod plan;
+mod prefix;
+
+/// Fewer shared tokens are read faster than they are waited for.
+const WORTH_WAITING: usize = 16;
 
 /// How to choose tokens and when to end.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct SamplingParams {
-    /// 0 is greedy; must be finite and not negative.
-    pub temperature: f32,
-    /// In (0, 1].
-    pub top_p: f32,
-    pub seed: u64,
+    pub choice: Choice,
     /// Most tokens to generate; the context limit ends an answer too.
     pub max_tokens: usize,
     /// Texts that end the answer, themselves left out.
     pub stop: Vec<String>,
-    /// Report the log probability of every token chosen.
-    pub logprobs: bool,
+    /// Report the log probability of every token chosen, and of this many likeliest ones beside it.
+    pub logprobs: Option<usize>,
+    /// What the answer has to be. It ends when it is that, or with [`Finish::Length`].
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for SamplingParams {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: 1024, stop: Vec::new(), logprobs: false }
+        Self {
+            choice: Choice::default(),
+            max_tokens: 1024,
+            stop: Vec::new(),
+            logprobs: None,
+            constraint: None,
+        }
     }
 }
 
@@ -47,6 +60,45 @@ pub struct Request {
     pub params: SamplingParams,
 }
 
+impl Request {
+    /// Whether it can be answered.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub fn check(&self) -> Result<(), SubmitError> {
+        let Self { decoder, prompt, params, .. } = self;
+        let (tokens, context, vocab) = (prompt.len(), decoder.config.context, decoder.config.vocab);
+        let choice = &params.choice;
+        if tokens == 0 {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        if tokens >= context {
+            return Err(SubmitError::PromptTooLong { tokens, context });
+        }
+        if let Some(&id) =
+            prompt.iter().chain(choice.bias.iter().map(|(id, _)| id)).find(|id| **id as usize >= vocab)
+        {
+            return Err(SubmitError::UnknownToken(id));
+        }
+        if !(choice.temperature.is_finite() && choice.temperature >= 0.0) {
+            return Err(SubmitError::Temperature(choice.temperature));
+        }
+        if !(choice.top_p > 0.0 && choice.top_p <= 1.0) {
+            return Err(SubmitError::TopP(choice.top_p));
+        }
+        if let Some(penalty) = [choice.presence_penalty, choice.frequency_penalty]
+            .into_iter()
+            .find(|penalty| !penalty.is_finite())
+        {
+            return Err(SubmitError::Penalty(penalty));
+        }
+        match choice.bias.iter().find(|(_, bias)| !bias.is_finite()) {
+            Some((id, _)) => Err(SubmitError::Bias(*id)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Names a request for as long as its batcher lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
@@ -54,18 +106,20 @@ pub struct RequestId(u64);
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended its turn, or a stop string was complete.
+    /// The model ended its turn, a stop string was complete, or what the constraint asks for was.
     Stop,
     /// `max_tokens` or the model's context was reached.
     Length,
+    /// The constraint became more work than its limits allow.
+    GaveUp,
 }
 
 /// A generated token.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     pub id: u32,
-    /// Natural logarithm at temperature 1, when the request asked for it.
-    pub logprob: Option<f32>,
+    /// When the request asked for them.
+    pub logprobs: Option<LogProbs>,
 }
 
 /// What one step brought one request.
@@ -74,10 +128,13 @@ pub struct Progress {
     pub id: RequestId,
     /// New text; may be empty while a character or a possible stop string is incomplete.
     pub text: String,
-    /// The token generated in this step; none for the one that ended the answer.
-    pub token: Option<Token>,
+    /// The tokens whose text has come out by now, each reported once. Those that only belong to the stop string are not
+    /// reported, nor is the one that ended the answer.
+    pub tokens: Vec<Token>,
     /// Tokens generated so far, without the one that ended the answer.
     pub completion_tokens: usize,
+    /// Tokens of the prompt that did not have to go through the model, because they had before.
+    pub cached_tokens: usize,
     /// Set on the last progress of a request.
     pub finished: Option<Finish>,
 }
@@ -96,20 +153,10 @@ pub enum SubmitError {
     Temperature(f32),
     #[error("top_p {0} is not above 0 and at most 1")]
     TopP(f32),
-}
-
-/// A request that holds a slot.
-struct Active {
-    id: RequestId,
-    decoder: Arc<Decoder>,
-    delta: Option<Arc<Delta>>,
-    sequence: Sequence,
-    sampler: Sampler,
-    stream: StreamDecoder,
-    filter: StopFilter,
-    max_tokens: usize,
-    logprobs: bool,
-    generated: usize,
+    #[error("penalty {0} is not a number")]
+    Penalty(f32),
+    #[error("the bias of token {0} is not a number")]
+    Bias(u32),
 }
 
 /// Runs requests together. See the module's description.
@@ -118,13 +165,27 @@ pub struct Batcher {
     slots: usize,
     next_id: u64,
     queue: VecDeque<(RequestId, Request)>,
-    active: Vec<Active>,
+    /// In the order in which they came.
+    active: Vec<Answer>,
+    prefixes: PrefixCache,
 }
 
 impl Batcher {
     /// At most `slots` requests (at least 1) are in the model at once, the others wait in the order they came.
     pub fn new(tokenizer: Tokenizer, slots: usize) -> Self {
-        Self { tokenizer, slots: slots.max(1), next_id: 0, queue: VecDeque::new(), active: Vec::new() }
+        Self {
+            tokenizer,
+            slots: slots.max(1),
+            next_id: 0,
+            queue: VecDeque::new(),
+            active: Vec::new(),
+            prefixes: PrefixCache::new(0),
+        }
+    }
+
+    /// Keeps up to `bytes` of keys and values for later requests that start like earlier ones.
+    pub fn keeping(self, bytes: usize) -> Self {
+        Self { prefixes: PrefixCache::new(bytes), ..self }
     }
 
     /// Queues a request.
@@ -132,7 +193,7 @@ impl Batcher {
     /// # Errors
     /// When it can never be answered.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, SubmitError> {
-        check(&request)?;
+        request.check()?;
         let id = RequestId(self.next_id);
         self.next_id += 1;
         self.queue.push_back((id, request));
@@ -162,14 +223,20 @@ impl Batcher {
         self.active.is_empty() && self.queue.is_empty()
     }
 
-    /// One round: every answer in progress grows by one token, prompts advance by a shared budget of
-    /// [`PREFILL_ROWS`] tokens. Reports the requests that got a token or ended, in the order they were submitted.
+    /// One round: every answer in progress grows by one token, prompts advance by a shared budget. Reports the requests
+    /// that got a token or ended, in the order they were submitted.
     pub fn step(&mut self) -> Vec<Progress> {
         let mut progress = self.admit();
+        share(&mut self.active);
+        let needs: Vec<Need> = (0..self.active.len()).map(|at| need(&self.active, at)).collect();
+        let takes = plan::takes(&needs);
         let tokenizer = &self.tokenizer;
-        for mut group in groups(&mut self.active) {
+        for mut group in groups(&mut self.active, &takes) {
             progress.extend(advance(tokenizer, &mut group));
         }
+        self.keep_prefixes(&progress);
+        // Some of those that know what others wait for end here.
+        share(&mut self.active);
         let ended = |id: RequestId| progress.iter().any(|p| p.id == id && p.finished.is_some());
         self.active.retain(|active| !ended(active.id));
         progress.sort_by_key(|progress| progress.id);
@@ -182,121 +249,89 @@ impl Batcher {
         while self.active.len() < self.slots
             && let Some((id, request)) = self.queue.pop_front()
         {
-            if request.params.max_tokens == 0 {
-                let finished = Some(Finish::Length);
-                ended.push(Progress { id, text: String::new(), token: None, completion_tokens: 0, finished });
-            } else {
-                self.active.push(Active::new(id, request));
+            let nothing_wanted = request.params.max_tokens == 0;
+            let mut answer = Answer::new(id, request);
+            if nothing_wanted {
+                ended.push(answer.progress(Some(Finish::Length)));
+                continue;
             }
+            let most = answer.shareable();
+            answer.take_over(self.prefixes.start(&answer.source, answer.sequence.ids(), most));
+            self.active.push(answer);
         }
         ended
     }
-}
 
-fn check(Request { decoder, prompt, params, .. }: &Request) -> Result<(), SubmitError> {
-    let (tokens, context) = (prompt.len(), decoder.config.context);
-    if tokens == 0 {
-        return Err(SubmitError::EmptyPrompt);
-    }
-    if tokens >= context {
-        return Err(SubmitError::PromptTooLong { tokens, context });
-    }
-    if let Some(&id) = prompt.iter().find(|id| **id as usize >= decoder.config.vocab) {
-        return Err(SubmitError::UnknownToken(id));
-    }
-    if !(params.temperature.is_finite() && params.temperature >= 0.0) {
-        return Err(SubmitError::Temperature(params.temperature));
-    }
-    if !(params.top_p > 0.0 && params.top_p <= 1.0) {
-        return Err(SubmitError::TopP(params.top_p));
-    }
-    Ok(())
-}
-
-impl Active {
-    fn new(id: RequestId, Request { decoder, delta, prompt, params }: Request) -> Self {
-        Self {
-            id,
-            sequence: Sequence::new(&decoder, &prompt),
-            sampler: Sampler::new(params.temperature, params.top_p, params.seed),
-            stream: StreamDecoder::default(),
-            filter: StopFilter::new(&params.stop),
-            max_tokens: params.max_tokens,
-            logprobs: params.logprobs,
-            generated: 0,
-            decoder,
-            delta,
+    /// Keeps prompts when they have been read, and conversations when their answers are complete.
+    fn keep_prefixes(&mut self, progress: &[Progress]) {
+        for progress in progress.iter().filter(|p| p.completion_tokens == 1 || p.finished.is_some()) {
+            if let Some(answer) = self.active.iter().find(|answer| answer.id == progress.id) {
+                self.prefixes.keep(&answer.source, &answer.sequence);
+            }
         }
-    }
-
-    /// Samples the next token and says what it means for the answer.
-    fn take(&mut self, tokenizer: &Tokenizer, logits: &[f32]) -> Progress {
-        let id = self.sampler.sample(logits);
-        if tokenizer.is_end(id) {
-            let text = self.rest();
-            return self.progress(text, None, Some(Finish::Stop));
-        }
-        let token = Token { id, logprob: self.logprobs.then(|| sample::logprob(logits, id)) };
-        self.sequence.push(id);
-        self.generated += 1;
-        let piece = self.stream.push(tokenizer, id);
-        let Passed { mut text, stopped } = self.filter.push(&piece);
-        if stopped {
-            return self.progress(text, Some(token), Some(Finish::Stop));
-        }
-        let full =
-            self.generated >= self.max_tokens || self.sequence.ids().len() >= self.decoder.config.context;
-        if full {
-            text += &self.rest();
-        }
-        self.progress(text, Some(token), full.then_some(Finish::Length))
-    }
-
-    /// What decoder and filter still hold back.
-    fn rest(&mut self) -> String {
-        let Passed { text, stopped } = self.filter.push(&self.stream.finish());
-        if stopped { text } else { text + &self.filter.finish() }
-    }
-
-    fn progress(&self, text: String, token: Option<Token>, finished: Option<Finish>) -> Progress {
-        Progress { id: self.id, text, token, completion_tokens: self.generated, finished }
     }
 }
 
-/// The requests on the same decoder, for each decoder in flight.
-fn groups(active: &mut [Active]) -> Vec<Vec<&mut Active>> {
-    let mut groups: Vec<Vec<&mut Active>> = Vec::new();
-    for active in active {
-        match groups.iter_mut().find(|group| Arc::ptr_eq(&group[0].decoder, &active.decoder)) {
-            Some(group) => group.push(active),
-            None => groups.push(vec![active]),
+/// Gives every prompt that is being read what others in flight have computed of it.
+fn share(active: &mut [Answer]) {
+    for at in 0..active.len() {
+        let known = |(other, tokens): (usize, usize)| (other, tokens.min(active[other].sequence.cached()));
+        let best = shared_with_others(active, at).map(known).max_by_key(|(_, tokens)| *tokens);
+        let own = &active[at].sequence;
+        if let Some((other, tokens)) = best.filter(|(_, tokens)| *tokens > own.cached()) {
+            let sequence = prefix::resume(&active[other].sequence, tokens, own.ids());
+            active[at].take_over(sequence);
+        }
+    }
+}
+
+/// What request `at` wants of the next pass.
+fn need(active: &[Answer], at: usize) -> Need {
+    let pending = active[at].sequence.pending();
+    if !active[at].is_reading() {
+        return Need::Write(pending);
+    }
+    // Whoever came first reads for both.
+    let first = shared_with_others(active, at).any(|(other, _)| other < at && active[other].is_reading());
+    if first { Need::Wait } else { Need::Read(pending) }
+}
+
+/// The other requests of the same source that have more of this one's prompt in their own than it has read: their place
+/// and how many tokens that is.
+fn shared_with_others(active: &[Answer], at: usize) -> impl Iterator<Item = (usize, usize)> {
+    let own = &active[at];
+    let others = active.iter().enumerate().filter(move |(other, _)| own.is_reading() && *other != at);
+    others.filter(|(_, other)| other.source == own.source).filter_map(|(place, other)| {
+        let tokens = prefix::common(own.sequence.ids(), other.sequence.ids()).min(own.shareable());
+        (tokens >= own.sequence.cached() + WORTH_WAITING).then_some((place, tokens))
+    })
+}
+
+/// The requests on the same decoder, for each decoder in flight, with the tokens that they may take.
+fn groups<'a>(active: &'a mut [Answer], takes: &[usize]) -> Vec<Vec<(&'a mut Answer, usize)>> {
+    let mut groups: Vec<Vec<(&mut Answer, usize)>> = Vec::new();
+    for (answer, &take) in active.iter_mut().zip(takes).filter(|(_, take)| **take > 0) {
+        let same = |group: &&mut Vec<(&mut Answer, usize)>| {
+            Arc::ptr_eq(&group[0].0.source.decoder, &answer.source.decoder)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push((answer, take)),
+            None => groups.push(vec![(answer, take)]),
         }
     }
     groups
 }
 
 /// One forward pass over requests that share their decoder.
-fn advance(tokenizer: &Tokenizer, group: &mut [&mut Active]) -> Vec<Progress> {
-    let decoder = group[0].decoder.clone();
-    let mut budget = PREFILL_ROWS;
-    let chunk = |active: &mut &mut Active| {
-        let pending = active.sequence.pending();
-        // An answer in progress always moves, so that long prompts only slow it down.
-        let take = if active.generated > 0 { pending } else { pending.min(budget) };
-        budget = budget.saturating_sub(take);
-        take
-    };
-    let takes: Vec<usize> = group.iter_mut().map(chunk).collect();
-    let chunks = group.iter_mut().zip(takes);
-    let mut chunks: Vec<Chunk> = chunks
-        .map(|(active, take)| {
-            let Active { sequence, delta, .. } = &mut **active;
-            Chunk { sequence, take, delta: delta.as_deref() }
-        })
-        .collect();
+fn advance(tokenizer: &Tokenizer, group: &mut [(&mut Answer, usize)]) -> Vec<Progress> {
+    let decoder = group[0].0.source.decoder.clone();
+    let chunks = group.iter_mut().map(|(answer, take)| answer.chunk(*take));
+    let mut chunks: Vec<Chunk> = chunks.collect();
     let logits = infer::forward(&decoder, &mut chunks);
-    let take = |(index, active): (usize, &mut &mut Active)| Some(active.take(tokenizer, logits.row(index)?));
-    group.par_iter_mut().enumerate().filter_map(take).collect()
+    let take = |index: usize, (answer, _): &mut (&mut Answer, usize)| {
+        Some(answer.take(tokenizer, logits.row(index)?))
+    };
+    decoder.map(group, take).into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The batched forward pass with a key/value cache per sequence.
 //!
-//! One call takes any number of sequences, each at its own length, each contributing any number of new tokens: a prompt
-//! being read and an answer being written go through the same code, so sequences join and leave at every step. The rows
-//! of all sequences form one matrix per layer. By the invariant of `kernel`, what a sequence gets does not depend on
-//! its company nor on how its tokens were cut into calls.
+//! One call takes any number of sequences, each at its own length, each contributing any number of new tokens: a
+//! prompt being read and an answer being written go through the same code, so sequences join and leave at every
+//! step. The rows of all sequences form one matrix per layer. By the invariant of `kernel`, what a sequence gets
+//! does not depend on its company nor on how its tokens were cut into calls.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 mod attention;
 mod decoder;
@@ -43,9 +45,9 @@ pub struct Chunk<'a> {
 }
 
 /// Next-token logits, one row of `vocab` per sequence of the call, in its order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Logits {
-    data: Vec<f32>,
+    data: Lent,
     vocab: usize,
     rows: Vec<Option<usize>>,
 }
@@ -54,7 +56,32 @@ impl Logits {
     /// Logits of the token after the last one of sequence `index` of the call; none while tokens are pending.
     pub fn row(&self, index: usize) -> Option<&[f32]> {
         let row = (*self.rows.get(index)?)?;
-        Some(&self.data[row * self.vocab..][..self.vocab])
+        Some(&self.data.numbers[row * self.vocab..][..self.vocab])
+    }
+}
+
+/// A buffer of a decoder's, which goes back to it in the end: megabytes of fresh memory for every token would cost a
+/// tenth of the time.
+#[derive(Debug, Default)]
+struct Lent {
+    numbers: Vec<f32>,
+    home: Arc<Mutex<Vec<f32>>>,
+}
+
+impl Lent {
+    fn take(home: &Arc<Mutex<Vec<f32>>>, len: usize) -> Self {
+        let mut numbers = std::mem::take(&mut *home.lock().unwrap_or_else(PoisonError::into_inner));
+        numbers.resize(len, 0.0);
+        Self { numbers, home: home.clone() }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        if home.capacity() < self.numbers.capacity() {
+            *home = std::mem::take(&mut self.numbers);
+        }
     }
 }
 
@@ -76,7 +103,7 @@ pub fn forward(decoder: &Decoder, chunks: &mut [Chunk]) -> Logits {
     let spans = spans(chunks);
     let rows = spans.iter().map(|span| span.len).sum();
     if rows == 0 {
-        return Logits { data: Vec::new(), vocab: decoder.config.vocab, rows: vec![None; chunks.len()] };
+        return Logits { data: Lent::default(), vocab: decoder.config.vocab, rows: vec![None; chunks.len()] };
     }
     let mut workspace = decoder.workspace();
     let Workspace { team, buffers } = &mut *workspace;
@@ -99,14 +126,14 @@ pub fn forward(decoder: &Decoder, chunks: &mut [Chunk]) -> Logits {
     head(&pass, chunks, buffers)
 }
 
-/// Processes everything that is pending with the base model, [`PREFILL_ROWS`] tokens at a time, and returns one row of logits per sequence.
-/// A sequence without pending tokens has no row.
+/// Processes everything that is pending with the base model, [`PREFILL_ROWS`] tokens at a time, and returns one row
+/// of logits per sequence. A sequence without pending tokens has no row.
 ///
 /// # Panics
 /// When a token is not in the vocabulary.
 pub fn step(decoder: &Decoder, sequences: &mut [&mut Sequence]) -> Logits {
     let vocab = decoder.config.vocab;
-    let mut all = Logits { data: Vec::new(), vocab, rows: vec![None; sequences.len()] };
+    let mut all = Logits { data: Lent::default(), vocab, rows: vec![None; sequences.len()] };
     while sequences.iter().any(|s| s.pending() > 0) {
         let mut budget = PREFILL_ROWS;
         let (indices, mut chunks): (Vec<usize>, Vec<Chunk>) = sequences
@@ -119,10 +146,13 @@ pub fn step(decoder: &Decoder, sequences: &mut [&mut Sequence]) -> Logits {
             })
             .unzip();
         let logits = forward(decoder, &mut chunks);
+        if indices.len() == all.rows.len() && sequences.iter().all(|s| s.pending() == 0) {
+            return logits;
+        }
         for (at, index) in indices.into_iter().enumerate() {
             if let Some(row) = logits.row(at) {
-                all.rows[index] = Some(all.data.len() / vocab);
-                all.data.extend_from_slice(row);
+                all.rows[index] = Some(all.data.numbers.len() / vocab);
+                all.data.numbers.extend_from_slice(row);
             }
         }
     }
@@ -147,7 +177,7 @@ fn embed(pass: &Pass, chunks: &[Chunk], stream: &mut Vec<f32>) {
     let (hidden, embedding) = (pass.decoder.config.hidden, &pass.decoder.parts.embedding);
     stream.resize(ids.len() * hidden, 0.0);
     let output = Output::new(stream, hidden);
-    each_row(pass.team, ids.len(), |row| {
+    each_row(pass.team, ids.len(), 1, |row| {
         // SAFETY: each task writes its own rows.
         embedding.read_row(ids[row] as usize, unsafe { output.block(row, 0..hidden) });
     });
@@ -167,15 +197,15 @@ fn head(pass: &Pass, chunks: &[Chunk], buffers: &mut Buffers) -> Logits {
         })
     };
     let rows: Vec<Option<usize>> = chunks.iter().zip(pass.spans).map(&mut row).collect();
-    let mut data = vec![0.0; last.len() / config.hidden * config.vocab];
+    let mut data = Lent::take(&buffers.logits, last.len() / config.hidden * config.vocab);
     if !last.is_empty() {
         pass.norm(&last, &parts.norm, &mut buffers.normed);
-        let output = Output::new(&mut data, config.vocab);
+        let output = Output::new(&mut data.numbers, config.vocab);
         let linear = parts.head.as_ref().unwrap_or(&parts.embedding);
-        pass.multiply(linear, &buffers.normed, Narrow::NONE, |panel, row, [sums]: [[f32; PANEL]; 1]| {
+        pass.multiply(linear, &buffers.normed, Narrow::NONE, |panel, row, [sums]: &mut [[f32; PANEL]; 1]| {
             let columns = panel * PANEL..((panel + 1) * PANEL).min(config.vocab);
             // SAFETY: each task writes its own columns.
-            store(unsafe { output.block(row, columns) }, &sums);
+            store(unsafe { output.block(row, columns) }, sums);
         });
     }
     Logits { data, vocab: config.vocab, rows }

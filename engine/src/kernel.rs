@@ -20,8 +20,9 @@ use self::{
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Repeats a block for each literal as the constant `$i`, where the condition holds. Sums must be named by constants to
-/// stay in registers: left to itself the compiler unrolls too late and keeps them on the stack, at half the speed.
+/// Repeats a block for each literal as the constant `$i`, where the condition holds. Sums must be named by
+/// constants to stay in registers: left to itself the compiler unrolls too late and keeps them on the stack, at
+/// half the speed.
 macro_rules! unroll {
     ($i:ident in [$($value:literal)*] if $condition:expr, $body:block) => {$(
         {
@@ -31,6 +32,8 @@ macro_rules! unroll {
     )*};
 }
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod inputs;
 mod level;
 mod linear;
@@ -177,8 +180,8 @@ fn nearest(level: Level, numbers: &[f32; BLOCK]) -> InputPart {
     }
 }
 
-/// As [`mix`] with half-precision values, of which `weights` `[n, stride]` may have fewer than `stride`; `wide` is scratch.
-/// The sums are those of [`mix`] to the bit.
+/// As [`mix`] with half-precision values, to the bit. Of each row of `weights` `[n, stride]` the first numbers count, one
+/// for each row of `values`; those after them must be zero. `wide` is scratch.
 pub(crate) fn mix_half(
     level: Level,
     weights: &[f32],
@@ -234,8 +237,12 @@ fn quantised_product(level: Level, panel: Panel, inputs: &[InputBlock], rows: us
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => unsafe { x86::avx512(panel, inputs, rows, sums) },
+        // SAFETY: as above.
         #[cfg(target_arch = "aarch64")]
-        Kind::Neon | Kind::NeonDot => scalar::product(panel, inputs, rows, sums),
+        Kind::Neon => unsafe { arm::neon(panel, inputs, rows, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Kind::NeonDot => unsafe { arm::neon_dot(panel, inputs, rows, sums) },
     }
 }
 
@@ -383,8 +390,8 @@ impl WeightedSums<'_> {
     }
 }
 
-/// `e^x` to about one unit in the last place: Cephes' `expf` without branches, so that loops over it vectorise and every
-/// machine computes the same. Below -87.3 the result is the smallest normal number rather than zero.
+/// `e^x` to about one unit in the last place: Cephes' `expf` without branches, so that loops over it vectorise and
+/// every machine computes the same. Below -87.3 the result is the smallest normal number rather than zero.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits

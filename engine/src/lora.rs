@@ -32,6 +32,24 @@ impl Projection {
     pub const ALL: [Self; 7] =
         [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
+    /// The hub's and PEFT's name of it.
+    pub fn peft_name(self) -> &'static str {
+        match self {
+            Self::Query => "q_proj",
+            Self::Key => "k_proj",
+            Self::Value => "v_proj",
+            Self::Output => "o_proj",
+            Self::Gate => "gate_proj",
+            Self::Up => "up_proj",
+            Self::Down => "down_proj",
+        }
+    }
+
+    /// The projection of that name.
+    pub fn from_peft(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|projection| projection.peft_name() == name)
+    }
+
     /// The fused matrix that holds this projection's rows.
     pub fn site(self) -> Site {
         match self {

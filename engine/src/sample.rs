@@ -1,52 +1,115 @@
 //! From logits to a token: greedy, or drawn at a temperature from the nucleus.
 
+use std::collections::BTreeMap;
+
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-use crate::kernel::exp;
+use crate::{constrain::Allowed, kernel::exp};
+
+/// How a request chooses among the tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// 0 is greedy; must be finite and not negative.
+    pub temperature: f32,
+    /// Keeps the likeliest tokens that together reach this probability (Holtzman et al. 2020); in (0, 1], 1 keeps all.
+    pub top_p: f32,
+    pub seed: u64,
+    /// Taken off the logit of every token that the answer has.
+    pub presence_penalty: f32,
+    /// Taken off the logit of a token for each time that the answer has it.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub bias: Vec<(u32, f32)>,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            bias: Vec::new(),
+        }
+    }
+}
 
 /// Draws tokens for one request from its own random stream, so that what others draw changes nothing.
 #[derive(Debug)]
 pub struct Sampler {
-    temperature: f32,
-    top_p: f32,
+    choice: Choice,
     rng: ChaCha8Rng,
+    /// How often the answer has each token; empty when nothing asks for it.
+    counts: BTreeMap<u32, u32>,
 }
 
 impl Sampler {
-    /// Temperature 0 is greedy; `top_p` keeps the likeliest tokens that together reach this probability
-    /// (Holtzman et al. 2020), 1 keeps all.
-    pub fn new(temperature: f32, top_p: f32, seed: u64) -> Self {
-        Self { temperature, top_p, rng: ChaCha8Rng::seed_from_u64(seed) }
+    pub fn new(choice: Choice) -> Self {
+        Self { rng: ChaCha8Rng::seed_from_u64(choice.seed), choice, counts: BTreeMap::new() }
     }
 
-    /// The next token's id. NaN counts as impossible.
-    pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        if self.temperature > 0.0 { self.draw(logits) } else { argmax(logits) }
+    /// The next token's id, one of `allowed` where that is given. NaN counts as impossible.
+    pub fn sample(&mut self, logits: &[f32], allowed: Option<&Allowed>) -> u32 {
+        let adjusted = self.adjusted(logits, allowed);
+        let logits = adjusted.as_deref().unwrap_or(logits);
+        let drawn = if self.choice.temperature > 0.0 { self.draw(logits) } else { argmax(logits) };
+        // Where the model gives every allowed token no chance at all, any of them will do.
+        let id = allowed.filter(|allowed| !allowed.contains(drawn)).map_or(drawn, Allowed::first);
+        if self.penalises() {
+            *self.counts.entry(id).or_default() += 1;
+        }
+        id
+    }
+
+    fn penalises(&self) -> bool {
+        self.choice.presence_penalty != 0.0 || self.choice.frequency_penalty != 0.0
+    }
+
+    /// The logits with penalties, bias and constraint in them; none when there are none.
+    fn adjusted(&self, logits: &[f32], allowed: Option<&Allowed>) -> Option<Vec<f32>> {
+        if self.counts.is_empty() && self.choice.bias.is_empty() && allowed.is_none() {
+            return None;
+        }
+        let mut logits = logits.to_vec();
+        for (&id, &count) in &self.counts {
+            let penalty = self.choice.presence_penalty + self.choice.frequency_penalty * count as f32;
+            logits[id as usize] -= penalty;
+        }
+        for &(id, bias) in &self.choice.bias {
+            logits[id as usize] += bias;
+        }
+        if let Some(allowed) = allowed {
+            let barred = logits.iter_mut().zip(0..).filter(|(_, id)| !allowed.contains(*id));
+            barred.for_each(|(logit, _)| *logit = f32::NEG_INFINITY);
+        }
+        Some(logits)
     }
 
     fn draw(&mut self, logits: &[f32]) -> u32 {
         let highest = logits[argmax(logits) as usize];
-        let scale = 1.0 / self.temperature;
+        let scale = 1.0 / self.choice.temperature;
         let weigh = |&logit: &f32| if logit.is_nan() { 0.0 } else { exp((logit - highest) * scale) };
         let weights: Vec<f32> = logits.iter().map(weigh).collect();
         let total: f64 = weights.iter().copied().map(f64::from).sum();
         let mut candidates = self.candidates(&weights, total);
         let mut mass = candidates.iter().map(|c| f64::from(c.0)).sum::<f64>();
-        if self.top_p < 1.0 {
-            mass = nucleus(&mut candidates, f64::from(self.top_p) * total);
+        if self.choice.top_p < 1.0 {
+            mass = nucleus(&mut candidates, f64::from(self.choice.top_p) * total);
         }
         let mut left = self.rng.random::<f64>() * mass;
         let drawn = candidates.iter().find(|(weight, _)| {
             left -= f64::from(*weight);
             left < 0.0
         });
-        drawn.or(candidates.last()).map_or(0, |&(_, id)| id)
+        // Without candidates all are alike, or the logits make no sense.
+        drawn.or(candidates.last()).map_or_else(|| argmax(logits), |&(_, id)| id)
     }
 
     /// (weight, id) of every token that can be in the nucleus. Those left out have a total below `1 - top_p` even if
     /// all tokens were like them, which spares sorting a vocabulary of which most is hopeless.
     fn candidates(&self, weights: &[f32], total: f64) -> Vec<(f32, u32)> {
-        let least = (1.0 - f64::from(self.top_p)).max(0.0) * total / weights.len() as f64;
+        let least = (1.0 - f64::from(self.choice.top_p)).max(0.0) * total / weights.len() as f64;
         let weighted = weights.iter().copied().zip(0..);
         weighted.filter(|(weight, _)| f64::from(*weight) > least).collect()
     }
@@ -76,11 +139,43 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best.1
 }
 
-/// Natural logarithm of the probability that the model gives token `id` (at temperature 1, whatever was sampled at).
+/// Natural logarithms of the probabilities that the model itself gives: at temperature 1, without penalties, bias or
+/// constraint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogProbs {
+    /// Of the token chosen.
+    pub chosen: f32,
+    /// The likeliest tokens and theirs, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl LogProbs {
+    /// For the token `id` and the `top` likeliest.
+    pub fn new(logits: &[f32], id: u32, top: usize) -> Self {
+        let highest = f64::from(logits[argmax(logits) as usize]);
+        let chances = logits.iter().filter(|logit| !logit.is_nan());
+        let total: f64 = chances.map(|&logit| (f64::from(logit) - highest).exp()).sum();
+        let logprob = |logit: f32| (f64::from(logit) - highest - total.ln()) as f32;
+        let top = likeliest(logits, top).into_iter().map(|id| (id, logprob(logits[id as usize]))).collect();
+        Self { chosen: logprob(logits[id as usize]), top }
+    }
+}
+
+/// Natural logarithm of the probability that the model gives token `id`: see [`LogProbs`].
 pub fn logprob(logits: &[f32], id: u32) -> f32 {
-    let highest = f64::from(logits[argmax(logits) as usize]);
-    let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - highest).exp()).sum();
-    (f64::from(logits[id as usize]) - highest - total.ln()) as f32
+    LogProbs::new(logits, id, 0).chosen
+}
+
+/// Ids of the `most` highest logits, best first, the lower id of equals. NaN is never among them.
+fn likeliest(logits: &[f32], most: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..).take(logits.len()).filter(|id| !logits[*id as usize].is_nan()).collect();
+    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if most < ids.len() {
+        ids.select_nth_unstable_by(most, order);
+        ids.truncate(most);
+    }
+    ids.sort_unstable_by(order);
+    ids
 }
 
 #[cfg(test)]
@@ -89,40 +184,76 @@ mod tests {
 
     use super::*;
 
-    fn counts(temperature: f32, top_p: f32, logits: &[f32]) -> Vec<usize> {
-        let mut sampler = Sampler::new(temperature, top_p, 7);
+    fn choice(temperature: f32, top_p: f32, seed: u64) -> Choice {
+        Choice { temperature, top_p, seed, ..Choice::default() }
+    }
+
+    fn counts(choice: Choice, logits: &[f32]) -> Vec<usize> {
+        let mut sampler = Sampler::new(choice);
         let mut counts = vec![0; logits.len()];
-        (0..4000).for_each(|_| counts[sampler.sample(logits) as usize] += 1);
+        (0..4000).for_each(|_| counts[sampler.sample(logits, None) as usize] += 1);
         counts
+    }
+
+    fn near(counts: &[usize], want: &[f64]) {
+        for (count, want) in counts.iter().zip(want) {
+            assert!((*count as f64 / 4000.0 - want).abs() < 0.03, "{counts:?}");
+        }
+        assert!(counts[want.len()..].iter().all(|count| *count == 0), "{counts:?}");
     }
 
     #[test]
     fn greedy_takes_the_first_of_the_highest() {
-        assert_eq!(Sampler::new(0.0, 1.0, 1).sample(&[0.0, 3.0, f32::NAN, 3.0]), 1);
+        assert_eq!(Sampler::new(choice(0.0, 1.0, 1)).sample(&[0.0, 3.0, f32::NAN, 3.0], None), 1);
         assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), 0);
     }
 
     #[test]
     fn frequencies_follow_the_probabilities() {
         let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln(), f32::NEG_INFINITY, f32::NAN];
-        let near = |counts: &[usize], want: [f64; 3]| {
-            for (count, want) in counts.iter().zip(want) {
-                assert!((*count as f64 / 4000.0 - want).abs() < 0.03, "{counts:?}");
-            }
-            assert_eq!(counts[3..], [0, 0]);
+        near(&counts(choice(1.0, 1.0, 7), &logits), &[0.5, 0.3, 0.2]);
+        near(&counts(choice(1.0, 0.75, 7), &logits), &[0.625, 0.375]);
+        near(&counts(choice(1.0, 0.1, 7), &logits), &[1.0]);
+        near(&counts(choice(0.5, 1.0, 7), &logits), &[0.25 / 0.38, 0.09 / 0.38, 0.04 / 0.38]);
+        near(&counts(choice(1.0, f32::MIN_POSITIVE, 7), &[f32::NAN, 2.0, 2.0]), &[0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_bias_multiplies_the_odds() {
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.2_f32.ln()];
+        let biased = |bias: Vec<(u32, f32)>| Choice { bias, ..choice(1.0, 1.0, 7) };
+        near(&counts(biased(vec![(2, 2.5_f32.ln())]), &logits), &[0.5 / 1.3, 0.3 / 1.3, 0.5 / 1.3]);
+        near(&counts(biased(vec![(0, -100.0), (1, -100.0)]), &logits), &[0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn penalties_make_room_for_other_tokens() {
+        let greedy = |presence_penalty, frequency_penalty| {
+            let choice = Choice { presence_penalty, frequency_penalty, ..Choice::default() };
+            let mut sampler = Sampler::new(choice);
+            (0..6).map(|_| sampler.sample(&[3.0, 2.5, 1.8], None)).collect::<Vec<_>>()
         };
-        near(&counts(1.0, 1.0, &logits), [0.5, 0.3, 0.2]);
-        near(&counts(1.0, 0.75, &logits), [0.625, 0.375, 0.0]);
-        near(&counts(1.0, 0.1, &logits), [1.0, 0.0, 0.0]);
-        near(&counts(0.5, 1.0, &logits), [0.25 / 0.38, 0.09 / 0.38, 0.04 / 0.38]);
+        assert_eq!(greedy(0.0, 0.0), [0, 0, 0, 0, 0, 0]);
+        // Each is taken down once, by as much as the others: the order stays.
+        assert_eq!(greedy(1.0, 0.0), [0, 1, 0, 0, 0, 0]);
+        // 3.0, then 2.5 against 2.0, then 2.0 against 1.8 and 1.5, ...
+        assert_eq!(greedy(0.0, 1.0), [0, 1, 0, 2, 1, 0]);
+        assert_eq!(greedy(-1.0, 0.0), [0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn logprobs_are_logarithms_of_probabilities() {
-        let logits = [1.0, 2.0, 3.0];
-        let total: f32 = (0..3).map(|id| logprob(&logits, id).exp()).sum();
+        let logits = [1.0, 2.0, f32::NAN, 3.0, f32::NEG_INFINITY];
+        let all = LogProbs::new(&logits, 3, 20);
+        assert!((all.chosen - (-0.407_606)).abs() < 1e-5);
+        let ids: Vec<u32> = all.top.iter().map(|top| top.0).collect();
+        assert_eq!(ids, [3, 1, 0, 4]);
+        let total: f32 = all.top.iter().map(|top| top.1.exp()).sum();
         assert!((total - 1.0).abs() < 1e-6);
-        assert!((logprob(&logits, 2) - (-0.407_606)).abs() < 1e-5);
+        assert_eq!(
+            LogProbs::new(&logits, 1, 2),
+            LogProbs { chosen: all.top[1].1, top: all.top[..2].to_vec() }
+        );
     }
 
     proptest! {
@@ -132,14 +263,27 @@ mod tests {
             temperature in 0.0_f32..3.0,
             top_p in 0.01_f32..=1.0,
             seed in any::<u64>(),
+            penalty in -2.0_f32..2.0,
         ) {
             let draw = || {
-                let mut sampler = Sampler::new(temperature, top_p, seed);
-                [sampler.sample(&logits), sampler.sample(&logits)]
+                let choice = Choice {
+                    presence_penalty: penalty, frequency_penalty: penalty, bias: vec![(0, 100.0)],
+                    ..choice(temperature, top_p, seed)
+                };
+                let mut sampler = Sampler::new(choice);
+                [sampler.sample(&logits, None), sampler.sample(&logits, None)]
             };
             let drawn = draw();
             prop_assert_eq!(drawn, draw());
             prop_assert!(drawn.iter().all(|id| (*id as usize) < logits.len()));
+        }
+
+        #[test]
+        fn the_likeliest_lead_a_full_sort(logits in prop::collection::vec(-9.0_f32..9.0, 1..60), most in 0_usize..25) {
+            let mut sorted: Vec<u32> = (0..logits.len() as u32).collect();
+            sorted.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+            sorted.truncate(most);
+            prop_assert_eq!(likeliest(&logits, most), sorted);
         }
     }
 }

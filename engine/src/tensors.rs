@@ -16,7 +16,7 @@ use rayon::prelude::*;
 pub use self::outgoing::Encoding;
 pub(crate) use self::{
     format::Format,
-    names::{Names, hub_module},
+    names::Names,
     outgoing::{Outgoing, outgoing, place_in_head},
 };
 use crate::{

@@ -175,6 +175,12 @@ impl Tokenizer {
         self.0.special.get(name).copied()
     }
 
+    /// The name of a control token; none for text.
+    pub fn control_name(&self, id: u32) -> Option<&str> {
+        let kind = self.0.vocabulary.kinds.get(id as usize)?;
+        (*kind == Vocabulary::CONTROL).then(|| self.0.vocabulary.tokens[id as usize].as_str())
+    }
+
     /// Whether a model that produces this token has finished its answer.
     pub fn is_end(&self, id: u32) -> bool {
         self.0.ends.contains(&id)

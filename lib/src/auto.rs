@@ -12,6 +12,12 @@ pub enum Auto<T> {
     Fixed(T),
 }
 
+impl<T> Auto<T> {
+    pub fn is_auto(&self) -> bool {
+        matches!(self, Self::Auto)
+    }
+}
+
 impl<T: Copy> Auto<T> {
     pub fn fixed(self) -> Option<T> {
         match self {

@@ -92,6 +92,11 @@ pub struct Finetune {
     pub base_model: String,
     pub suffix: String,
     pub n_epochs: Auto<u32>,
+    /// Width of the low-rank update; of the local trainer alone.
+    pub lora_rank: Auto<u32>,
+    /// Epochs without a lower validation loss after which training ends; `auto` never ends early. Of the local trainer
+    /// alone.
+    pub early_stopping_patience: Auto<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,6 +188,8 @@ model = "local"
 base_model = "smollm2-135m-instruct"
 suffix = "ui-agent-v1"
 n_epochs = "auto"
+lora_rank = "auto"
+early_stopping_patience = "auto"
 
 [test]
 samples = 2

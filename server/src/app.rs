@@ -3,11 +3,14 @@
 use hone::store::StoreError;
 
 use crate::{
+    batch::Clerk,
     config::{BaseModel, ServerConfig},
-    disk::{Files, Jobs, Tuned},
+    disk::{Answers, Batches, Files, Jobs, Tuned, Uploads},
     engine::Engine,
     error::ApiError,
+    http::{Keyed, Responses},
     ids,
+    load::Load,
     training::Supervisor,
 };
 
@@ -18,12 +21,19 @@ pub const ALIAS: &str = "ui-agent";
 pub struct App {
     pub config: ServerConfig,
     pub files: Files,
+    pub uploads: Uploads,
     pub jobs: Jobs,
+    pub batches: Batches,
     pub tuned: Tuned,
+    /// What was answered to requests with an `Idempotency-Key`.
+    pub answers: Answers,
     pub engine: Engine,
     pub supervisor: Supervisor,
-    /// Held while a job is created.
-    pub creating: tokio::sync::Mutex<()>,
+    pub clerk: Clerk,
+    pub load: Load,
+    pub responses: Responses,
+    /// Taken by uploads and by idempotency keys while they change.
+    pub keys: Keyed,
     /// Only this machine can connect, so no other name of the server is right.
     pub loopback: bool,
     /// Unix seconds.
@@ -44,15 +54,38 @@ impl App {
     pub fn new(config: ServerConfig, engine: Engine, supervisor: Supervisor, loopback: bool) -> Self {
         Self {
             files: Files::new(&config.root),
+            uploads: Uploads::new(&config.root),
             jobs: Jobs::new(&config.root),
+            batches: Batches::new(&config.root),
             tuned: Tuned::new(&config.root),
+            answers: Answers::new(&config.root),
             config,
             engine,
             supervisor,
-            creating: tokio::sync::Mutex::default(),
+            clerk: Clerk::default(),
+            load: Load::default(),
+            responses: Responses::default(),
+            keys: Keyed::default(),
             loopback,
             started: ids::now(),
         }
+    }
+
+    /// Removes what was killed half way. Nobody else may be at work on the folder.
+    pub fn clean(&self) {
+        self.files.clean();
+        self.uploads.clean();
+        self.jobs.clean();
+        self.batches.clean();
+    }
+
+    /// Removes what has expired.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let jobs = self.jobs.list()?;
+        self.files.sweep(|id| jobs.iter().any(|record| record.uses(id)))?;
+        self.uploads.sweep()?;
+        self.answers.sweep();
+        Ok(())
     }
 
     /// A base model by its id.

@@ -1,6 +1,6 @@
 //! What a server is started with.
 
-use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use hone::model::client::Secret;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,30 @@ pub type Champion = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 /// Says which base models there are besides those that the server was started with: they may come and go.
 pub type MoreModels = Arc<dyn Fn() -> Vec<BaseModel> + Send + Sync>;
 
+/// What a client may take up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; further ones are told 503. Fewer when the system allows fewer open files.
+    pub connections: usize,
+    /// For the head of a request, and for a connection between two requests.
+    pub head: Duration,
+    /// In which a body has to bring 1 KiB or its end.
+    pub body_window: Duration,
+    /// For a client to take what was sent to it.
+    pub unread: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 12_000,
+            head: Duration::from_secs(30),
+            body_window: Duration::from_secs(30),
+            unread: Duration::from_secs(60),
+        }
+    }
+}
+
 /// What a server is started with.
 #[derive(Clone)]
 pub struct ServerConfig {
@@ -38,8 +62,11 @@ pub struct ServerConfig {
     pub max_queue: usize,
     /// Answers written at the same time.
     pub max_batch: usize,
-    /// Tuned models kept in memory beside the base model: each is as large as it.
-    pub tuned_in_memory: usize,
+    /// Bytes of tuned models kept in memory beside their base models. The one in use is, however large.
+    pub tuned_bytes: usize,
+    /// Bytes of keys and values kept of earlier conversations, for those that start alike.
+    pub prefix_bytes: usize,
+    pub limits: Limits,
 }
 
 impl ServerConfig {
@@ -64,7 +91,9 @@ impl ServerConfig {
             trainer,
             max_queue: 256,
             max_batch: 16,
-            tuned_in_memory: 2,
+            tuned_bytes: 64 << 20,
+            prefix_bytes: 64 << 20,
+            limits: Limits::default(),
         }
     }
 }

@@ -18,12 +18,14 @@ pub struct ApiError {
     body: ErrorBody,
     /// Seconds after which a full queue may have room.
     retry_after: Option<u32>,
+    /// False where a status that clients repeat by themselves will not get better.
+    retry: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &str, message: impl Into<String>) -> Self {
         let body = ErrorBody { message: message.into(), r#type: kind.into(), param: None, code: None };
-        Self { status, body, retry_after: None }
+        Self { status, body, retry_after: None, retry: true }
     }
 
     /// 400: the request cannot be served as it is.
@@ -54,6 +56,29 @@ impl ApiError {
 
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message)
+    }
+
+    /// 403 for what one could have elsewhere, and never here.
+    pub fn not_offered(message: impl Into<String>) -> Self {
+        Self::forbidden(message).code("not_supported")
+    }
+
+    pub fn missing(field: &str) -> Self {
+        Self::bad(format!("`{field}` is missing")).param(field).code("missing_required_parameter")
+    }
+
+    /// 408: the body does not come, or comes too slowly.
+    pub fn too_slow() -> Self {
+        let message = "the body of the request comes too slowly, or has stopped coming";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).code("request_timeout")
+    }
+
+    /// 507: nothing can be written, and asking again changes nothing.
+    pub fn disk_full(why: &StoreError) -> Self {
+        tracing::error!(%why, "the disk is full");
+        let message = format!("the server's disk is full ({why}): free some space, then try again");
+        let error = Self::new(StatusCode::INSUFFICIENT_STORAGE, "server_error", message);
+        Self { retry: false, ..error.code("insufficient_storage") }
     }
 
     pub fn wrong_method() -> Self {
@@ -104,6 +129,25 @@ impl ApiError {
         self
     }
 
+    /// A refusal that a library worded.
+    pub fn worded(status: StatusCode, message: impl Into<String>) -> Self {
+        let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        Self::new(status, kind, message)
+    }
+
+    /// True when the request is at fault, and nothing was done.
+    pub fn is_refusal(&self) -> bool {
+        self.status.is_client_error()
+    }
+
+    /// The same about a parameter that has another name where the request came in.
+    pub fn rename(mut self, from: &str, to: &str) -> Self {
+        if self.body.param.as_deref() == Some(from) {
+            self.body.param = Some(to.into());
+        }
+        self
+    }
+
     /// The body, for an error in the middle of a stream.
     pub fn envelope(self) -> ErrorEnvelope {
         ErrorEnvelope { error: self.body }
@@ -112,16 +156,23 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::internal(error)
+        use std::io::ErrorKind as E;
+        match error.source.kind() {
+            E::StorageFull | E::QuotaExceeded => Self::disk_full(&error),
+            _ => Self::internal(error),
+        }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let retry_after = self.retry_after;
+        let (retry_after, retry) = (self.retry_after, self.retry);
         let mut response = (self.status, Json(ErrorEnvelope { error: self.body })).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert("retry-after", HeaderValue::from(seconds));
+        }
+        if !retry {
+            response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
         }
         response
     }
@@ -168,5 +219,21 @@ impl Explain for ServeError {
             Self::Lock(e) => e.hint(),
             Self::Store(e) => e.hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_reason_to_try_again() {
+        let full = std::io::ErrorKind::StorageFull.into();
+        let response = ApiError::from(StoreError::new("write", "files/a", full)).into_response();
+        assert_eq!(response.status(), StatusCode::INSUFFICIENT_STORAGE);
+        assert_eq!(response.headers()["x-should-retry"], "false");
+        let denied = std::io::ErrorKind::PermissionDenied.into();
+        let response = ApiError::from(StoreError::new("write", "files/a", denied)).into_response();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 }

@@ -14,17 +14,15 @@ use hone::{
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    app::App,
-    config::ServerConfig,
-    disk::{Files, Jobs},
-    engine::Engine,
-    error::ServeError,
-    http,
+    app::App, batch, config::ServerConfig, connections, engine::Engine, error::ServeError, http,
     training::Supervisor,
 };
 
 /// How long a shutdown waits for requests that came before it.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// Between two looks for what has expired.
+const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 
 fn lock_path(root: &Path) -> PathBuf {
     root.join("server.lock")
@@ -79,22 +77,38 @@ impl Server {
         tracing::info!(url = self.url, "serving");
         let engine = Engine::start(&self.config, shutdown.clone())?;
         let supervisor = Supervisor::new(&self.config);
-        Files::new(&self.config.root).clean();
-        Jobs::new(&self.config.root).clean();
-        let loopback = self.listener.local_addr()?.ip().is_loopback();
+        let (loopback, limits) = (self.listener.local_addr()?.ip().is_loopback(), self.config.limits);
         let app = Arc::new(App::new(self.config, engine, supervisor.clone(), loopback));
-        let stop = shutdown.clone();
-        let server = axum::serve(self.listener, http::router(app))
-            .with_graceful_shutdown(async move { stop.cancelled().await });
-        let mut server = std::pin::pin!(server.into_future());
-        tokio::select! {
-            served = &mut server => return Ok(served?),
-            () = supervisor.run(&shutdown) => {}
+        app.clean();
+        let server = connections::serve(self.listener, http::router(app.clone()), limits, &shutdown);
+        let batches = batch::work(app.clone(), http::answers_alone(app.clone()), &shutdown);
+        // The engine cuts off the answers it was writing, so only a slow upload can still be there after a stop.
+        let too_late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LAST_REQUESTS).await;
+        };
+        let requests = async {
+            tokio::select! {
+                () = server => {}
+                () = too_late => {}
+            }
+        };
+        tokio::join!(requests, supervisor.run(&shutdown), batches, sweep(&app, &shutdown));
+        Ok(())
+    }
+}
+
+/// Removes what expires, now and then.
+async fn sweep(app: &Arc<App>, stop: &Cancel) {
+    loop {
+        let app = app.clone();
+        match tokio::task::spawn_blocking(move || app.sweep()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what has expired cannot be removed"),
+            Err(error) => tracing::warn!(%error, "what has expired was not looked for"),
         }
-        // The engine cuts off the answers it was writing, so only a slow upload can still be there.
-        match tokio::time::timeout(LAST_REQUESTS, server).await {
-            Ok(served) => Ok(served?),
-            Err(_) => Ok(()),
+        if tokio::time::timeout(SWEEP_PAUSE, stop.cancelled()).await.is_ok() {
+            return;
         }
     }
 }

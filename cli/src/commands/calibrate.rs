@@ -2,10 +2,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hone::{
-    agent::{Candidate, SourceFile},
     brief::{self, Brief},
     calibrate::{self, App, Options},
-    critic::Level,
+    critic::{Level, Project, ProjectError},
     error::Kind,
     evolve::composer::{Composer, Operator},
     store::{self, StoreError},
@@ -88,9 +87,10 @@ fn read(folder: &Path, limit: usize) -> Result<Vec<App>> {
         if path.extension().is_some_and(|end| end == "py") {
             apps.push(app(name, &path, &path.with_extension("txt"))?);
         } else if path.is_dir() {
-            let entry = ["streamlit_app.py", "app.py", "main.py"].map(|name| path.join(name));
-            if let Some(entry) = entry.iter().find(|entry| entry.is_file()) {
-                apps.push(app(name, entry, &path.join("brief.txt"))?);
+            match app(name, &path, &path.join("brief.txt")) {
+                // Folders of data beside the apps.
+                Err(ProjectError::NoPython(_)) => {}
+                read => apps.push(read?),
             }
         }
     }
@@ -103,12 +103,11 @@ fn read(folder: &Path, limit: usize) -> Result<Vec<App>> {
     Ok(apps)
 }
 
-fn app(name: String, entry: &Path, brief: &Path) -> Result<App> {
-    let path = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let file = SourceFile { path, content: store::read_text(entry)? };
-    let brief = match brief.is_file() {
-        true => Brief::from_description(&store::read_text(brief)?)?,
-        false => Brief::from_description("a Streamlit app")?,
-    };
-    Ok(App { name, brief, candidate: Candidate { files: vec![file] } })
+/// The sources of an app; its other files are nothing that a fault could be put into.
+fn app(name: String, path: &Path, brief: &Path) -> std::result::Result<App, ProjectError> {
+    let Project { candidate, .. } = Project::read(path, None)?;
+    let text = if brief.is_file() { store::read_text(brief)? } else { "a Streamlit app".to_owned() };
+    let brief = Brief::from_description(&text)
+        .map_err(|e| StoreError::new("use", brief, std::io::Error::other(e)))?;
+    Ok(App { name, brief, candidate })
 }

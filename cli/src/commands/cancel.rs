@@ -1,6 +1,6 @@
 use clap::Args;
 
-use crate::{commands::status, context::Context, error::Result, models::Models};
+use crate::{commands::status, context::Context, error::Result};
 
 /// Stop a fine-tuning job
 #[derive(Debug, Args)]
@@ -10,20 +10,5 @@ pub struct Cancel {
 }
 
 pub async fn run(args: &Cancel, context: &Context) -> Result {
-    let settings = context.settings(&[])?;
-    let mut models = Models::new(context, &settings);
-    let job = execute(args, context, &mut models).await;
-    models.close().await;
-    let job = job?;
-    context.answer(&job, || status::text(&job))
-}
-
-async fn execute(
-    args: &Cancel,
-    context: &Context,
-    models: &mut Models<'_>,
-) -> Result<hone::model::wire::Job> {
-    let (client, _) = models.trainer().await?;
-    let id = status::job_id(args.job.as_deref(), context)?;
-    Ok(client.cancel_job(&id).await?)
+    status::with_job(args.job.as_deref(), context, async |client, id| Ok(client.cancel_job(&id).await?)).await
 }

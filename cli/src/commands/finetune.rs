@@ -33,6 +33,15 @@ pub struct Finetune {
     /// Factor on the provider's learning rate
     #[arg(long, value_name = "X", value_parser = positive)]
     pub learning_rate_multiplier: Option<f64>,
+    /// Width of the low-rank update; of the local trainer alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub lora_rank: Option<u32>,
+    /// Scale of the low-rank update, twice its rank when left out; of the local trainer alone
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub lora_alpha: Option<f64>,
+    /// Stop when so many epochs in a row have not lowered the validation loss; of the local trainer alone
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub early_stopping_patience: Option<u32>,
     /// End of the tuned model's name
     #[arg(long)]
     pub suffix: Option<String>,
@@ -45,6 +54,9 @@ impl Finetune {
     fn flags(&self) -> Vec<(&'static str, String)> {
         let mut flags = Vec::new();
         flags.extend(self.n_epochs.map(|n| ("finetune.n_epochs", n.to_string())));
+        flags.extend(self.lora_rank.map(|n| ("finetune.lora_rank", n.to_string())));
+        let patience = self.early_stopping_patience;
+        flags.extend(patience.map(|n| ("finetune.early_stopping_patience", n.to_string())));
         flags.extend(self.suffix.clone().map(|suffix| ("finetune.suffix", suffix)));
         flags
     }
@@ -66,6 +78,8 @@ pub async fn execute(
     settings: &Settings,
     models: &mut Models<'_>,
 ) -> Result<Job> {
+    let dataset = context.workspace.dataset();
+    check(&dataset)?;
     let (client, model) = models.trainer().await?;
     let options = Options {
         model,
@@ -74,12 +88,16 @@ pub async fn execute(
             n_epochs: args.n_epochs.map_or(settings.finetune.n_epochs, Auto::Fixed),
             batch_size: args.batch_size.into(),
             learning_rate_multiplier: args.learning_rate_multiplier.into(),
+            lora_rank: args.lora_rank.map_or(settings.finetune.lora_rank, Auto::Fixed),
+            lora_alpha: args.lora_alpha.into(),
+            early_stopping_patience: args
+                .early_stopping_patience
+                .map_or(settings.finetune.early_stopping_patience, Auto::Fixed),
+            ..Hyperparameters::default()
         },
         seed: i64::try_from(context.global.seed).ok(),
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),
     };
-    let dataset = context.workspace.dataset();
-    check(&dataset)?;
     // Two at once would both find no job and start one each.
     let lock = store::Lock::take(&context.workspace.lock("finetune"))?;
     let started = finetune::start(&client, &context.workspace, &dataset, &options, &context.events).await?;
@@ -101,10 +119,14 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 /// Problems that are listed; the rest is counted.
 const LISTED: usize = 10;
 
-/// What a provider would refuse is said before anything is uploaded, with its line.
+/// What a provider would refuse is said before anything is set up or uploaded, with its line.
 fn check(path: &Path) -> Result<()> {
-    // A file that is missing or too short is told apart later.
-    let Ok(text) = store::read_text(path) else { return Ok(()) };
+    let text = match store::read_text(path) {
+        // Said next, with what makes one.
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read?,
+    };
+    finetune::require_examples(path)?;
     let report = check::check(&text);
     let faults: Vec<_> =
         report.problems.iter().filter(|p| p.severity == Severity::Error && p.line.is_some()).collect();

@@ -11,7 +11,9 @@ pub mod finetune;
 pub mod generate;
 pub mod init;
 pub mod models;
+pub mod pause;
 pub mod prepare;
+pub mod resume;
 pub mod rollback;
 pub mod round;
 pub mod serve;
@@ -81,6 +83,8 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Finetune(c) => finetune::run(&c, context).await,
         Command::Status(c) => status::run(&c, context).await,
         Command::Cancel(c) => cancel::run(&c, context).await,
+        Command::Pause(c) => pause::run(&c, context).await,
+        Command::Resume(c) => resume::run(&c, context).await,
         Command::Test(c) => test::run(&c, context).await,
         Command::Deploy(c) => deploy::run(&c, context).await,
         Command::Rollback(c) => rollback::run(&c, context),

@@ -1,6 +1,6 @@
 //! `hone loop`: every phase in turn, each picking up what an earlier run left.
 
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser};
 use hone::{
     brief,
     config::Settings,
@@ -31,13 +31,13 @@ pub struct Loop {
     #[arg(long)]
     quick: bool,
     /// Briefs per round, drawn by seed
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     limit: Option<usize>,
     /// Held-out briefs of the test, drawn by seed
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     heldout: Option<usize>,
     /// Passes over the data
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     n_epochs: Option<u32>,
     /// Model that answers a checklist about each app, which can only lower scores: `none`, or a name under `[models]`
     #[arg(long, value_name = "ROW")]
@@ -66,6 +66,21 @@ impl Loop {
             heldout: self.heldout.or(quick(24)),
             samples: self.quick.then_some(1),
         }
+    }
+}
+
+impl Size {
+    /// What was limited, in a sentence.
+    fn describe(&self) -> String {
+        let each =
+            |n: Option<u32>, what: &str| n.map(|n| format!(" with {n} {what} each")).unwrap_or_default();
+        let parts = [
+            self.limit.map(|n| format!("at most {n} briefs{}", each(self.drafts, "draft"))),
+            self.max_rows.map(|n| format!("at most {n} rows")),
+            self.n_epochs.map(|n| format!("{n} epochs")),
+            self.heldout.map(|n| format!("at most {n} held-out briefs{}", each(self.samples, "answer"))),
+        ];
+        format!("{}, base against tuned", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -104,10 +119,7 @@ pub async fn run(args: &Loop, context: &Context) -> Result {
     init::create(context, false)?;
     let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     if args.quick {
-        context.events.note(
-            "quick: 60 briefs with one draft each, at most 150 rows, 2 epochs, 24 held-out briefs with one answer \
-             each, base against tuned",
-        );
+        context.events.note(format!("quick: {}", args.size().describe()));
     }
     let mut models = Models::new(context, &settings);
     let exit = rounds(args, context, &settings, &mut models).await;
@@ -124,8 +136,8 @@ async fn rounds(args: &Loop, context: &Context, settings: &Settings, models: &mu
     Ok(exit)
 }
 
-/// The round as it was begun, or begun now. A round of another size or seed is another question: it needs a workspace of
-/// its own, or the finished work of this one would be mixed into it.
+/// The round as it was begun, or begun now. A round of another size or seed is another question: once there are logs it
+/// needs a workspace of its own, or the finished work of this one would be mixed into it.
 fn open_round(
     number: u32,
     args: &Loop,
@@ -136,13 +148,17 @@ fn open_round(
     let mut state = load(context)?;
     let (seed, size) = (context.global.seed, args.size());
     if let Some(round) = state.rounds.iter().find(|round| round.round == number) {
-        if (round.seed, &round.size) != (seed, &size) {
+        if (round.seed, &round.size) == (seed, &size) {
+            return Ok(round.clone());
+        }
+        if round.result.is_some() || has_logs(number, context)? {
             let message =
                 format!("round {number} of this workspace was begun with another seed or another size");
             return Err(CommandError::new(Kind::Input, message)
                 .hint("run it with the same flags, or start a new workspace with `-C DIR`"));
         }
-        return Ok(round.clone());
+        // Nothing was made with the other flags: they may have been a mistake.
+        state.rounds.retain(|round| round.round != number);
     }
     let champion = models.champion()?;
     let agent = match settings.agent.model.as_str() {
@@ -156,6 +172,12 @@ fn open_round(
     state.rounds.push(round.clone());
     save(context, &state)?;
     Ok(round)
+}
+
+/// Whether a brief of the workspace was evolved in that round.
+fn has_logs(round: u32, context: &Context) -> Result<bool> {
+    let train = brief::load(&context.workspace.train_briefs())?;
+    Ok(train.iter().any(|brief| context.workspace.log(brief.id.as_str(), round).exists()))
 }
 
 /// One round, phase after phase.
@@ -255,4 +277,35 @@ fn load(context: &Context) -> Result<State> {
 
 fn save(context: &Context, state: &State) -> Result<()> {
     Ok(store::write_json(&path(context), state)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: Loop,
+    }
+
+    #[test]
+    fn a_quick_turn_says_how_large_it_is() {
+        let check = |flags: &[&str], expected: &str| {
+            let typed = Typed::parse_from([&["loop", "--quick"][..], flags].concat());
+            assert_eq!(typed.args.size().describe(), expected);
+        };
+        check(
+            &[],
+            "at most 60 briefs with 1 draft each, at most 150 rows, 2 epochs, at most 24 held-out briefs with 1 \
+             answer each, base against tuned",
+        );
+        check(
+            &["--limit", "12", "--heldout", "3", "--n-epochs", "8"],
+            "at most 12 briefs with 1 draft each, at most 150 rows, 8 epochs, at most 3 held-out briefs with 1 \
+             answer each, base against tuned",
+        );
+    }
 }

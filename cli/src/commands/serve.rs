@@ -99,7 +99,7 @@ async fn prepare_weights(context: &Context) -> Result<()> {
         };
         CommandError::new(Kind::Environment, message).hint(hint)
     })?;
-    Ok(hone::runtime::same_weights(&path, &context.workspace.weights())?)
+    Ok(hone::runtime::same_weights(&context.machine, &context.workspace.weights())?)
 }
 
 pub fn config(context: &Context) -> Result<ServerConfig> {

@@ -1,9 +1,14 @@
 use clap::Args;
-use hone::{error::Kind, finetune, model::wire::Job, text::thousands};
+use hone::{
+    error::Kind,
+    finetune,
+    model::{client::Client, wire::Job},
+    text::thousands,
+};
 
 use crate::{
     context::Context,
-    error::{CommandError, Exit, Result},
+    error::{CommandError, Result},
     models::Models,
 };
 
@@ -18,30 +23,40 @@ pub struct Status {
 }
 
 pub async fn run(args: &Status, context: &Context) -> Result {
-    let settings = context.settings(&[])?;
-    let mut models = Models::new(context, &settings);
-    let job = execute(args, context, &mut models).await;
-    models.close().await;
-    let job = job?;
-    context.answer(&job, || text(&job))?;
-    Ok(Exit::Ok)
+    with_job(args.job.as_deref(), context, async |client, id| {
+        if args.follow {
+            return Ok(
+                finetune::follow(&client, &context.workspace, &id, &context.events, &context.cancel).await?
+            );
+        }
+        let job = client.job(&id).await?;
+        finetune::keep_model(&job, &context.workspace)?;
+        Ok(job)
+    })
+    .await
 }
 
-async fn execute(args: &Status, context: &Context, models: &mut Models<'_>) -> Result<Job> {
-    let (client, _) = models.trainer().await?;
-    let id = job_id(args.job.as_deref(), context)?;
-    if args.follow {
-        return Ok(
-            finetune::follow(&client, &context.workspace, &id, &context.events, &context.cancel).await?
-        );
-    }
-    let job = client.job(&id).await?;
-    finetune::keep_model(&job, &context.workspace)?;
-    Ok(job)
+/// Does something with the job that was named, or with the last one of the workspace, and shows what has become of it.
+pub async fn with_job(
+    named: Option<&str>,
+    context: &Context,
+    act: impl AsyncFnOnce(Client, String) -> Result<Job>,
+) -> Result {
+    let settings = context.settings(&[])?;
+    let mut models = Models::new(context, &settings);
+    let job = async {
+        let id = job_id(named, context)?;
+        let (client, _) = models.trainer().await?;
+        act(client, id).await
+    };
+    let job = job.await;
+    models.close().await;
+    let job = job?;
+    context.answer(&job, || text(&job))
 }
 
 /// The job that was named, or the last one of the workspace.
-pub fn job_id(named: Option<&str>, context: &Context) -> Result<String> {
+fn job_id(named: Option<&str>, context: &Context) -> Result<String> {
     match named {
         Some(id) => Ok(id.to_owned()),
         None => finetune::last_job(&context.workspace).ok_or_else(|| {

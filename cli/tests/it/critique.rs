@@ -51,6 +51,7 @@ fn one_fault_does_not_lose_the_others() {
     assert_eq!(ran.code, 3, "{ran:?}");
     let value: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(value.as_array().unwrap().len(), 1);
+    assert!(!ran.stderr.contains("hone init"), "{ran:?}");
     for part in ["none.py", "byte 1 cannot be read", "neither a file nor a folder"] {
         assert!(ran.stderr.contains(part), "{part} in {}", ran.stderr);
     }
@@ -91,6 +92,14 @@ fn sarif_is_what_the_standard_says() {
     let world = World::with_runtime(cache);
     world.write("app.py", APP);
     world.write("my app/app.py", APP.replace("totl", "caf\u{e9}"));
+    let faulty = run(&world, &["critique", "app.py", "gone.py", STATIC, "--sarif", "out.sarif"]);
+    assert_eq!(faulty.code, 3);
+    let found: Value = serde_json::from_str(&world.read("out.sarif")).unwrap();
+    let invocation = &found["runs"][0]["invocations"][0];
+    assert_eq!(invocation["executionSuccessful"], false, "a reader would close what was not looked at");
+    assert!(
+        invocation["toolExecutionNotifications"][0]["message"]["text"].as_str().unwrap().contains("gone.py")
+    );
     ok(&world, &["critique", "app.py", "my app", STATIC, "--sarif", "out.sarif"]);
     let found: Value = serde_json::from_str(&world.read("out.sarif")).unwrap();
     let results = found["runs"][0]["results"].as_array().unwrap();
@@ -119,6 +128,98 @@ fn fixes_are_shown_before_they_are_made() {
     assert_eq!(world.read("app.py"), fixed);
     let again = ok(&world, &["critique", "app.py", STATIC, "--fix"]);
     assert!(!again.contains("@@"), "nothing is left to mend: {again}");
+}
+
+#[test]
+fn fixes_leave_files_what_they_are() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let Some(cache) = cache("fixes_leave_files_what_they_are") else { return };
+    let world = World::with_runtime(cache);
+    world.write(
+        "shop/app.py",
+        "import os\nimport streamlit as st\nfrom parts import total\n\nst.title(total)\n",
+    );
+    world.write("shop/parts/__init__.py", "from parts.sums import total\n");
+    world.write("shop/parts/sums.py", "import sys\ntotal = 'x'\n");
+    let (app, link) = (world.path("shop/app.py"), world.path("shop/main.py"));
+    std::fs::set_permissions(&app, PermissionsExt::from_mode(0o750)).unwrap();
+    symlink("parts/sums.py", &link).unwrap();
+    let said = ok(&world, &["critique", "shop", STATIC, "--fix", "--entry", "app.py", "--json"]);
+    let value: Value = serde_json::from_str(&said).unwrap();
+    assert!(value[0]["diff"].as_str().unwrap().contains("-import os\n"), "{said}");
+    assert_eq!(
+        world.read("shop/parts/__init__.py"),
+        "from parts.sums import total\n",
+        "others import from it"
+    );
+    assert_eq!(world.read("shop/parts/sums.py"), "total = 'x'\n");
+    assert!(link.is_symlink(), "a link stays one");
+    assert_eq!(std::fs::metadata(&app).unwrap().permissions().mode() & 0o777, 0o750);
+}
+
+#[test]
+fn a_lone_file_finds_its_modules_and_data() {
+    let Some(cache) = cache("a_lone_file_finds_its_modules_and_data") else { return };
+    let world = World::with_runtime(cache);
+    world.write("app.py", "import pandas as pd\nimport streamlit as st\nfrom helpers import total\nfrom parts.gone import x\nst.title('Orders')\n");
+    world.write("helpers.py", "total = 1\n");
+    world.write("parts/__init__.py", "");
+    let value: Value = serde_json::from_str(&ok(&world, &["critique", "app.py", "--json"])).unwrap();
+    let raised = value[0]["issues"].to_string();
+    assert!(
+        raised.contains("the app's own files do not have it") && !raised.contains("not installed"),
+        "{raised}"
+    );
+    assert!(value[0]["sandbox_level"].as_str().unwrap().ends_with("+seccomp"), "{value}");
+}
+
+#[test]
+fn what_goes_along_with_a_lone_file_has_its_own_place_and_is_not_written() {
+    let Some(cache) = cache("what_goes_along_with_a_lone_file_has_its_own_place") else { return };
+    let world = World::with_runtime(cache);
+    let helpers = "import sys\ntotal = 1\n";
+    world.write(
+        "shop/app.py",
+        "import os\nimport streamlit as st\nfrom helpers import total\nst.title(total)\n",
+    );
+    world.write("shop/helpers.py", helpers);
+    ok(&world, &["critique", "shop/app.py", STATIC, "--fix", "--sarif", "out.sarif"]);
+    assert!(!world.read("shop/app.py").contains("import os"));
+    assert_eq!(world.read("shop/helpers.py"), helpers, "nobody named it");
+    let found: Value = serde_json::from_str(&world.read("out.sarif")).unwrap();
+    let unused =
+        found["runs"][0]["results"].as_array().unwrap().iter().find(|r| r["ruleId"] == "g139").unwrap();
+    let place = &unused["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "shop/helpers.py");
+    assert_eq!(place["region"]["startLine"], 1);
+}
+
+#[test]
+fn every_file_is_linted() {
+    let Some(cache) = cache("every_file_is_linted") else { return };
+    let world = World::with_runtime(cache);
+    for n in 0..12 {
+        world.write(&format!("shop/m{n:02}.py"), "def f():\n    return nowhere\n");
+    }
+    world.write("shop/app.py", "import streamlit as st\nst.title('x')\n");
+    let said = ok(&world, &["critique", "shop", STATIC, "--json"]);
+    assert!(said.contains("m11.py:2:12"), "{said}");
+}
+
+#[test]
+fn an_environment_of_ones_own_is_checked_first() {
+    let Some(cache) = cache("an_environment_of_ones_own_is_checked_first") else { return };
+    let world = World::with_runtime(cache);
+    world.write("app.py", APP);
+    let ran = run(&world, &["critique", "app.py", "--python", "/usr/bin/python3"]);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert!(
+        ran.stderr.contains("has no Streamlit, and 1.67 is needed") && !ran.stderr.contains("Chromium"),
+        "{ran:?}"
+    );
+    let python = std::env::var("HONE_TEST_PYTHON").unwrap();
+    ok(&world, &["critique", "app.py", "--python", &python, "--screenshots", "shots"]);
+    assert_eq!(std::fs::read_dir(world.path("shots")).unwrap().count(), 2, "one of each width");
 }
 
 #[test]

@@ -28,7 +28,9 @@ fn code_0_is_done() {
 #[test]
 fn code_2_is_a_wrong_call() {
     let world = World::bare();
-    for arguments in [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--rounds", "0"], &[]] {
+    let none = ["--rounds", "--limit", "--heldout", "--n-epochs"].map(|flag| ["loop", flag, "0"]);
+    let wrong = [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--n-epochs", "51"], &[]];
+    for arguments in wrong.into_iter().chain(none.iter().map(|call| &call[..])) {
         let ran = world.run(arguments);
         assert_eq!(ran.code, 2, "{ran:?}");
         assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("--help"), "{ran:?}");
@@ -91,17 +93,68 @@ fn code_3_is_a_phase_without_what_it_needs() {
     world.briefs(2, 2);
     world.ok(&["init"]);
     world.fails(&["init"], 3, "is a workspace already", "--force");
+    let mut nowhere = std::process::Command::new(env!("CARGO_BIN_EXE_hone"));
+    nowhere.args(["-C", "/dev/null", "init"]);
+    Ran::from(nowhere).failed(3, "/dev/null", "`-C DIR`");
     world.fails(&["prepare"], 3, "no", "hone evolve");
     world.fails(&["finetune"], 3, "there is no dataset", "hone prepare");
     world.write(DATASET, dataset(9));
     world.fails(&["finetune"], 3, "dataset has 9 examples, at least 10", "--min-score");
     world.fails(&["status"], 3, "has started no job", "hone finetune");
     world.fails(&["cancel"], 3, "has started no job", "hone finetune");
+    world.fails(&["status", "ftjob-none"], 3, "`ftjob-none`", "`hone status` without an id");
+    world.fails(&["cancel", "ftjob-none"], 3, "`ftjob-none`", "`hone status` without an id");
     world.fails(&["test"], 3, "there is no tuned model", "hone finetune");
     world.fails(&["deploy"], 3, "no trial names a model", "hone test");
     world.fails(&["rollback"], 3, "nothing to roll back", "hone models");
     world.fails(&["deploy", "ft:nobody", "--force"], 3, "no model", "hone models");
-    world.fails(&["critique", "no.py", STATIC], 3, "no.py", "path");
+    world.fails(&["critique", "no.py", STATIC], 3, "no.py", "name a Python file");
+}
+
+/// A round that has made nothing yet may be begun otherwise; one with logs may not.
+#[test]
+fn code_3_is_a_round_of_another_size() {
+    let world = World::bare();
+    world.briefs(2, 2);
+    let run = |limit: &str| {
+        let mut command = world.command(&["loop", "--quick", "--limit", limit, "--heldout", "1"]);
+        command.env("PATH", world.folder.path());
+        Ran::from(command)
+    };
+    // Without Python no round gets as far as its first log.
+    run("1").failed(7, "no Python", "apt-get");
+    run("2").failed(7, "no Python", "apt-get");
+    let state: Value = serde_json::from_str(&world.read(".hone/loop.json")).unwrap();
+    assert_eq!(state["rounds"].as_array().unwrap().len(), 1);
+    assert_eq!(state["rounds"][0]["size"]["limit"], 2);
+    let brief: Value =
+        serde_json::from_str(world.read("briefs/train.jsonl").lines().next().unwrap()).unwrap();
+    world.write(&format!("data/evolutionary_logs/{}.json", brief["id"].as_str().unwrap()), "{}");
+    run("1").failed(3, "another size", "-C DIR");
+    run("2").failed(7, "no Python", "apt-get");
+}
+
+/// On a machine without runtime, Python or network, for which any set-up would be another error.
+#[test]
+fn a_mistake_is_told_before_anything_is_set_up() {
+    let world = World::bare();
+    let run = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env_remove("HONE_WEIGHTS").env("PATH", world.folder.path());
+        Ran::from(command)
+    };
+    run(&["status"]).failed(3, "has started no job", "hone finetune");
+    run(&["cancel"]).failed(3, "has started no job", "hone finetune");
+    run(&["finetune"]).failed(3, "there is no dataset", "hone prepare");
+    world.write(DATASET, dataset(9));
+    run(&["finetune"]).failed(3, "dataset has 9 examples, at least 10", "--min-score");
+    world.write(DATASET, dataset(9) + "{}\n");
+    run(&["finetune"]).failed(3, "line 10: ", "hone prepare");
+    let listed = run(&["models", "--json"]);
+    assert_eq!(listed.code, 0, "{listed:?}");
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed["local"], serde_json::json!([]));
+    assert!(!world.folder.path().join("cache").exists(), "set-up began");
 }
 
 #[test]
@@ -111,6 +164,12 @@ fn code_3_is_a_dataset_that_would_be_refused() {
     world.fails(&["finetune"], 3, "line 10: ", "hone prepare");
     world.fails(&["status"], 3, "has started no job", "");
     assert!(world.read(DATASET).contains("wizard"), "nothing is lost");
+    // As an editor of another system saves it: each line feed is half a character.
+    let utf16 = dataset(12).encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    world.write(DATASET, [&b"\xff\xfe"[..], &utf16].concat());
+    world.fails(&["finetune"], 3, "line 1: byte 1 is not valid UTF-8", "UTF-8");
+    world.write(DATASET, [dataset(12).as_bytes(), b"{\"na\xefve\": 1}\n"].concat());
+    world.fails(&["finetune"], 3, "line 13: byte 5 is not valid UTF-8", "UTF-8");
 }
 
 #[test]
@@ -279,6 +338,9 @@ fn code_7_is_weights_with_another_checksum() {
     let doctor = run(&["doctor"]);
     assert_eq!(doctor.code, 7, "{doctor:?}");
     assert!(doctor.stdout.contains("FAULT  weights") && doctor.stdout.contains("sha256"), "{doctor:?}");
+    // A single byte among many numbers: they load, and would answer something.
+    run(&["generate", "a form"]).failed(7, "its sha256 is", "hone setup");
+    assert!(!world.path(".hone/weights.json").exists(), "a workspace does not begin with them");
     std::fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
     run(&["generate", "a form"]).failed(7, "cannot be used", "hone setup");
 }

@@ -68,7 +68,7 @@ fn running(child: &mut Child) -> bool {
 }
 
 /// Command lines of everything that runs.
-fn commands() -> Vec<String> {
+pub fn commands() -> Vec<String> {
     let of = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).ok();
     let lines = fs::read_dir("/proc").unwrap().flatten().filter_map(of);
     lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()

@@ -13,6 +13,10 @@ mod kill;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod pause;
+#[cfg(test)]
 mod provider;
 #[cfg(test)]
 mod real;
+#[cfg(test)]
+mod setup;

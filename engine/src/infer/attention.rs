@@ -1,7 +1,8 @@
 //! Grouped-query attention over pages of keys and values.
 //!
-//! A page is attended to by itself and merged into what the pages before it gave (Milakov and Gimelshein 2018). Pages are
-//! cut by position, so what a token gets depends neither on the tokens that are processed beside it nor on threads.
+//! A page is attended to by itself and merged into what the pages before it gave (Milakov and Gimelshein 2018).
+//! Pages are cut by position, so what a token gets depends neither on the tokens that are processed beside it nor
+//! on threads.
 
 use super::sequence::{HeadPage, PAGE};
 use crate::kernel::{self, Level};

@@ -46,8 +46,8 @@ impl From<Precision> for Options {
     }
 }
 
-/// A model as generation reads it: immutable, shared by the base model and everything tuned from it. Forward passes of
-/// several callers take turns.
+/// A model as generation reads it: immutable, shared by the base model and everything tuned from it. Forward passes
+/// of several callers take turns.
 #[derive(Debug)]
 pub struct Decoder {
     pub config: Config,
@@ -91,8 +91,9 @@ impl Block {
     }
 }
 
-/// Which row of a fused matrix of [`crate::weights::Layer`] becomes which output here. Gate and up rows alternate in runs
-/// of a block, zeros at the end of each: whoever has computed four panels can gate and round a block of activations.
+/// Which row of a fused matrix of [`crate::weights::Layer`] becomes which output here. Gate and up rows alternate
+/// in runs of a block, zeros at the end of each: whoever has computed four panels can gate and round a block of
+/// activations.
 pub(crate) fn order(config: &Config, site: Site) -> Vec<Option<usize>> {
     let ffn = config.ffn;
     match site {
@@ -154,6 +155,22 @@ impl Decoder {
 
     pub fn options(&self) -> Options {
         self.options
+    }
+
+    /// What `work` makes of every item, on the threads of the forward pass. They are awake after one, and others would
+    /// have to share the processors with them.
+    pub fn map<T: Send, R: Send>(&self, items: &mut [T], work: impl Fn(usize, &mut T) -> R + Sync) -> Vec<R> {
+        let cells: Vec<Mutex<(&mut T, Option<R>)>> =
+            items.iter_mut().map(|item| Mutex::new((item, None))).collect();
+        self.workspace().team.each(cells.len(), |index| {
+            let mut cell = cells[index].lock().unwrap_or_else(PoisonError::into_inner);
+            cell.1 = Some(work(index, cell.0));
+        });
+        let results = cells.into_iter().filter_map(|cell| {
+            let (_, result) = cell.into_inner().unwrap_or_else(PoisonError::into_inner);
+            result
+        });
+        results.collect()
     }
 
     /// The threads and buffers of a forward pass.

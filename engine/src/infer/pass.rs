@@ -1,4 +1,5 @@
-//! One forward pass, step by step. Each step is spread over the team; the rows of all sequences go through it together.
+//! One forward pass, step by step. Each step is spread over the team; the rows of all sequences go through it
+//! together.
 
 use std::cell::RefCell;
 
@@ -24,8 +25,6 @@ const TASKS_PER_THREAD: usize = 6;
 const MIN_PANELS: usize = 4;
 /// Bytes of panels that a thread keeps in its first-level cache beside a tile of inputs.
 const CACHED_BYTES: usize = 24 << 10;
-/// Rows from which steps that treat rows one by one are spread over threads.
-const PARALLEL_ROWS: usize = 2;
 /// Tokens of one sequence that a single attention task takes: small enough to spread a prompt over the cores.
 const ATTENTION_ROWS: usize = 16;
 
@@ -59,18 +58,25 @@ impl Pass<'_> {
         self.norm(stream, &block.attn_norm, normed);
         qkv.resize(self.rows * config.qkv_dim(), 0.0);
         let output = Output::new(qkv, config.qkv_dim());
-        self.project(layer, Site::Qkv, block, normed, narrow, |panel, row, [mut sums]: [[f32; PANEL]; 1]| {
-            let columns = panel * PANEL..((panel + 1) * PANEL).min(config.qkv_dim());
-            if let Some(bias) = &block.qkv_bias {
-                kernel::add(&mut sums, &bias[columns.clone()]);
-            }
-            // SAFETY: each task writes its own columns.
-            store(unsafe { output.block(row, columns) }, &sums);
-        });
+        self.project(
+            layer,
+            Site::Qkv,
+            block,
+            normed,
+            narrow,
+            |panel, row, [sums]: &mut [[f32; PANEL]; 1]| {
+                let columns = panel * PANEL..((panel + 1) * PANEL).min(config.qkv_dim());
+                if let Some(bias) = &block.qkv_bias {
+                    kernel::add(sums, &bias[columns.clone()]);
+                }
+                // SAFETY: each task writes its own columns.
+                store(unsafe { output.block(row, columns) }, sums);
+            },
+        );
         self.turn_and_keep(layer, qkv);
         self.attend(layer, qkv, mixed);
         let writer = attended.prepare(self.level(), self.rows, config.q_dim(), self.wanted());
-        self.each_row(|row| {
+        each_row(self.team, self.rows, TILE, |row| {
             // SAFETY: each task writes its own rows.
             unsafe { writer.put_row(row, &mixed[row * config.q_dim()..][..config.q_dim()]) };
         });
@@ -82,10 +88,17 @@ impl Pass<'_> {
         self.norm(stream, &block.ffn_norm, normed);
         let writer = gated.prepare(self.level(), self.rows, self.decoder.config.ffn, self.wanted());
         let arch = self.level().arch();
-        self.project(layer, Site::GateUp, block, normed, narrow, |unit, row, sums: [[f32; PANEL]; 4]| {
-            // SAFETY: each task writes its own blocks.
-            unsafe { kernel::gate_block(arch, &sums, &writer, row, unit) };
-        });
+        self.project(
+            layer,
+            Site::GateUp,
+            block,
+            normed,
+            narrow,
+            |unit, row, sums: &mut [[f32; PANEL]; 4]| {
+                // SAFETY: each task writes its own blocks.
+                unsafe { kernel::gate_block(arch, sums, &writer, row, unit) };
+            },
+        );
         self.add_projection(layer, Site::Down, block, gated, narrow, stream);
     }
 
@@ -101,10 +114,10 @@ impl Pass<'_> {
     ) {
         let hidden = self.decoder.config.hidden;
         let output = Output::new(stream, hidden);
-        self.project(layer, site, block, inputs, narrow, |panel, row, [sums]: [[f32; PANEL]; 1]| {
+        self.project(layer, site, block, inputs, narrow, |panel, row, [sums]: &mut [[f32; PANEL]; 1]| {
             let columns = panel * PANEL..((panel + 1) * PANEL).min(hidden);
             // SAFETY: each task writes its own columns.
-            kernel::add(unsafe { output.block(row, columns) }, &sums);
+            kernel::add(unsafe { output.block(row, columns) }, sums);
         });
     }
 
@@ -123,14 +136,10 @@ impl Pass<'_> {
         let (width, eps) = (gain.len(), self.decoder.config.norm_eps);
         let writer = inputs.prepare(self.level(), stream.len() / width, width, self.wanted());
         let arch = self.level().arch();
-        each_row(self.team, stream.len() / width, |row| {
+        each_row(self.team, stream.len() / width, TILE, |row| {
             // SAFETY: each task writes its own rows.
             unsafe { kernel::norm_row(arch, &stream[row * width..][..width], gain, eps, &writer, row) };
         });
-    }
-
-    fn each_row(&self, work: impl Fn(usize) + Sync) {
-        each_row(self.team, self.rows, work);
     }
 
     /// The product of `inputs` with a matrix and what tuned models add to it: `finish(unit, row, sums)` gets `U`
@@ -142,7 +151,7 @@ impl Pass<'_> {
         block: &Block,
         inputs: &Inputs,
         narrow: &mut Vec<f32>,
-        finish: impl Fn(usize, usize, [[f32; PANEL]; U]) + Sync,
+        finish: impl Fn(usize, usize, &mut [[f32; PANEL]; U]) + Sync,
     ) {
         let mut updates = vec![None; if self.tuned.spans.is_empty() { 0 } else { self.rows }];
         for (first, rows, delta) in &self.tuned.spans {
@@ -189,7 +198,7 @@ impl Pass<'_> {
         linear: &Linear,
         inputs: &Inputs,
         narrow: Narrow,
-        finish: impl Fn(usize, usize, [[f32; PANEL]; U]) + Sync,
+        finish: impl Fn(usize, usize, &mut [[f32; PANEL]; U]) + Sync,
     ) {
         let units = linear.panels() / U;
         let even = units.div_ceil(TASKS_PER_THREAD * self.team.threads());
@@ -210,7 +219,7 @@ impl Pass<'_> {
                         *outputs = sums[at];
                         narrow.add(arch, row, unit * U + i, outputs);
                     }
-                    finish(unit, row, outputs);
+                    finish(unit, row, &mut outputs);
                 }
             };
             let end = ((task + 1) * per_task).min(units);
@@ -229,7 +238,7 @@ impl Pass<'_> {
         let first_value = first_key + config.kv_dim();
         let output = Output::new(qkv, width);
         let (rotation, spans, pages) = (self.rotation, self.spans, self.pages);
-        self.each_row(|row| {
+        each_row(self.team, self.rows, 1, |row| {
             // SAFETY: each task has its own row.
             let qkv = unsafe { output.block(row, 0..width) };
             rotation.turn(config, row, qkv);
@@ -265,7 +274,8 @@ impl Pass<'_> {
             let mut attending = Attending::new(level, queries, visible, &mut results);
             SCRATCH.with_borrow_mut(|scratch| {
                 for page in 0..(span.position + span.len).div_ceil(PAGE) {
-                    // SAFETY: the caller of the pass holds the sequences; all keys and values of this layer are written.
+                    // SAFETY: the caller of the pass holds the sequences; all keys and values of this layer are
+                    // written.
                     let part = unsafe { pages[chunk].head(layer, head, page) };
                     attending.page(page, part, scratch);
                 }
@@ -288,13 +298,13 @@ pub(super) fn store(slots: &mut [f32], outputs: &[f32; PANEL]) {
     }
 }
 
-/// Applies `work` to every row, on all threads when there are enough.
-pub(super) fn each_row(team: &Team, rows: usize, work: impl Fn(usize) + Sync) {
-    if rows < PARALLEL_ROWS {
-        (0..rows).for_each(work);
-    } else {
-        team.each(rows, work);
-    }
+/// Applies `work` to every row. A thread takes `together` neighbours at least: those that share lines of cache.
+pub(super) fn each_row(team: &Team, rows: usize, together: usize, work: impl Fn(usize) + Sync) {
+    // Two tasks per thread: rows take about as long as handing one over.
+    let per_task = rows.div_ceil(2 * team.threads()).next_multiple_of(together);
+    team.each(rows.div_ceil(per_task.max(1)), |task| {
+        (task * per_task..((task + 1) * per_task).min(rows)).for_each(&work);
+    });
 }
 
 /// The query heads that share a key/value head.

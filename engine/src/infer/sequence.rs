@@ -13,8 +13,8 @@ pub(super) const PAGE: usize = 64;
 /// Numbers that are rounded to half precision at once.
 const RUN: usize = 64;
 
-/// Keys and values of [`PAGE`] positions, for each layer and each key/value head: keys `[head_dim, PAGE]`, then values
-/// `[PAGE, head_dim]`. Keys are transposed so that the scores of a page are computed side by side.
+/// Keys and values of [`PAGE`] positions, for each layer and each key/value head: keys `[head_dim, PAGE]`, then
+/// values `[PAGE, head_dim]`. Keys are transposed so that the scores of a page are computed side by side.
 #[derive(Clone, Debug)]
 enum Page {
     Half(Vec<f16>),
@@ -87,8 +87,21 @@ impl Sequence {
         self.pages.len() * self.shape.len * number
     }
 
-    /// A sequence of the first `tokens` tokens, with what was computed about them. Memory is shared with this one, page by
-    /// page, until either writes. What the model says next is what it would say had it read the tokens anew.
+    /// The pages of keys and values: where each is, which tells shared ones apart from others, and its bytes.
+    pub fn pages(&self) -> impl Iterator<Item = (*const (), usize)> {
+        let bytes = self.bytes().checked_div(self.pages.len()).unwrap_or(0);
+        self.pages.iter().map(move |page| (Arc::as_ptr(page).cast(), bytes))
+    }
+
+    /// How many of the tokens that have gone through the model fit into so many bytes of keys and values.
+    pub fn fitting(&self, bytes: usize) -> usize {
+        let page = self.bytes().checked_div(self.pages.len()).unwrap_or(0);
+        self.cached.min(bytes.checked_div(page).unwrap_or(0).saturating_mul(PAGE))
+    }
+
+    /// A sequence of the first `tokens` tokens, with what was computed about them. Memory is shared with this one,
+    /// page by page, until either writes. What the model says next is what it would say had it read the tokens
+    /// anew.
     ///
     /// # Panics
     /// When the sequence has fewer tokens.
@@ -129,8 +142,8 @@ pub(super) struct Pages {
     cells: Vec<Cells>,
 }
 
-// SAFETY: the pointers are dereferenced in `put`, whose contract forbids overlap, and in `head`, whose contract puts it
-// after all writing.
+// SAFETY: the pointers are dereferenced in `put`, whose contract forbids overlap, and in `head`, whose contract
+// puts it after all writing.
 unsafe impl Sync for Pages {}
 // SAFETY: as above.
 unsafe impl Send for Pages {}
@@ -154,8 +167,8 @@ impl Pages {
     /// Writes key and value of one position of a head.
     ///
     /// # Safety
-    /// The sequence that lent the pages is borrowed; `position` is one of those that room was made for; nobody else reads
-    /// or writes it meanwhile.
+    /// The sequence that lent the pages is borrowed; `position` is one of those that room was made for; nobody else
+    /// reads or writes it meanwhile.
     pub(super) unsafe fn put(&self, layer: usize, head: usize, position: usize, key: &[f32], value: &[f32]) {
         let (start, slot, dim) = (self.start(layer, head), position % PAGE, self.shape.head_dim);
         assert!(key.len() == dim && value.len() == dim);

@@ -1,8 +1,9 @@
 //! Threads that share the steps of a forward pass.
 //!
 //! A step takes microseconds and there are some two hundred of them per token, so handing over work has to cost well
-//! under one: helpers spin between steps, and sleep only when no pass has come for a while. Whoever calls works too, and
-//! waits only for helpers that have taken something: on a busy machine a helper that is not scheduled costs nothing.
+//! under one: helpers spin between steps, and sleep only when no pass has come for a while. Whoever calls works
+//! too, and waits only for helpers that have taken something: on a busy machine a helper that is not scheduled
+//! costs nothing.
 
 use std::{
     any::Any,
@@ -41,8 +42,8 @@ struct Shared {
     closed: AtomicBool,
 }
 
-// SAFETY: `work` is written only between calls, when no task is unfinished, and read only by whoever has taken a task of
-// the current call; taking (compare-and-swap on `state`) comes after the writing (store to `state`).
+// SAFETY: `work` is written only between calls, when no task is unfinished, and read only by whoever has taken a
+// task of the current call; taking (compare-and-swap on `state`) comes after the writing (store to `state`).
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer is dereferenced only while the call that it belongs to is waited for.
 unsafe impl Send for Shared {}

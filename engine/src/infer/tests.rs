@@ -239,6 +239,19 @@ fn fast_is_close_to_exact_at_every_level() {
 }
 
 #[test]
+fn mapping_visits_every_item_in_its_place() {
+    let decoder = fast();
+    let mut items: Vec<usize> = (0..50).collect();
+    let results = decoder.map(&mut items, |index, item| {
+        *item += 1;
+        index * 2
+    });
+    assert!(items.iter().enumerate().all(|(i, item)| *item == i + 1));
+    assert!(results.iter().enumerate().all(|(i, result)| *result == 2 * i) && results.len() == 50);
+    assert!(decoder.map(&mut Vec::<u8>::new(), |_, _| ()).is_empty());
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same() {
     let (weights, ids) = (tiny(), prompt(150, 5));
     let with = |threads: usize| {

@@ -1,6 +1,9 @@
 //! What a forward pass works with, kept from one to the next: threads and buffers.
 
-use std::num::NonZeroUsize;
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+};
 
 use super::team::Team;
 use crate::kernel::Inputs;
@@ -28,6 +31,8 @@ pub(super) struct Buffers {
     pub gated: Inputs,
     /// `A x` of the low-rank updates, `[rows, ranks]`.
     pub narrow: Vec<f32>,
+    /// Where logits go when nobody reads them any more.
+    pub logits: Arc<Mutex<Vec<f32>>>,
 }
 
 impl Workspace {

@@ -105,8 +105,8 @@ impl InputWriter<'_> {
         if !self.quantised.is_null() {
             let InputPart { quants, scale, total } = super::nearest(self.level, numbers);
             let slot = row % TILE;
-            // SAFETY: inside the buffer by the assertion. Only fields of this row are written, one by one, so that other
-            // rows of the tile may be written meanwhile.
+            // SAFETY: inside the buffer by the assertion. Only fields of this row are written, one by one, so that
+            // other rows of the tile may be written meanwhile.
             unsafe {
                 let tile = self.quantised.add(row / TILE * self.blocks + block);
                 (&raw mut (*tile).quants[slot]).write(quants);

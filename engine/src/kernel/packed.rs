@@ -1,9 +1,10 @@
 //! Quantised matrices as the fast kernels read them, and the 8-bit inputs that they are multiplied with.
 //!
-//! Rows are cut into blocks of 32 numbers that share a scale, as in ggml's formats. Sixteen rows form a panel: a kernel
-//! keeps one output of each in a register of sixteen lanes and walks along their blocks. Within a block the numbers lie
-//! in the order in which 8-bit dot products want them: four numbers of the first row, four of the second, and so on, then
-//! the next four of each. Panels follow one another, so that a product is one walk through memory.
+//! Rows are cut into blocks of 32 numbers that share a scale, as in ggml's formats. Sixteen rows form a panel: a
+//! kernel keeps one output of each in a register of sixteen lanes and walks along their blocks. Within a block the
+//! numbers lie in the order in which 8-bit dot products want them: four numbers of the first row, four of the
+//! second, and so on, then the next four of each. Panels follow one another, so that a product is one walk through
+//! memory.
 
 use std::alloc::{Layout, handle_alloc_error};
 
@@ -87,8 +88,8 @@ impl Block {
     }
 }
 
-/// Zeroed memory that starts at a page and whose pages are large where the system has such: with pages of 4 KB, a walk
-/// through a model spends a tenth of its time on addresses.
+/// Zeroed memory that starts at a page, with large pages where the system has such: a walk through a model then needs
+/// few address translations.
 fn memory(bytes: usize) -> MmapMut {
     let Ok(data) = MmapMut::map_anon(bytes.max(1)) else {
         // As every other allocation that fails.
@@ -113,8 +114,8 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// A matrix of the given rows: `fill(row, blocks)` writes a row's blocks over those of zeros. Row `i` is the source's
-    /// row `order[i]`, or zeros.
+    /// A matrix of the given rows: `fill(row, blocks)` writes a row's blocks over those of zeros. Row `i` is the
+    /// source's row `order[i]`, or zeros.
     pub(crate) fn new(
         format: Format,
         cols: usize,
@@ -167,7 +168,8 @@ impl Packed {
     pub(super) fn panel(&self, index: usize) -> Panel<'_> {
         let panel = &self.data[index * self.stride..][..self.stride];
         let (quants, scales) = panel.split_at(self.blocks * self.format.quants());
-        Panel { format: self.format, quants, scales: &scales[..self.blocks * self.format.scales()] }
+        let scales = &scales[..self.blocks * self.format.scales()];
+        Panel { format: self.format, quants, scales, next: self.stride }
     }
 
     /// Sums of the first `rows` rows of `inputs`, a tile, with panel `panel`.
@@ -202,8 +204,8 @@ fn place(lane: usize, column: usize) -> usize {
     column / 4 * (4 * PANEL) + lane * 4 + column % 4
 }
 
-/// As [`place`] in format [`Format::Four`], with the shift to the number's bits: the low half bytes hold four columns,
-/// the high ones the next four.
+/// As [`place`] in format [`Format::Four`], with the shift to the number's bits: the low half bytes hold four
+/// columns, the high ones the next four.
 fn place_of_four(lane: usize, column: usize) -> (usize, u32) {
     (column / 8 * (4 * PANEL) + lane * 4 + column % 4, column as u32 / 4 % 2 * 4)
 }
@@ -215,6 +217,9 @@ pub(super) struct Panel<'a> {
     pub quants: &'a [u8],
     /// [`Format::scales`] bytes per block: sixteen scales, then in format [`Format::Four`] sixteen minima.
     pub scales: &'a [u8],
+    /// Bytes from here to the same place of the next panel.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no stable way to ask ahead there"))]
+    pub next: usize,
 }
 
 impl Panel<'_> {

@@ -12,8 +12,8 @@ use super::packed::{BLOCK, Format, InputBlock, InputPart, PANEL, Panel, Sums};
 /// Bytes of a register of 16 lanes.
 const LINE: usize = 64;
 
-/// Calls `$function::<N>(..)` with `N` the value of `$rows`, 1 to 8: each number of rows has its own code, with all its
-/// sums in registers.
+/// Calls `$function::<N>(..)` with `N` the value of `$rows`, 1 to 8: each number of rows has its own code, with all
+/// its sums in registers.
 macro_rules! by_rows {
     ($rows:expr, $function:ident $arguments:tt) => {
         match $rows {
@@ -92,6 +92,16 @@ fn halves_512(bytes: &[u8], at: usize) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
+/// Asks for what lies `distance` bytes on: the same place of the next panel, mostly. Between two loads from memory
+/// lie so many products that the processor does not look far enough ahead by itself.
+#[inline]
+#[target_feature(enable = "sse")]
+fn ask_ahead<const LINES: usize>(bytes: &[u8], distance: usize) {
+    unroll!(AT in [0 1 2 3 4 5 6 7] if AT < LINES, {
+        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(distance + AT * LINE).cast());
+    });
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store_512(sums: &mut [f32; PANEL], lanes: __m512) {
@@ -106,6 +116,8 @@ fn four_512<const M: usize>(panel: Panel, inputs: &[InputBlock], sums: &mut Sums
     let quants = panel.quants.chunks_exact(4 * LINE);
     let scales = panel.scales.chunks_exact(LINE);
     for ((quants, scales), input) in quants.zip(scales).zip(inputs) {
+        ask_ahead::<4>(quants, panel.next);
+        ask_ahead::<1>(scales, panel.next);
         let mut totals = [_mm512_setzero_si512(); M];
         unroll!(PART in [0 1 2 3] if true, {
             let line = line_512(quants, PART * LINE);
@@ -129,6 +141,8 @@ fn eight_512<const M: usize>(panel: Panel, inputs: &[InputBlock], sums: &mut Sum
     let quants = panel.quants.chunks_exact(8 * LINE);
     let scales = panel.scales.chunks_exact(LINE / 2);
     for ((quants, scales), input) in quants.zip(scales).zip(inputs) {
+        ask_ahead::<8>(quants, panel.next);
+        ask_ahead::<1>(scales, panel.next);
         let mut totals = [_mm512_setzero_si512(); M];
         unroll!(ROW in [0 1 2 3 4 5 6 7] if ROW < M, { totals[ROW] = _mm512_set1_epi32(input.offsets[ROW]); });
         unroll!(PART in [0 1 2 3 4 5 6 7] if true, {
@@ -244,6 +258,8 @@ fn mix_strip<const M: usize, const N: usize>(
     let mut sums = [[_mm512_setzero_ps(); N]; M];
     for (p, value) in values.chunks_exact(width).enumerate() {
         let mut lanes = [_mm512_setzero_ps(); N];
+        // After a page's keys lie its values.
+        ask_ahead::<2>(bytemuck::cast_slice(&value[first..]), size_of_val(values));
         unroll!(COLUMN in [0 1 2 3] if COLUMN < N, {
             // SAFETY: sixteen halves lie there by the assertions; no alignment needed.
             let halves = unsafe { _mm256_loadu_si256(value.as_ptr().add(first + COLUMN * PANEL).cast()) };
@@ -336,6 +352,10 @@ macro_rules! product_256 {
             let quants = panel.quants.chunks_exact(lines * LINE);
             let scales = panel.scales.chunks_exact(parts * HALF_LINE);
             for ((quants, scales), input) in quants.zip(scales).zip(inputs) {
+                if half == 0 {
+                    if FOUR { ask_ahead::<4>(quants, panel.next) } else { ask_ahead::<8>(quants, panel.next) }
+                    ask_ahead::<1>(scales, panel.next);
+                }
                 let mut totals = [_mm256_setzero_si256(); M];
                 if FOUR {
                     unroll!(PART in [0 1 2 3] if true, {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Adapter, LoraConfig, Projection};
 use crate::hub::is_pickle;
-use crate::tensors::{Format, Names, hub_module, place_in_head};
+use crate::tensors::{Format, Names, place_in_head};
 use crate::train::atomic_write;
 use crate::weights::{Config, Matrix, RopeLayout};
 
@@ -105,7 +105,7 @@ impl PeftConfig {
             r: adapter.rank,
             lora_alpha: alpha_number(adapter.alpha),
             lora_dropout: 0.0,
-            target_modules: projections(adapter).map(hub_module).collect(),
+            target_modules: projections(adapter).map(Projection::peft_name).collect(),
             layers_to_transform: (!all).then_some(adapted),
             bias: no_bias(),
             fan_in_fan_out: false,

@@ -74,21 +74,8 @@ impl Names {
             }
             Self::Hub => {
                 let block = if matches!(projection, Gate | Up | Down) { "mlp" } else { "self_attn" };
-                format!("model.layers.{layer}.{block}.{}", hub_module(projection))
+                format!("model.layers.{layer}.{block}.{}", projection.peft_name())
             }
         }
-    }
-}
-
-/// The last part of a projection's name on the hub, which is also what PEFT calls a target module.
-pub(crate) fn hub_module(projection: Projection) -> &'static str {
-    match projection {
-        Projection::Query => "q_proj",
-        Projection::Key => "k_proj",
-        Projection::Value => "v_proj",
-        Projection::Output => "o_proj",
-        Projection::Gate => "gate_proj",
-        Projection::Up => "up_proj",
-        Projection::Down => "down_proj",
     }
 }

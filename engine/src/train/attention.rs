@@ -79,21 +79,44 @@ impl<'a> Heads<'a> {
         self.view(rows, head * self.config.head_dim)
     }
 
+    fn key_col(&self) -> usize {
+        self.config.q_dim() + self.task.kv_head * self.config.head_dim
+    }
+
+    fn value_col(&self) -> usize {
+        self.config.q_dim() + self.config.kv_dim() + self.task.kv_head * self.config.head_dim
+    }
+
     fn key(&self, end: usize) -> View<'a> {
-        self.view(0..end, self.config.q_dim() + self.task.kv_head * self.config.head_dim)
+        self.view(0..end, self.key_col())
     }
 
     fn value(&self, end: usize) -> View<'a> {
-        let start = self.config.q_dim() + self.config.kv_dim();
-        self.view(0..end, start + self.task.kv_head * self.config.head_dim)
+        self.view(0..end, self.value_col())
+    }
+
+    /// Writes `[head_dim, rows of the sequence]`, so that products with every block of queries read it in long rows.
+    fn transpose(&self, out: &mut Vec<f32>, col: usize) {
+        let (len, dim, width) = (self.task.len(), self.config.head_dim, self.config.qkv_dim());
+        let out = super::sized(out, dim * len);
+        for position in 0..len {
+            let row = &self.qkv[(self.task.rows.start + position) * width + col..][..dim];
+            row.iter().enumerate().for_each(|(i, value)| out[i * len + position] = *value);
+        }
+    }
+
+    /// The first `end` columns of what [`Heads::transpose`] wrote.
+    fn transposed<'t>(&self, turned: &'t [f32], end: usize) -> View<'t> {
+        View::strided(turned, self.config.head_dim, end, self.task.len())
     }
 
     /// Raw scores of a block of queries against keys `0..rows.end`, scaled by `1 / sqrt(head_dim)`.
-    fn scores(&self, out: &mut [f32], rows: Range<usize>, member: usize) {
+    fn scores(&self, out: &mut [f32], turned_keys: &[f32], rows: Range<usize>, member: usize) {
         let (count, end) = (rows.len(), rows.end);
         let scale = score_scale(self.config);
         let dst = ViewMut::new(out, count, end);
-        matmul(dst, Store::Set, scale, self.query(rows, member), self.key(end).t(), Threads::One);
+        let keys = self.transposed(turned_keys, end);
+        matmul(dst, Store::Set, scale, self.query(rows, member), keys, Threads::One);
     }
 }
 
@@ -128,19 +151,20 @@ pub fn forward(
     let outputs = per_task(by_task, &tasks, group * config.head_dim);
     let sums = per_task(log_sums, &tasks, group);
     let work: Vec<_> = tasks.iter().zip(outputs).zip(sums).collect();
-    work.into_par_iter().for_each_init(Vec::new, |block, ((task, out), sums)| {
-        forward_task(&Heads { qkv, config, task }, out, sums, block);
+    work.into_par_iter().for_each_init(Blocks::default, |blocks, ((task, out), sums)| {
+        forward_task(&Heads { qkv, config, task }, out, sums, blocks);
     });
     gather_heads(out, by_task, spans, config);
 }
 
-fn forward_task(heads: &Heads, out: &mut [f32], log_sums: &mut [f32], block: &mut Vec<f32>) {
+fn forward_task(heads: &Heads, out: &mut [f32], log_sums: &mut [f32], scratch: &mut Blocks) {
+    heads.transpose(&mut scratch.keys, heads.key_col());
     let (len, dim) = (heads.task.len(), heads.config.head_dim);
     for member in 0..group_size(heads.config) {
         for rows in blocks(len) {
             let (count, end) = (rows.len(), rows.end);
-            let scores = super::sized(block, count * end);
-            heads.scores(scores, rows.clone(), member);
+            let scores = super::sized(&mut scratch.probabilities, count * end);
+            heads.scores(scores, &scratch.keys, rows.clone(), member);
             let at = member * len + rows.start;
             vectorised(|| {
                 for (i, row) in scores.chunks_exact_mut(end).enumerate() {
@@ -211,9 +235,11 @@ pub fn backward(
     gather_gradients(d_qkv, by_task, spans, config);
 }
 
-/// Probabilities of a block of rows and their gradient.
+/// What one task works with: probabilities of a block of rows and their gradient, and the task's keys and values turned.
 #[derive(Default)]
 struct Blocks {
+    keys: Vec<f32>,
+    values: Vec<f32>,
     probabilities: Vec<f32>,
     d_scores: Vec<f32>,
 }
@@ -227,6 +253,8 @@ fn backward_task(heads: &Heads, d_heads: &mut [f32], d_out: &[f32], saved: &Save
     let (d_key, d_value) = rest.split_at_mut(len * dim);
     d_key.fill(0.0);
     d_value.fill(0.0);
+    heads.transpose(&mut scratch.keys, heads.key_col());
+    heads.transpose(&mut scratch.values, heads.value_col());
     let log_sums = task_start(&heads.task.rows, heads.task.kv_head, group, config);
     for member in 0..group {
         for rows in blocks(len) {
@@ -236,9 +264,10 @@ fn backward_task(heads: &Heads, d_heads: &mut [f32], d_out: &[f32], saved: &Save
             let d_rows = View::strided(&d_out[start..], count, dim, config.q_dim());
             let probabilities = super::sized(&mut scratch.probabilities, count * end);
             let d_scores = super::sized(&mut scratch.d_scores, count * end);
-            heads.scores(probabilities, rows.clone(), member);
+            heads.scores(probabilities, &scratch.keys, rows.clone(), member);
             let product = ViewMut::new(d_scores, count, end);
-            matmul(product, Store::Set, 1.0, d_rows, heads.value(end).t(), Threads::One);
+            let values = heads.transposed(&scratch.values, end);
+            matmul(product, Store::Set, 1.0, d_rows, values, Threads::One);
             vectorised(|| {
                 let pairs = probabilities.chunks_exact_mut(end).zip(d_scores.chunks_exact_mut(end));
                 for (i, (p, d)) in pairs.enumerate() {

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-use super::{Example, TrainError};
+use super::{Data, Example, Options, Pair, TrainError};
+use crate::weights::Config;
 
 /// Several sequences end to end: one row per token, no padding.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Packed {
     pub target_rows: Vec<usize>,
     /// The token that each of `target_rows` has to predict.
     pub targets: Vec<u32>,
+    /// How many of the targets are each sequence's.
+    pub target_counts: Vec<usize>,
 }
 
 impl Packed {
@@ -36,10 +39,12 @@ impl Packed {
         self.ids.extend_from_slice(&example.ids[..rows]);
         self.positions.extend(0..rows as u32);
         self.spans.push(start..start + rows);
+        let targets = self.targets.len();
         for next in (1..=rows).filter(|next| example.trained.get(*next) == Some(&true)) {
             self.target_rows.push(start + next - 1);
             self.targets.push(example.ids[next]);
         }
+        self.target_counts.push(self.targets.len() - targets);
     }
 
     pub fn rows(&self) -> usize {
@@ -47,32 +52,137 @@ impl Packed {
     }
 }
 
-/// Examples that training can use, and what had to be done to get them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Prepared {
-    pub examples: Vec<Example>,
-    /// Examples that were cut at the length limit.
-    pub truncated: usize,
-    /// Examples left out because no trained token remained that has a token before it.
-    pub skipped: usize,
+/// Rows of either kind.
+#[derive(Clone, Copy, Debug)]
+pub enum Rows<'a> {
+    Examples(&'a [Example]),
+    Pairs(&'a [Pair]),
 }
 
-/// Checks examples against the vocabulary, cuts them at `max_tokens` and drops those without a target.
-pub fn prepare(examples: &[Example], max_tokens: usize, vocab: usize) -> Result<Prepared, TrainError> {
+impl<'a> Rows<'a> {
+    /// The sequences of each row.
+    fn units(self) -> Box<dyn Iterator<Item = Vec<&'a Example>> + 'a> {
+        match self {
+            Self::Examples(examples) => Box::new(examples.iter().map(|example| vec![example])),
+            Self::Pairs(pairs) => {
+                Box::new(pairs.iter().map(|pair| vec![&pair.preferred, &pair.non_preferred]))
+            }
+        }
+    }
+
+    pub fn len(self) -> usize {
+        match self {
+            Self::Examples(examples) => examples.len(),
+            Self::Pairs(pairs) => pairs.len(),
+        }
+    }
+}
+
+impl<'a> Data<'a> {
+    pub(super) fn train(&self) -> Rows<'a> {
+        match *self {
+            Self::Supervised { train, .. } => Rows::Examples(train),
+            Self::Preference { train, .. } => Rows::Pairs(train),
+        }
+    }
+
+    pub(super) fn valid(&self) -> Rows<'a> {
+        match *self {
+            Self::Supervised { valid, .. } => Rows::Examples(valid),
+            Self::Preference { valid, .. } => Rows::Pairs(valid),
+        }
+    }
+}
+
+/// What an epoch shuffles and a batch counts: single sequences, or pairs of them, the preferred one first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Units {
+    sequences: Vec<Example>,
+    /// Sequences per unit.
+    width: usize,
+}
+
+impl Units {
+    /// Units of one sequence.
+    #[cfg(test)]
+    pub fn single(sequences: Vec<Example>) -> Self {
+        Self { sequences, width: 1 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.sequences.len() / self.width.max(1)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// The sequences of a unit.
+    pub fn get(&self, index: usize) -> &[Example] {
+        &self.sequences[index * self.width..][..self.width]
+    }
+
+    /// Tokens of a unit, the prompt included.
+    pub fn tokens(&self, index: usize) -> usize {
+        self.get(index).iter().map(|example| example.ids.len()).sum()
+    }
+
+    /// Every sequence.
+    pub fn sequences(&self) -> &[Example] {
+        &self.sequences
+    }
+}
+
+/// Rows that training can use, and what had to be done to get them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prepared {
+    pub units: Units,
+    pub intake: Intake,
+}
+
+/// What the length limit did to the rows of a run, by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Rows that lose their end.
+    pub truncated: Vec<usize>,
+    /// Rows left out because no trained token remains that has a token before it (of either answer, in a pair).
+    pub skipped: Vec<usize>,
+}
+
+/// What a run with these options will do to the training rows.
+///
+/// # Errors
+/// When a row does not fit the model's vocabulary.
+pub fn intake(data: &Data, options: &Options, config: &Config) -> Result<Intake, TrainError> {
+    Ok(prepare(data.train(), options.max_tokens.min(config.context), config.vocab)?.intake)
+}
+
+/// Checks rows against the vocabulary, cuts sequences at `max_tokens` and drops rows without a target.
+pub fn prepare(rows: Rows, max_tokens: usize, vocab: usize) -> Result<Prepared, TrainError> {
     let mut prepared = Prepared::default();
-    for (index, example) in examples.iter().enumerate() {
-        check_example(index, example, vocab)?;
-        let kept = example.ids.len().min(max_tokens);
-        prepared.truncated += usize::from(kept < example.ids.len());
-        let example =
-            Example { ids: example.ids[..kept].to_vec(), trained: example.trained[..kept].to_vec() };
-        if example.targets() == 0 {
-            prepared.skipped += 1;
+    prepared.units.width = if matches!(rows, Rows::Pairs(_)) { 2 } else { 1 };
+    for (index, unit) in rows.units().enumerate() {
+        for example in &unit {
+            check_example(index, example, vocab)?;
+        }
+        if unit.iter().any(|example| example.ids.len() > max_tokens) {
+            prepared.intake.truncated.push(index);
+        }
+        let cut: Vec<Example> = unit.iter().map(|example| example.cut(max_tokens)).collect();
+        if cut.iter().any(|example| example.targets() == 0) {
+            prepared.intake.skipped.push(index);
         } else {
-            prepared.examples.push(example);
+            prepared.units.sequences.extend(cut);
         }
     }
     Ok(prepared)
+}
+
+impl Example {
+    fn cut(&self, max_tokens: usize) -> Self {
+        let kept = self.ids.len().min(max_tokens);
+        Self { ids: self.ids[..kept].to_vec(), trained: self.trained[..kept].to_vec() }
+    }
 }
 
 fn check_example(index: usize, example: &Example, vocab: usize) -> Result<(), TrainError> {
@@ -98,16 +208,16 @@ pub fn epoch_order(len: usize, seed: u64, epoch: usize) -> Vec<usize> {
     order
 }
 
-/// Splits a batch into parts of at most `limit` tokens each (at least one sequence), which one pass can hold in memory.
-pub fn split_by_tokens<'a>(examples: &[&'a Example], limit: usize) -> Vec<Vec<&'a Example>> {
-    let mut parts: Vec<Vec<&Example>> = Vec::new();
+/// Splits a batch of units into parts of at most `limit` tokens each (at least one unit), which one pass can hold in memory.
+pub fn split_by_tokens(units: &Units, batch: &[usize], limit: usize) -> Vec<Vec<usize>> {
+    let mut parts: Vec<Vec<usize>> = Vec::new();
     let mut held = 0;
-    for example in examples {
-        let tokens = example.ids.len();
+    for &index in batch {
+        let tokens = units.tokens(index);
         match parts.last_mut() {
-            Some(part) if held + tokens <= limit => part.push(example),
+            Some(part) if held + tokens <= limit => part.push(index),
             _ => {
-                parts.push(vec![example]);
+                parts.push(vec![index]);
                 held = 0;
             }
         }
@@ -132,6 +242,7 @@ mod tests {
         assert_eq!(packed.spans, [0..3, 3..4]);
         assert_eq!(packed.target_rows, [1, 2, 3]);
         assert_eq!(packed.targets, [7, 8, 3]);
+        assert_eq!(packed.target_counts, [2, 1]);
     }
 
     #[test]
@@ -139,16 +250,29 @@ mod tests {
         let long = example(&[1, 2, 3, 4], &[0, 1, 1, 1]);
         let late = example(&[1, 2, 3, 4], &[0, 0, 0, 1]);
         let first_only = example(&[1, 2], &[1, 0]);
-        let prepared = prepare(&[long, late, first_only], 3, 10).unwrap();
-        assert_eq!((prepared.truncated, prepared.skipped), (2, 2));
-        assert_eq!(prepared.examples, [example(&[1, 2, 3], &[0, 1, 1])]);
+        let prepared = prepare(Rows::Examples(&[long, late, first_only]), 3, 10).unwrap();
+        assert_eq!(prepared.intake, Intake { truncated: vec![0, 1], skipped: vec![1, 2] });
+        assert_eq!(prepared.units, Units::single(vec![example(&[1, 2, 3], &[0, 1, 1])]));
+    }
+
+    #[test]
+    fn a_pair_stays_together_or_goes() {
+        let short = example(&[1, 2, 3], &[0, 0, 1]);
+        let late = example(&[1, 2, 3, 4], &[0, 0, 0, 1]);
+        let pair = |a: &Example, b: &Example| Pair { preferred: a.clone(), non_preferred: b.clone() };
+        let pairs = [pair(&short, &late), pair(&short, &short)];
+        let prepared = prepare(Rows::Pairs(&pairs), 3, 10).unwrap();
+        assert_eq!(prepared.intake, Intake { truncated: vec![0], skipped: vec![0] });
+        assert_eq!((prepared.units.len(), prepared.units.tokens(0)), (1, 6));
+        assert_eq!(prepared.units.get(0), [short.clone(), short]);
     }
 
     #[test]
     fn broken_examples_are_named() {
-        let error = prepare(&[example(&[1], &[0]), example(&[1, 10], &[0, 1])], 8, 10).unwrap_err();
+        let error =
+            prepare(Rows::Examples(&[example(&[1], &[0]), example(&[1, 10], &[0, 1])]), 8, 10).unwrap_err();
         assert_eq!(error.to_string(), "example 2 holds token 10, but the vocabulary ends at 9");
-        let error = prepare(&[example(&[1, 2], &[0])], 8, 10).unwrap_err();
+        let error = prepare(Rows::Examples(&[example(&[1, 2], &[0])]), 8, 10).unwrap_err();
         assert_eq!(error.to_string(), "example 1 has 2 tokens but 1 training flags");
     }
 
@@ -165,10 +289,7 @@ mod tests {
 
     #[test]
     fn parts_hold_at_most_the_limit_or_one_sequence() {
-        let examples: Vec<_> = [3, 4, 9, 1, 1].map(|n| example(&vec![0; n], &vec![1; n])).to_vec();
-        let parts = split_by_tokens(&examples.iter().collect::<Vec<_>>(), 7);
-        let sizes: Vec<Vec<usize>> =
-            parts.iter().map(|part| part.iter().map(|e| e.ids.len()).collect()).collect();
-        assert_eq!(sizes, [vec![3, 4], vec![9], vec![1, 1]]);
+        let units = Units::single([3, 4, 9, 1, 1].map(|n| example(&vec![0; n], &vec![1; n])).to_vec());
+        assert_eq!(split_by_tokens(&units, &[0, 1, 2, 3, 4], 7), [vec![0, 1], vec![2], vec![3, 4]]);
     }
 }

@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 
 use super::batch::Packed;
+use super::bf16::{self, Factors, Rows};
+use super::frozen::{Frozen, FrozenMatrix};
 use super::matmul::{Store, Threads, View, ViewMut, matmul};
 use super::ops::{self, RowLoss};
-use super::{Totals, sized};
-use crate::weights::Weights;
+use super::sized;
 
-/// Rows whose logits exist at the same time: 50 MB for a vocabulary of 49,152.
-const CHUNK: usize = 256;
+/// Rows whose logits exist at the same time: 24 MB for a vocabulary of 49,152.
+const CHUNK: usize = 120;
 
 /// Buffers of the head, reused between calls.
 #[derive(Default)]
@@ -23,75 +24,81 @@ pub struct Head {
     d_picked: Vec<f32>,
     /// `[CHUNK, vocab]`
     logits: Vec<f32>,
+    /// The left factor of a product in bf16
+    half: Rows,
 }
 
 impl Head {
     /// Loss of every target of the batch, given the residual stream after the last layer, `[rows, hidden]`.
-    pub fn loss(&mut self, weights: &Weights, stream: &[f32], batch: &Packed) -> Totals {
-        self.pick(weights, stream, batch);
-        let (hidden, vocab) = (weights.config.hidden, weights.config.vocab);
-        let mut totals = Totals::default();
+    pub fn losses(&mut self, frozen: &Frozen, stream: &[f32], batch: &Packed) -> Vec<RowLoss> {
+        self.pick(frozen, stream, batch);
+        let (hidden, vocab) = (frozen.config.hidden, frozen.config.vocab);
+        let mut rows = Vec::with_capacity(batch.targets.len());
         for (targets, normed) in batch.targets.chunks(CHUNK).zip(self.normed.chunks(CHUNK * hidden)) {
-            let logits = logits(&mut self.logits, weights, normed, targets.len());
-            let rows: Vec<RowLoss> = logits
-                .par_chunks_exact(vocab)
-                .zip(targets)
-                .map(|(row, target)| ops::cross_entropy_loss(row, *target as usize))
-                .collect();
-            totals.add_rows(&rows);
+            let logits = logits(&mut self.logits, &mut self.half, frozen, normed, targets.len());
+            let of_rows = logits.par_chunks_exact(vocab).zip(targets);
+            rows.par_extend(of_rows.map(|(row, target)| ops::cross_entropy_loss(row, *target as usize)));
         }
-        totals
+        rows
     }
 
-    /// As [`Head::loss`]; writes into `d_stream` the gradient of `scale` times the sum of the losses.
-    pub fn loss_and_gradient(
+    /// As [`Head::losses`]; writes into `d_stream` the gradient of the sum of the losses, each times its scale.
+    pub fn losses_and_gradient(
         &mut self,
-        weights: &Weights,
+        frozen: &Frozen,
         stream: &[f32],
         batch: &Packed,
-        scale: f32,
+        scales: &[f32],
         d_stream: &mut [f32],
-    ) -> Totals {
-        self.pick(weights, stream, batch);
-        let (hidden, vocab) = (weights.config.hidden, weights.config.vocab);
-        let mut totals = Totals::default();
+    ) -> Vec<RowLoss> {
+        self.pick(frozen, stream, batch);
+        let (hidden, vocab) = (frozen.config.hidden, frozen.config.vocab);
+        let mut rows = Vec::with_capacity(batch.targets.len());
         let d_normed = sized(&mut self.d_normed, self.normed.len());
-        let parts = batch.targets.chunks(CHUNK).zip(self.normed.chunks(CHUNK * hidden));
-        for ((targets, normed), d_normed) in parts.zip(d_normed.chunks_mut(CHUNK * hidden)) {
-            let logits = logits(&mut self.logits, weights, normed, targets.len());
-            let rows: Vec<RowLoss> = logits
-                .par_chunks_exact_mut(vocab)
-                .zip(targets)
-                .map(|(row, target)| ops::cross_entropy(row, *target as usize, scale))
-                .collect();
-            totals.add_rows(&rows);
-            let (count, d_logits) = (targets.len(), View::new(logits, targets.len(), vocab));
-            let product = ViewMut::new(d_normed, count, hidden);
-            matmul(product, Store::Set, 1.0, d_logits, weights.output_head().into(), Threads::Pool);
+        let parts = batch.targets.chunks(CHUNK).zip(scales.chunks(CHUNK));
+        let values = self.normed.chunks(CHUNK * hidden).zip(d_normed.chunks_mut(CHUNK * hidden));
+        for ((targets, scales), (normed, d_normed)) in parts.zip(values) {
+            let logits = logits(&mut self.logits, &mut self.half, frozen, normed, targets.len());
+            let of_rows = logits.par_chunks_exact_mut(vocab).zip(targets).zip(scales);
+            rows.par_extend(
+                of_rows.map(|((row, target), scale)| ops::cross_entropy(row, *target as usize, *scale)),
+            );
+            match frozen.output_head() {
+                FrozenMatrix::F32(embedding) => {
+                    let product = ViewMut::new(d_normed, targets.len(), hidden);
+                    let d_logits = View::new(logits, targets.len(), vocab);
+                    matmul(product, Store::Set, 1.0, d_logits, embedding.into(), Threads::Pool);
+                }
+                FrozenMatrix::Bf16(embedding) => {
+                    self.half.fill(logits, vocab, 1.0);
+                    let factors = Factors { left: &self.half, right: &embedding.backward };
+                    bf16::product(d_normed, Store::Set, targets.len(), factors, None);
+                }
+            }
         }
-        self.spread(weights, batch, d_stream);
-        totals
+        self.spread(frozen, batch, d_stream);
+        rows
     }
 
     /// Copies and normalises the rows that predict something.
-    fn pick(&mut self, weights: &Weights, stream: &[f32], batch: &Packed) {
-        let hidden = weights.config.hidden;
+    fn pick(&mut self, frozen: &Frozen, stream: &[f32], batch: &Packed) {
+        let hidden = frozen.config.hidden;
         self.picked.clear();
         for row in &batch.target_rows {
             self.picked.extend_from_slice(&stream[row * hidden..][..hidden]);
         }
         self.normed.resize(self.picked.len(), 0.0);
-        ops::rms_norm(&mut self.normed, &self.picked, &weights.norm, weights.config.norm_eps);
+        ops::rms_norm(&mut self.normed, &self.picked, &frozen.norm, frozen.config.norm_eps);
     }
 
     /// Through the last norm, then to the rows that the targets came from; the others get 0.
-    fn spread(&mut self, weights: &Weights, batch: &Packed, d_stream: &mut [f32]) {
-        let hidden = weights.config.hidden;
+    fn spread(&mut self, frozen: &Frozen, batch: &Packed, d_stream: &mut [f32]) {
+        let hidden = frozen.config.hidden;
         self.d_picked.clear();
         self.d_picked.resize(self.picked.len(), 0.0);
         let d_normed = &self.d_normed[..self.picked.len()];
-        let eps = weights.config.norm_eps;
-        ops::rms_norm_backward(&mut self.d_picked, d_normed, &self.picked, &weights.norm, eps);
+        let eps = frozen.config.norm_eps;
+        ops::rms_norm_backward(&mut self.d_picked, d_normed, &self.picked, &frozen.norm, eps);
         d_stream.fill(0.0);
         for (row, gradient) in batch.target_rows.iter().zip(self.d_picked.chunks_exact(hidden)) {
             d_stream[row * hidden..][..hidden].copy_from_slice(gradient);
@@ -100,11 +107,26 @@ impl Head {
 }
 
 /// `[rows, vocab]` of `normed: [rows, hidden]`.
-fn logits<'a>(buffer: &'a mut Vec<f32>, weights: &Weights, normed: &[f32], rows: usize) -> &'a mut [f32] {
-    let (hidden, vocab) = (weights.config.hidden, weights.config.vocab);
+fn logits<'a>(
+    buffer: &'a mut Vec<f32>,
+    half: &mut Rows,
+    frozen: &Frozen,
+    normed: &[f32],
+    rows: usize,
+) -> &'a mut [f32] {
+    let (hidden, vocab) = (frozen.config.hidden, frozen.config.vocab);
     let logits = sized(buffer, rows * vocab);
-    let product = ViewMut::new(logits, rows, vocab);
-    let head = View::from(weights.output_head()).t();
-    matmul(product, Store::Set, 1.0, View::new(normed, rows, hidden), head, Threads::Pool);
+    match frozen.output_head() {
+        FrozenMatrix::F32(embedding) => {
+            let product = ViewMut::new(logits, rows, vocab);
+            let normed = View::new(normed, rows, hidden);
+            matmul(product, Store::Set, 1.0, normed, View::from(embedding).t(), Threads::Pool);
+        }
+        FrozenMatrix::Bf16(embedding) => {
+            half.fill(normed, hidden, 1.0);
+            let factors = Factors { left: half, right: &embedding.forward };
+            bf16::product(logits, Store::Set, rows, factors, None);
+        }
+    }
     logits
 }

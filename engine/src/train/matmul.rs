@@ -1,11 +1,18 @@
-//! Matrix products over borrowed slices: the one place where training touches raw pointers.
+//! Matrix products in f32 over borrowed slices.
 //!
-//! Every product goes through the `gemm` crate. Its blocking depends on the shapes alone, never on the number of threads,
-//! so that a result is the same bytes however many cores worked on it.
+//! Large products go through the `gemm` crate. Its blocking depends on the shapes alone, never on the number of threads,
+//! so that a result is the same bytes however many cores worked on it. Products that are small or thin, where packing both
+//! factors costs `gemm` more than it saves, go through the tiles of [`tile`], where the machine has their vectors.
+//! Frozen weights in bf16 have products of their own: see `bf16`.
 
 use gemm::Parallelism;
+use rayon::prelude::*;
 
+use super::tile::{self, COLS, Left, ROWS, Right, Target};
 use crate::weights::Matrix;
+
+/// Rows up to which a product of all threads is thin.
+const THIN: usize = 64;
 
 /// A matrix that is read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -27,6 +34,21 @@ impl<'a> View<'a> {
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         check_fits(data.len(), rows, cols, row_stride);
         Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Row `index`, if there is one and rows are contiguous.
+    #[inline(always)]
+    pub fn row(&self, index: usize) -> Option<&'a [f32]> {
+        let there = index < self.rows && self.col_stride == 1;
+        there.then(|| &self.data[index * self.row_stride..][..self.cols])
     }
 
     /// The transpose, without moving anything.
@@ -111,6 +133,10 @@ pub fn matmul(dst: ViewMut, store: Store, scale: f32, lhs: View, rhs: View, thre
         (lhs.rows, rhs.cols, rhs.rows),
         "shapes of a product disagree"
     );
+    let small = threads == Threads::One || dst.rows <= THIN;
+    if small && rhs.col_stride == 1 && lhs.cols > 0 && tile::has_f32_tile() {
+        return tiled(dst, store, scale, lhs, rhs, threads);
+    }
     let parallelism = match threads {
         Threads::Pool => Parallelism::Rayon(0),
         Threads::One => Parallelism::None,
@@ -139,6 +165,50 @@ pub fn matmul(dst: ViewMut, store: Store, scale: f32, lhs: View, rhs: View, thre
             false,
             parallelism,
         );
+    }
+}
+
+/// A result that several tasks write, each its own columns.
+struct Shared(*mut f32);
+
+// SAFETY: tasks of one product write columns that do not overlap.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// [`matmul`] tile by tile, for a `rhs` whose rows are contiguous. Needs [`tile::has_f32_tile`].
+fn tiled(dst: ViewMut, store: Store, scale: f32, lhs: View, rhs: View, threads: Threads) {
+    let (rows, cols, stride) = (dst.rows, dst.cols, dst.row_stride);
+    let shared = Shared(dst.data.as_mut_ptr());
+    let columns = |panel: usize| {
+        let first = panel * COLS;
+        for row in (0..rows).step_by(ROWS) {
+            let target = Target {
+                start: shared.at(row * stride + first),
+                stride,
+                rows: ROWS.min(rows - row),
+                cols: COLS.min(cols - first),
+                add: store == Store::Add,
+            };
+            let left = Left {
+                data: &lhs.data[row * lhs.row_stride..],
+                row_stride: lhs.row_stride,
+                col_stride: lhs.col_stride,
+            };
+            let right = Right { data: &rhs.data[first..], stride: rhs.row_stride };
+            // SAFETY: the tile lies inside `dst`, whose shape its constructor checked against its slice; no other task has
+            // its columns; and the vectors are there by contract.
+            unsafe { tile::f32_tile(&target, left, right, lhs.cols, scale) };
+        }
+    };
+    let panels = cols.div_ceil(COLS);
+    match threads {
+        Threads::Pool => (0..panels).into_par_iter().for_each(columns),
+        Threads::One => (0..panels).for_each(columns),
     }
 }
 

@@ -7,6 +7,13 @@ use serde::Serialize;
 use super::TrainError;
 use crate::lora::LoraConfig;
 
+/// When a run ends before its last epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EarlyStop {
+    /// Epochs in a row that may end without a validation loss below the lowest so far; at least 1.
+    pub patience: usize,
+}
+
 /// Settings of a run. The defaults are those that taught a 135M model a habit from a hundred examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -24,10 +31,13 @@ pub struct Options {
     pub seed: u64,
     /// Longer examples lose their end.
     pub max_tokens: usize,
-    /// Tokens that one pass holds in memory, at about 0.7 MB each for a 135M model (1.1 GB by default). A batch of more tokens is worked
-    /// through in parts, with the same result up to rounding.
+    /// Tokens that one pass works on. A batch of more tokens is worked through in parts, with the same result up to rounding.
     pub pass_tokens: usize,
     pub lora: LoraConfig,
+    /// How strongly preference training is held to the reference, in `(0, 2]`; nothing to supervised training.
+    pub beta: f64,
+    /// End the run when it no longer helps; needs validation rows.
+    pub early_stop: Option<EarlyStop>,
     /// Every so many steps the loss of the next few validation examples is measured; 0: never.
     pub valid_every: usize,
     /// Save the state at least this often. Does not change the result.
@@ -48,8 +58,10 @@ impl Default for Options {
             clip: 1.0,
             seed: 0,
             max_tokens: 2048,
-            pass_tokens: 1536,
+            pass_tokens: 640,
             lora: LoraConfig::default(),
+            beta: 0.1,
+            early_stop: None,
             valid_every: 10,
             save_every: Duration::from_secs(30),
             save_every_steps: 0,
@@ -70,6 +82,8 @@ pub(super) struct Identity<'a> {
     max_tokens: usize,
     pass_tokens: usize,
     lora: &'a LoraConfig,
+    beta: f64,
+    early_stop: Option<EarlyStop>,
 }
 
 impl Options {
@@ -84,6 +98,8 @@ impl Options {
             max_tokens: self.max_tokens,
             pass_tokens: self.pass_tokens,
             lora: &self.lora,
+            beta: self.beta,
+            early_stop: self.early_stop,
         }
     }
 
@@ -99,6 +115,8 @@ impl Options {
             (!positive(f64::from(self.lora.alpha)), "a LoRA alpha that is not a positive number"),
             (self.lora.targets.is_empty(), "no matrix to adapt"),
             (self.lora.top_layers == Some(0), "no layer to adapt"),
+            (!positive(self.beta) || self.beta > 2.0, "a beta outside (0, 2]"),
+            (self.early_stop.is_some_and(|stop| stop.patience == 0), "an early stop without patience"),
         ];
         match faults.iter().find(|(present, _)| *present) {
             Some((_, fault)) => Err(TrainError::Options((*fault).to_owned())),

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::batch::{Packed, epoch_order, prepare, split_by_tokens};
+use serde::{Deserialize, Serialize};
+
+use super::batch::{Rows, Units, epoch_order, prepare};
+use super::frozen::Frozen;
+use super::objective::Lesson;
 use super::optim::{clip, learning_rate};
 use super::pass::Pass;
 use super::state::{State, fingerprint};
-use super::{Example, Metrics, Options, Totals, TrainError};
+use super::{Data, Example, Metrics, Options, TrainError};
 use crate::lora::Adapter;
-use crate::weights::Weights;
 
 /// One finished step, as reported. After a kill, the steps since the last saved state are run and reported again, with
 /// the same numbers.
@@ -33,6 +36,17 @@ pub struct Step {
     pub gradient_norm: f32,
     /// Folder of the adapter that was just written; at the end of an epoch.
     pub checkpoint: Option<PathBuf>,
+    /// No step follows.
+    pub is_last: bool,
+    /// Of the last step of a run with [`Options::early_stop`]: the earlier end of an epoch whose checkpoint is the result.
+    pub result: Option<Best>,
+}
+
+/// The end of the epoch with the lowest validation loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub step: usize,
+    pub loss: f64,
 }
 
 /// What the caller wants after a step.
@@ -57,18 +71,13 @@ pub enum Outcome {
 /// The result of a whole run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
-    pub adapter: Adapter,
-    /// Folder of the last checkpoint, which holds this adapter.
+    /// Folder of the checkpoint that is the result: the last one, or the best one in a run with an early stop.
     pub checkpoint: PathBuf,
     pub steps: usize,
     pub tokens_trained: u64,
-    /// Training examples that were cut at `max_tokens`.
-    pub truncated: usize,
-    /// Training examples left out because no trained token was left.
-    pub skipped: usize,
 }
 
-/// Fine-tunes an adapter on `train`, reporting each step to `on_step`; resumes when `dir` holds the state of this run.
+/// Fine-tunes an adapter on `data`, reporting each step to `on_step`; resumes when `dir` holds the state of this run.
 ///
 /// `dir` receives `checkpoint-NNNNNN/` (a PEFT adapter, named by step) after each epoch and `state.safetensors`, about
 /// every [`Options::save_every`] and at the end. Uses the current rayon pool.
@@ -76,49 +85,42 @@ pub struct Trained {
 /// # Errors
 /// See [`TrainError`]. Nothing in `dir` is changed by a run that is refused.
 pub fn run(
-    weights: &Weights,
-    train: &[Example],
-    valid: &[Example],
+    frozen: &Frozen,
+    data: &Data,
     options: &Options,
     dir: &Path,
     on_step: &mut dyn FnMut(Step) -> Control,
 ) -> Result<Outcome, TrainError> {
     options.check()?;
-    let config = &weights.config;
-    let max_tokens = options.max_tokens.min(config.context);
-    let prepared = prepare(train, max_tokens, config.vocab)?;
-    if prepared.examples.is_empty() {
-        return Err(TrainError::NothingToLearn { examples: train.len() });
+    let config = &frozen.config;
+    let units = |rows: Rows| {
+        prepare(rows, options.max_tokens.min(config.context), config.vocab).map(|prepared| prepared.units)
+    };
+    let (train, valid) = (units(data.train())?, units(data.valid())?);
+    if train.is_empty() {
+        return Err(TrainError::NothingToLearn { examples: data.train().len() });
     }
-    let valid = prepare(valid, max_tokens, config.vocab)?.examples;
-    let run_id = fingerprint(weights, train, options)?;
+    let run_id = fingerprint(frozen, &train, &valid, options)?;
     let fresh = Adapter::new(config, &options.lora);
     std::fs::create_dir_all(dir).map_err(|source| TrainError::Io { path: dir.to_owned(), source })?;
     let state = State::load(dir, &run_id, &fresh)?.unwrap_or_else(|| State::new(fresh));
+    let rows = largest_pass(&train, options.batch_size, options.pass_tokens);
+    let lesson = |units: Units| match data {
+        Data::Supervised { .. } => Lesson::predict(units, options.pass_tokens),
+        Data::Preference { .. } => Lesson::prefer(units, options.beta, options.pass_tokens),
+    };
     let runner = Runner {
-        weights,
-        examples: &prepared.examples,
-        valid: &valid,
+        frozen,
+        train: lesson(train),
+        valid: lesson(valid),
         options,
         dir,
         run_id,
         gradients: state.adapter.zeros_like(),
-        pass: Pass::new(weights, largest_pass(&prepared.examples, options.batch_size, options.pass_tokens)),
+        pass: Pass::new(frozen, rows),
         state,
     };
-    let (finished, state) = runner.drive(on_step)?;
-    let total_steps = total_steps(prepared.examples.len(), options);
-    if !finished {
-        return Ok(Outcome::Stopped { step: state.step, total_steps });
-    }
-    Ok(Outcome::Finished(Trained {
-        adapter: state.adapter,
-        checkpoint: checkpoint_dir(dir, total_steps),
-        steps: total_steps,
-        tokens_trained: state.tokens_trained,
-        truncated: prepared.truncated,
-        skipped: prepared.skipped,
-    }))
+    runner.drive(on_step)
 }
 
 /// Loss and accuracy of the base model, or of a tuned one, over the trained tokens of `examples`. Examples longer than the
@@ -127,50 +129,30 @@ pub fn run(
 /// # Errors
 /// When an example does not fit the model's vocabulary.
 pub fn evaluate(
-    weights: &Weights,
+    frozen: &Frozen,
     adapter: Option<&Adapter>,
     examples: &[Example],
 ) -> Result<Metrics, TrainError> {
-    let examples = prepare(examples, weights.config.context, weights.config.vocab)?.examples;
+    let units = prepare(Rows::Examples(examples), frozen.config.context, frozen.config.vocab)?.units;
     let pass_tokens = Options::default().pass_tokens;
-    let mut pass = Pass::new(weights, largest_pass(&examples, examples.len(), pass_tokens));
-    Ok(measure(&mut pass, adapter, examples.iter(), pass_tokens))
+    let all: Vec<usize> = (0..units.len()).collect();
+    let mut pass = Pass::new(frozen, largest_pass(&units, units.len(), pass_tokens));
+    let mut lesson = Lesson::predict(units, pass_tokens);
+    Ok(in_pool(|| lesson.measure(&mut pass, adapter, &all)).metrics())
 }
 
-fn measure<'a>(
-    pass: &mut Pass,
-    adapter: Option<&Adapter>,
-    examples: impl Iterator<Item = &'a Example>,
-    pass_tokens: usize,
-) -> Metrics {
-    let mut totals = Totals::default();
-    for part in split_by_tokens(&examples.collect::<Vec<_>>(), pass_tokens) {
-        totals.add(pass.loss(adapter, &Packed::new(part)));
-    }
-    totals.metrics()
+/// Does something on a thread of the pool: parallel loops in it start without waking anyone up first, of which a step has a
+/// thousand.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }
 
-/// Tokens of the largest part that [`split_by_tokens`] can make of a batch.
-fn largest_pass(examples: &[Example], batch_size: usize, pass_tokens: usize) -> usize {
-    let mut lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+/// Tokens of the largest part that a batch can be split into.
+fn largest_pass(units: &Units, batch_size: usize, pass_tokens: usize) -> usize {
+    let mut lengths: Vec<usize> = (0..units.len()).map(|index| units.tokens(index)).collect();
     lengths.sort_unstable_by(|a, b| b.cmp(a));
     let longest = lengths.first().copied().unwrap_or(0);
     lengths.iter().take(batch_size).sum::<usize>().min(pass_tokens.max(longest))
-}
-
-fn steps_per_epoch(examples: usize, options: &Options) -> usize {
-    examples.div_ceil(options.batch_size)
-}
-
-fn total_steps(examples: usize, options: &Options) -> usize {
-    steps_per_epoch(examples, options) * options.epochs
-}
-
-/// Examples of batch `index` of an epoch (both from 0).
-fn batch_of<'a>(examples: &'a [Example], options: &Options, epoch: usize, index: usize) -> Vec<&'a Example> {
-    let order = epoch_order(examples.len(), options.seed, epoch);
-    let batch = order.into_iter().skip(index * options.batch_size).take(options.batch_size);
-    batch.map(|at| &examples[at]).collect()
 }
 
 fn checkpoint_dir(dir: &Path, step: usize) -> PathBuf {
@@ -179,9 +161,9 @@ fn checkpoint_dir(dir: &Path, step: usize) -> PathBuf {
 
 /// A run in progress.
 struct Runner<'a> {
-    weights: &'a Weights,
-    examples: &'a [Example],
-    valid: &'a [Example],
+    frozen: &'a Frozen,
+    train: Lesson,
+    valid: Lesson,
     options: &'a Options,
     dir: &'a Path,
     run_id: String,
@@ -191,94 +173,129 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Steps until the end or until told to stop; says whether the end was reached.
+    fn steps_per_epoch(&self) -> usize {
+        self.train.units.len().div_ceil(self.options.batch_size)
+    }
+
+    fn total_steps(&self) -> usize {
+        self.steps_per_epoch() * self.options.epochs
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.validation.ended || self.state.step == self.total_steps()
+    }
+
+    /// Steps until the end or until told to stop.
     ///
     /// A step is reported before the state that contains it is saved: a kill in between reports it twice, never not at
     /// all.
-    fn drive(mut self, on_step: &mut dyn FnMut(Step) -> Control) -> Result<(bool, State), TrainError> {
-        let total = total_steps(self.examples.len(), self.options);
+    fn drive(mut self, on_step: &mut dyn FnMut(Step) -> Control) -> Result<Outcome, TrainError> {
         let mut saved = Instant::now();
-        while self.state.step < total {
+        while !self.is_over() {
             let control = on_step(self.step()?);
             let step = self.state.step;
             let by_count =
                 self.options.save_every_steps > 0 && step.is_multiple_of(self.options.save_every_steps);
-            let due = by_count || step == total || saved.elapsed() >= self.options.save_every;
+            let due = by_count || self.is_over() || saved.elapsed() >= self.options.save_every;
             if due || control == Control::Stop {
                 self.state.save(self.dir, &self.run_id)?;
                 saved = Instant::now();
             }
-            if control == Control::Stop && step < total {
-                return Ok((false, self.state));
+            if control == Control::Stop && !self.is_over() {
+                return Ok(Outcome::Stopped { step, total_steps: self.total_steps() });
             }
         }
-        Ok((true, self.state))
+        let steps = self.state.step;
+        Ok(Outcome::Finished(Trained {
+            checkpoint: checkpoint_dir(self.dir, self.best().map_or(steps, |best| best.step)),
+            steps,
+            tokens_trained: self.state.tokens_trained,
+        }))
     }
 
     fn step(&mut self) -> Result<Step, TrainError> {
-        let per_epoch = steps_per_epoch(self.examples.len(), self.options);
-        let total_steps = per_epoch * self.options.epochs;
+        let (per_epoch, total_steps) = (self.steps_per_epoch(), self.total_steps());
         let (index, epoch) = (self.state.step, self.state.step / per_epoch);
-        let batch = batch_of(self.examples, self.options, epoch, index % per_epoch);
-        let train = self.gradients_of(&batch).metrics();
+        let batch = self.batch(epoch, index % per_epoch);
+        self.gradients.tensors_mut().for_each(|tensor| tensor.fill(0.0));
+        let (adapter, gradients) = (&self.state.adapter, &mut self.gradients);
+        let train = in_pool(|| self.train.gradients(&mut self.pass, adapter, &batch, gradients)).metrics();
         let gradient_norm = clip(&mut self.gradients, self.options.clip);
         if !train.loss.is_finite() || !gradient_norm.is_finite() {
             return Err(TrainError::Diverged { step: index + 1 });
         }
         let rate = learning_rate(self.options.learning_rate, index, self.options.warmup, total_steps);
-        self.state.moments.update(&mut self.state.adapter, &self.gradients, rate);
+        in_pool(|| self.state.moments.update(&mut self.state.adapter, &self.gradients, rate));
         self.state.step += 1;
-        self.state.tokens_trained += batch.iter().map(|example| example.ids.len() as u64).sum::<u64>();
+        self.state.tokens_trained +=
+            batch.iter().map(|index| self.train.units.tokens(*index) as u64).sum::<u64>();
         let epoch_ends = self.state.step.is_multiple_of(per_epoch);
+        let valid = self.valid_sample();
+        let full_valid = epoch_ends.then(|| self.full_valid()).flatten();
+        let checkpoint = epoch_ends.then(|| self.checkpoint()).transpose()?;
+        if let Some(metrics) = full_valid {
+            self.judge(metrics.loss);
+        }
         Ok(Step {
             step: self.state.step,
             total_steps,
             epoch: epoch + 1,
             train,
-            valid: self.valid_sample(),
-            full_valid: epoch_ends.then(|| self.full_valid()).flatten(),
+            valid,
+            full_valid,
             tokens_trained: self.state.tokens_trained,
             learning_rate: rate,
             gradient_norm,
-            checkpoint: epoch_ends.then(|| self.checkpoint()).transpose()?,
+            checkpoint,
+            is_last: self.is_over(),
+            result: self.best().filter(|best| self.is_over() && best.step != self.state.step),
         })
     }
 
-    /// Leaves in `self.gradients` those of the mean loss over the batch's targets.
-    fn gradients_of(&mut self, batch: &[&Example]) -> Totals {
-        self.gradients.tensors_mut().for_each(|tensor| tensor.fill(0.0));
-        let targets: usize = batch.iter().map(|example| example.targets()).sum();
-        let scale = 1.0 / targets as f32;
-        let mut totals = Totals::default();
-        for part in split_by_tokens(batch, self.options.pass_tokens) {
-            let packed = Packed::new(part);
-            let adapter = &self.state.adapter;
-            totals.add(self.pass.loss_and_gradients(adapter, &packed, scale, &mut self.gradients));
-        }
-        totals
+    /// Units of batch `index` of an epoch (both from 0).
+    fn batch(&self, epoch: usize, index: usize) -> Vec<usize> {
+        let order = epoch_order(self.train.units.len(), self.options.seed, epoch);
+        order.into_iter().skip(index * self.options.batch_size).take(self.options.batch_size).collect()
     }
 
-    /// The next `batch_size` validation examples, in turn; when due.
+    /// Takes the validation loss at the end of an epoch into account.
+    fn judge(&mut self, loss: f64) {
+        let step = self.state.step;
+        let seen = &mut self.state.validation;
+        match seen.best {
+            Some(best) if best.loss <= loss || loss.is_nan() => seen.stale += 1,
+            _ => (seen.best, seen.stale) = (Some(Best { step, loss }), 0),
+        }
+        seen.ended = self.options.early_stop.is_some_and(|stop| seen.stale >= stop.patience);
+    }
+
+    /// The epoch whose end is the result, in a run that looks for it.
+    fn best(&self) -> Option<Best> {
+        self.state.validation.best.filter(|_| self.options.early_stop.is_some())
+    }
+
+    /// The next `batch_size` validation units, in turn; when due.
     fn valid_sample(&mut self) -> Option<Metrics> {
-        let (every, step) = (self.options.valid_every, self.state.step);
-        if every == 0 || self.valid.is_empty() || !step.is_multiple_of(every) {
+        let (every, step, units) = (self.options.valid_every, self.state.step, self.valid.units.len());
+        if every == 0 || units == 0 || !step.is_multiple_of(every) {
             return None;
         }
-        let count = self.options.batch_size.min(self.valid.len());
+        let count = self.options.batch_size.min(units);
         let start = (step / every - 1) * count;
-        let sample = (start..start + count).map(|index| &self.valid[index % self.valid.len()]);
-        Some(measure(&mut self.pass, Some(&self.state.adapter), sample, self.options.pass_tokens))
+        let sample: Vec<usize> = (start..start + count).map(|index| index % units).collect();
+        let adapter = Some(&self.state.adapter);
+        Some(in_pool(|| self.valid.measure(&mut self.pass, adapter, &sample)).metrics())
     }
 
     fn full_valid(&mut self) -> Option<Metrics> {
-        let examples = self.valid.iter();
-        (!self.valid.is_empty())
-            .then(|| measure(&mut self.pass, Some(&self.state.adapter), examples, self.options.pass_tokens))
+        let all: Vec<usize> = (0..self.valid.units.len()).collect();
+        let adapter = Some(&self.state.adapter);
+        (!all.is_empty()).then(|| in_pool(|| self.valid.measure(&mut self.pass, adapter, &all)).metrics())
     }
 
     fn checkpoint(&self) -> Result<PathBuf, TrainError> {
         let dir = checkpoint_dir(self.dir, self.state.step);
-        self.state.adapter.save(&dir, &self.weights.config, &self.options.base_model)?;
+        self.state.adapter.save(&dir, &self.frozen.config, &self.options.base_model)?;
         Ok(dir)
     }
 }

@@ -12,13 +12,15 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::batch::Units;
+use super::frozen::Frozen;
 use super::optim::Moments;
+use super::run::Best;
 use super::{Example, Options, TrainError};
 use crate::lora::{Adapter, bytes, read_floats};
-use crate::weights::Weights;
 
 const FORMAT: &str = "hone.train-state";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: &str = "hone";
 /// Name of the state file in a run's folder.
 pub const FILE: &str = "state.safetensors";
@@ -32,6 +34,18 @@ pub struct State {
     pub step: usize,
     /// Tokens of all examples seen so far.
     pub tokens_trained: u64,
+    pub validation: Validation,
+}
+
+/// How the validation loss has gone so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// The epoch's end with the lowest loss.
+    pub best: Option<Best>,
+    /// Epochs since then.
+    pub stale: usize,
+    /// The run ended early.
+    pub ended: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,11 +55,13 @@ struct Header {
     run: String,
     step: usize,
     tokens_trained: u64,
+    validation: Validation,
 }
 
 impl State {
     pub fn new(adapter: Adapter) -> Self {
-        Self { moments: Moments::new(&adapter), adapter, step: 0, tokens_trained: 0 }
+        let moments = Moments::new(&adapter);
+        Self { moments, adapter, step: 0, tokens_trained: 0, validation: Validation::default() }
     }
 
     fn parts(&self) -> [(&'static str, &Adapter); 3] {
@@ -67,6 +83,7 @@ impl State {
             run: run.to_owned(),
             step: self.step,
             tokens_trained: self.tokens_trained,
+            validation: self.validation,
         };
         let header = serde_json::to_string(&header)?;
         let parts: Vec<(&str, Vec<u8>)> =
@@ -108,6 +125,7 @@ impl State {
         let mut state = Self::new(fresh.clone());
         state.step = header.step;
         state.tokens_trained = header.tokens_trained;
+        state.validation = header.validation;
         state.moments.updates = header.step;
         state.fill(&buffer).map_err(|why| TrainError::State { path, why })?;
         Ok(Some(state))
@@ -141,30 +159,31 @@ fn read_header(buffer: &[u8]) -> Result<Header, String> {
 }
 
 /// Identifies a run: what must be equal for a state to be continued with the same result. Options that only say when
-/// things are written, and validation data, are left out.
-///
-/// Weights enter through their shape and every 1009th value of each matrix: two models that differ anywhere differ
-/// nearly everywhere, and hashing all of them would delay each start.
-pub fn fingerprint(weights: &Weights, examples: &[Example], options: &Options) -> Result<String, TrainError> {
+/// things are written are left out, and validation data where nothing depends on it.
+pub fn fingerprint(
+    frozen: &Frozen,
+    train: &Units,
+    valid: &Units,
+    options: &Options,
+) -> Result<String, TrainError> {
     let mut hash = Sha256::new();
-    let settings = (&weights.config, options.identity());
+    let settings = (&frozen.config, frozen.precision(), options.identity());
     let settings = serde_json::to_vec(&settings)
         .map_err(|error| TrainError::Options(format!("they cannot be written down: {error}")))?;
     hash.update(&settings);
-    let layers = weights.layers.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
-    layers.chain([&weights.embedding]).chain(&weights.head).for_each(|m| hash_sample(&mut hash, &m.data));
-    let biases = weights.layers.iter().filter_map(|layer| layer.qkv_bias.as_ref());
-    biases.for_each(|bias| hash_sample(&mut hash, bias));
-    for example in examples {
-        hash.update((example.ids.len() as u64).to_le_bytes());
-        example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-        example.trained.iter().for_each(|flag| hash.update([u8::from(*flag)]));
+    hash.update(frozen.digest());
+    let decisive = if options.early_stop.is_some() { valid.sequences() } else { &[] };
+    for sequences in [train.sequences(), decisive] {
+        hash.update((sequences.len() as u64).to_le_bytes());
+        sequences.iter().for_each(|example| hash_example(&mut hash, example));
     }
     Ok(crate::gguf::hex(&hash.finalize()))
 }
 
-fn hash_sample(hash: &mut Sha256, values: &[f32]) {
-    values.iter().step_by(1009).for_each(|value| hash.update(value.to_le_bytes()));
+fn hash_example(hash: &mut Sha256, example: &Example) {
+    hash.update((example.ids.len() as u64).to_le_bytes());
+    example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    example.trained.iter().for_each(|flag| hash.update([u8::from(*flag)]));
 }
 
 /// Writes a file whole or not at all: to a sibling first, flushed to disk, then renamed.
@@ -206,6 +225,7 @@ mod tests {
         state.moments = Moments { first: adapter(2), second: adapter(3), updates: 9 };
         state.step = 9;
         state.tokens_trained = 1234;
+        state.validation = Validation { best: Some(Best { step: 6, loss: 0.5 }), stale: 1, ended: true };
         assert_eq!(State::load(dir.path(), "run", &adapter(0)).unwrap(), None);
         state.save(dir.path(), "run").unwrap();
         assert_eq!(State::load(dir.path(), "run", &adapter(0)).unwrap(), Some(state));

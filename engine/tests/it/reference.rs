@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use hone_engine::{
     chat::ChatMessage,
     generate::{Batcher, Finish, Request, SamplingParams},
-    infer::{Chunk, Decoder, Precision, Sequence, forward, step},
+    infer::{Chunk, Decoder, Sequence, forward, step},
     model::Model,
     sample::{argmax, logprob},
     tokenizer::StreamDecoder,
 };
 use serde::Deserialize;
 
-use crate::real_model;
+use crate::{exact_model, real_model};
 
 #[test]
 fn the_file_is_the_one_the_fixtures_were_made_from() {
@@ -39,56 +39,90 @@ fn token_ids_are_those_of_llama_cpp() {
     }
 }
 
+/// What the numpy decoder says to a prompt, from the file's weights in f64.
+#[derive(Deserialize)]
+struct Expected {
+    prompt: Vec<u32>,
+    argmax: Vec<u32>,
+    logsumexp: Vec<f32>,
+    mean_loss: f32,
+    /// Every 512th logit at some positions.
+    logits: BTreeMap<usize, Vec<f32>>,
+}
+
+/// How far a decoder is from it.
+#[derive(Debug, Default)]
+struct Distance {
+    logit: f32,
+    logsumexp: f32,
+    loss: f32,
+    /// Positions at which another token is the likeliest.
+    others: usize,
+}
+
+#[expect(clippy::unwrap_used, reason = "part of the tests")]
+impl Distance {
+    fn of(decoder: &Decoder) -> Self {
+        let expected: Expected = serde_json::from_str(include_str!("../fixtures/logits.json")).unwrap();
+        let mut sequence = Sequence::new(decoder, &[]);
+        let (mut distance, mut loss) = (Self::default(), 0.0);
+        for (at, &id) in expected.prompt.iter().enumerate() {
+            sequence.push(id);
+            let logits = step(decoder, &mut [&mut sequence]);
+            let logits = logits.row(0).unwrap();
+            distance.others += usize::from(argmax(logits) != expected.argmax[at]);
+            let logsumexp = logits[0] - logprob(logits, 0);
+            distance.logsumexp = distance.logsumexp.max((logsumexp - expected.logsumexp[at]).abs());
+            if let Some(&next) = expected.prompt.get(at + 1) {
+                loss -= logprob(logits, next) / (expected.prompt.len() - 1) as f32;
+            }
+            let wanted = expected.logits.get(&at).into_iter().flatten();
+            for (logit, want) in logits.iter().step_by(512).zip(wanted) {
+                distance.logit = distance.logit.max((logit - want).abs());
+            }
+        }
+        distance.loss = (loss - expected.mean_loss).abs();
+        distance
+    }
+}
+
 #[test]
-fn logits_are_those_of_the_numpy_decoder() {
-    #[derive(Deserialize)]
-    struct Expected {
-        prompt: Vec<u32>,
-        argmax: Vec<u32>,
-        logsumexp: Vec<f32>,
-        mean_loss: f32,
-        logits: BTreeMap<usize, Vec<f32>>,
-    }
+fn exact_logits_are_those_of_the_numpy_decoder() {
+    let Some(model) = exact_model() else { return };
+    let distance = Distance::of(&model.weights);
+    assert!(distance.logit < 2e-3 && distance.logsumexp < 2e-3 && distance.loss < 1e-5, "{distance:?}");
+    assert_eq!(distance.others, 0);
+}
+
+/// Weights are the file's own in both; what differs is that inputs are rounded to 8 bits, keys and values to 16.
+/// That is noise of half a percent at every product, in other programs as here: tokens that are nearly as likely
+/// change places.
+#[test]
+fn fast_logits_stay_close_to_them() {
     let Some(model) = real_model() else { return };
-    let decoder = Decoder::new(&model.weights, Precision::F32);
-    let expected: Expected = serde_json::from_str(include_str!("../fixtures/logits.json")).unwrap();
-    let mut sequence = Sequence::new(&decoder, &[]);
-    let mut loss = 0.0;
-    for (at, &id) in expected.prompt.iter().enumerate() {
-        sequence.push(id);
-        let logits = step(&decoder, &mut [&mut sequence]);
-        let logits = logits.row(0).unwrap();
-        assert_eq!(argmax(logits), expected.argmax[at], "position {at}");
-        let logsumexp = logits[0] - logprob(logits, 0);
-        assert!((logsumexp - expected.logsumexp[at]).abs() < 2e-3, "{logsumexp} {}", expected.logsumexp[at]);
-        if let Some(&next) = expected.prompt.get(at + 1) {
-            loss -= logprob(logits, next) / (expected.prompt.len() - 1) as f32;
-        }
-        for (logit, want) in logits.iter().step_by(512).zip(expected.logits.get(&at).into_iter().flatten()) {
-            assert!((logit - want).abs() < 2e-3, "position {at}: {logit} {want}");
-        }
-    }
-    assert!((loss - expected.mean_loss).abs() < 1e-5, "{loss} {}", expected.mean_loss);
+    let distance = Distance::of(&model.weights);
+    assert!(distance.logit < 0.8 && distance.logsumexp < 0.9 && distance.loss < 0.03, "{distance:?}");
+    assert!(distance.others <= 3, "{distance:?}");
 }
 
 #[test]
 fn reading_at_once_and_in_company_is_reading_alone() {
     let Some(model) = real_model() else { return };
     let ids = model.render(&[ChatMessage::user("A form with a name and a send button")], true).unwrap();
-    let decoder = Decoder::new(&model.weights, Precision::Fast);
-    let mut one = Sequence::new(&decoder, &[]);
+    let decoder = &model.weights;
+    let mut one = Sequence::new(decoder, &[]);
     let mut alone = Vec::new();
     for &id in &ids {
         one.push(id);
-        alone = step(&decoder, &mut [&mut one]).row(0).unwrap().to_vec();
+        alone = step(decoder, &mut [&mut one]).row(0).unwrap().to_vec();
     }
-    let mut whole = Sequence::new(&decoder, &ids);
-    let mut other = Sequence::new(&decoder, &ids[3..20]);
+    let mut whole = Sequence::new(decoder, &ids);
+    let mut other = Sequence::new(decoder, &ids[3..20]);
     let mut chunks = [
         Chunk { sequence: &mut other, take: 17, delta: None },
         Chunk { sequence: &mut whole, take: ids.len(), delta: None },
     ];
-    assert_eq!(forward(&decoder, &mut chunks).row(1).unwrap(), alone);
+    assert_eq!(forward(decoder, &mut chunks).row(1).unwrap(), alone);
 }
 
 #[test]
@@ -109,11 +143,31 @@ fn the_shipped_template_is_chatml_with_a_default_system_message() {
 
 #[test]
 fn the_model_knows_the_capital_of_france() {
+    let Some(model) = exact_model() else { return };
+    let want = ("The capital of France is Paris.".to_owned(), Some(Finish::Stop));
+    assert_eq!(answer(model, "What is the capital of France?"), want);
+}
+
+/// Questions whose answers are no close calls.
+#[test]
+fn the_fast_model_answers_as_the_exact_one() {
     let Some(model) = real_model() else { return };
+    for (question, want) in [
+        ("What is the capital of Germany?", "The capital of Germany is Berlin."),
+        ("What is 2 + 2?", "The answer to this classic math problem is 4."),
+        ("How many days are in a week?", "A week is approximately 7 days."),
+    ] {
+        assert_eq!(answer(model, question), (want.to_owned(), Some(Finish::Stop)));
+    }
+}
+
+/// The greedy answer to a question.
+#[expect(clippy::unwrap_used, reason = "part of the tests")]
+fn answer(model: &Model<Decoder>, question: &str) -> (String, Option<Finish>) {
     let mut batcher = Batcher::new(model.tokenizer.clone(), 4);
-    let prompt = model.render(&[ChatMessage::user("What is the capital of France?")], true).unwrap();
+    let prompt = model.render(&[ChatMessage::user(question)], true).unwrap();
     let params = SamplingParams { max_tokens: 24, ..SamplingParams::default() };
-    let decoder = Decoder::new(&model.weights, Precision::Fast).into();
+    let decoder = model.weights.clone();
     batcher.submit(Request { decoder, delta: None, prompt, params }).unwrap();
     let (mut text, mut finished) = (String::new(), None);
     while !batcher.is_idle() {
@@ -122,6 +176,5 @@ fn the_model_knows_the_capital_of_france() {
             finished = progress.finished.or(finished);
         }
     }
-    assert_eq!(text, "The capital of France is Paris.");
-    assert_eq!(finished, Some(Finish::Stop));
+    (text, finished)
 }

@@ -49,6 +49,11 @@ pub(super) const CLASSES: &[Class] = &[
     class("crash at start", Grade::Fatal, Change::Source(crash_at_start)),
     class("configuration only", Grade::Fatal, Change::Files(configuration)),
     class("nothing visible", Grade::Fatal, Change::Source(nothing_visible)),
+    class("page under a cover", Grade::Fatal, Change::Source(covered_page)),
+    class("page clipped away", Grade::Fatal, Change::Source(clipped_page)),
+    class("page faded out", Grade::Fatal, Change::Source(faded_page)),
+    class("page filtered out", Grade::Fatal, Change::Source(filtered_page)),
+    class("elements cut to a line", Grade::Fatal, Change::Source(cut_elements)),
     class("later crash", Grade::LaterCrash, Change::Source(later_crash)),
     class("crash behind a click", Grade::Major, Change::Source(crash_behind_click)),
     class("reply cut off", Grade::Major, Change::Source(cut_off)),
@@ -60,6 +65,7 @@ pub(super) const CLASSES: &[Class] = &[
     class("wrong brief", Grade::Major, Change::OtherApp),
     class("flood in an expander", Grade::Major, Change::Source(tucked_flood)),
     class("flood hidden by styles", Grade::Major, Change::Source(unseen_flood)),
+    class("transparent text", Grade::Major, Change::Source(transparent_text)),
     class("flood of copies", Grade::Major, Change::Source(copied_flood)),
     class("low contrast", Grade::Minor, Change::Source(low_contrast)),
     class("crowded columns", Grade::Minor, Change::Source(crowded_columns)),
@@ -213,12 +219,44 @@ fn unseen_flood(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
     Some(app.and(&format!("{style}\nwith st.container(key=\"extra\"):\n{fields}")))
 }
 
+/// The app with a style of its own.
+fn styled(app: &Source<'_>, rules: &str) -> Option<String> {
+    Some(app.and(&format!("st.html(\"<style>{rules}</style>\")")))
+}
+
+fn covered_page(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
+    let cover = "position: fixed; inset: 0; background: #fff; z-index: 9999999";
+    Some(app.and(&format!("st.html(\"<div style='{cover}'></div>\")")))
+}
+
+fn clipped_page(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
+    styled(app, ".stApp {clip-path: inset(100%)}")
+}
+
+fn faded_page(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
+    styled(app, ".stApp {opacity: .01}")
+}
+
+fn filtered_page(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
+    styled(app, ".stApp {filter: opacity(0)}")
+}
+
+fn cut_elements(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
+    styled(app, ".stElementContainer {max-height: 1px; overflow: hidden}")
+}
+
+/// Charts and pictures stay.
+fn transparent_text(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
+    let all = "color: transparent !important; background: #fff !important; border-color: #fff !important";
+    styled(app, &format!(".stApp * {{{all}}}"))
+}
+
 fn copied_flood(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
     Some(app.and("for extra in range(40):\n    st.button(\"More\", key=f\"extra_{extra}\")"))
 }
 
 fn low_contrast(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
-    Some(app.and("st.html(\"<style>.stApp p, .stApp label, .stApp h1 {color: #c4c4c4 !important}</style>\")"))
+    styled(app, ".stApp p, .stApp label, .stApp h1 {color: #c4c4c4 !important}")
 }
 
 fn crowded_columns(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
@@ -240,7 +278,7 @@ fn no_title(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
 }
 
 fn small_text(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {
-    Some(app.and("st.html(\"<style>.stApp p, .stApp label {font-size: 8px !important}</style>\")"))
+    styled(app, ".stApp p, .stApp label {font-size: 8px !important}")
 }
 
 fn too_wide(app: &Source<'_>, _: &mut ChaCha8Rng) -> Option<String> {

@@ -10,6 +10,8 @@ use ruff_python_ast::{
 use ruff_python_parser::parse_module;
 use ruff_text_size::{Ranged, TextRange};
 
+use crate::critic::SOURCE_CAP;
+
 /// Commands with a label that a user gives a value to.
 const INPUTS: &[&str] = &[
     "text_input",
@@ -71,8 +73,12 @@ pub(super) struct Handler {
 }
 
 impl<'a> Source<'a> {
-    /// None for what does not parse. To be called where the stack is deep.
+    /// None for what does not parse or is too large. To be called where the stack is deep.
     pub fn parse(text: &'a str) -> Option<Self> {
+        // The stack is deep enough for sources up to this.
+        if text.len() > SOURCE_CAP {
+            return None;
+        }
         let parsed = parse_module(text).ok()?;
         let mut walk = Walk::default();
         walk.block(&parsed.syntax().body);

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::page::Snapshot;
+use super::{browser::LOCALE, page::Snapshot};
 
 /// Most that is read of one answer, in bytes.
 pub(super) const MOST_BYTES: usize = 4 << 20;
@@ -48,12 +48,12 @@ impl AgentApi {
 
     /// Starts a session and reads the page.
     pub async fn open(&self, limit: Duration) -> Result<Answer, Silence> {
-        self.ask(&json!({}), limit).await
+        self.ask(&json!({ "context": context() }), limit).await
     }
 
     /// Starts a session on one of the app's other pages.
     pub async fn open_page(&self, page: &str, limit: Duration) -> Result<Answer, Silence> {
-        self.ask(&json!({ "page": page }), limit).await
+        self.ask(&json!({ "page": page, "context": context() }), limit).await
     }
 
     /// Reruns the script without a change.
@@ -102,6 +102,12 @@ impl AgentApi {
         driver.abort();
         read(status, &bytes?)
     }
+}
+
+/// What the API lets a client say of itself, as the other witness's browser says it: the less an app can tell them apart by,
+/// the better.
+fn context() -> Value {
+    json!({ "locale": LOCALE })
 }
 
 fn died(error: impl std::fmt::Display) -> Silence {

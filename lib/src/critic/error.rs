@@ -16,6 +16,9 @@ pub enum CriticError {
     /// The Python environment does not do what it should.
     #[error("the Python environment at `{}` does not work: {why}", python.display())]
     Runtime { python: PathBuf, why: String },
+    /// An environment with another Streamlit, or none.
+    #[error("the Python environment at `{}` has {found}, and {needed} is needed", python.display())]
+    OtherStreamlit { python: PathBuf, found: String, needed: &'static str },
     /// Chromium does not do what it should.
     #[error("the browser does not work: {0}")]
     Browser(String),
@@ -31,7 +34,9 @@ pub enum CriticError {
 impl Explain for CriticError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoSandbox(_) | Self::Runtime { .. } | Self::Browser(_) => Kind::Environment,
+            Self::NoSandbox(_) | Self::Runtime { .. } | Self::OtherStreamlit { .. } | Self::Browser(_) => {
+                Kind::Environment
+            }
             Self::Store(e) => e.kind(),
             Self::Cancelled => Kind::Cancelled,
             Self::Internal(_) => Kind::Internal,
@@ -46,6 +51,9 @@ impl Explain for CriticError {
                     .into(),
             ),
             Self::Runtime { .. } => Some("run `hone setup`, which repairs the Python environment".into()),
+            Self::OtherStreamlit { needed, .. } => Some(format!(
+                "`pip install \"streamlit~={needed}.0\"` there; `hone setup` repairs the environment that Hone made"
+            )),
             Self::Browser(_) => Some("`hone doctor` looks at it; `apt-get install --reinstall chromium` repairs it".into()),
             Self::Store(e) => e.hint(),
             Self::Cancelled | Self::Internal(_) => None,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Habit, VERSION, browser::Rendered, witness::Agreement};
+use super::{Habit, VERSION, browser::Rendered, used::After, witness::Agreement};
 
 /// How far the observation went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct Evidence {
     pub statics: Statics,
     /// Null when nothing was run because the user opted for static scoring.
     pub run: Option<Run>,
-    /// Pages beyond the one that an app opens with; they are visited, and not used.
+    /// Pages beyond the one that an app opens with; no browser looks at them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<PageFacts>,
     /// What was tried, in order.
@@ -85,11 +85,21 @@ pub struct SandboxFacts {
     pub isolation: String,
     /// The kernel refuses the candidate calls that no user interface needs.
     pub seccomp: bool,
+    /// Forked from a parent that other candidates' workers come from too, into namespaces of its own.
+    pub forked: bool,
+}
+
+impl SandboxFacts {
+    /// In one word: `own-uid` or `user-namespace`, with `+seccomp` where the kernel filters calls; `none`.
+    pub fn level(&self) -> String {
+        let seccomp = if self.seccomp { "+seccomp" } else { "" };
+        format!("{}{seccomp}", self.isolation)
+    }
 }
 
 impl Default for SandboxFacts {
     fn default() -> Self {
-        Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false }
+        Self { kind: "none".to_owned(), isolation: "none".to_owned(), seccomp: false, forked: false }
     }
 }
 
@@ -119,12 +129,21 @@ pub struct Statics {
     /// Modules imported, without repetition, in order.
     pub imports: Vec<String>,
     pub calls: Vec<Call>,
+    /// Names of what else is called where it can run, such as `pie` and `set_title`, each once.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub other_calls: BTreeSet<String>,
     /// What reaches for the machinery that observes it, or for the machine.
     pub tamper: Vec<Fault>,
     /// Keys and passwords by their shape.
     pub secrets: Vec<Fault>,
     /// Calls of what Streamlit no longer has.
     pub removed: Vec<Fault>,
+    /// What reads who looks at the app (`st.context`): a witness that is told apart can be told something else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audience: Vec<Fault>,
+    /// What shows the whole of `st.session_state`, which changes with everything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub whole_state: Vec<Fault>,
     /// Controls with an empty label.
     pub empty_labels: Vec<Fault>,
     /// Blocks that can never run.
@@ -281,10 +300,10 @@ pub struct Element {
     /// A control that is part of a form.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub in_form: bool,
-    /// What a chart draws with: `bar`, `line`, `arc` (a pie), `point`...
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub mark: String,
-    /// A chart with a title of its own, or right below a heading.
+    /// What a chart draws with, by its library's words: `bar`, `line`, `arc` (Vega-Lite's pie), `pie`...
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<String>,
+    /// A chart with a title of its own, or right below a heading; of alike ones, all have.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub titled: bool,
     /// A browser looked and does not show it.
@@ -312,9 +331,15 @@ pub struct Action {
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
-    /// The value is one that nobody expects (empty, extreme, markup); only what fails is kept.
+    /// The value is one that nobody expects (empty, extreme, markup).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub hostile: bool,
+    /// The page of the app that it is on; none for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// What it is judged by, which nobody reads later.
+    #[serde(skip)]
+    pub after: After,
 }
 
 impl Action {

@@ -3,8 +3,8 @@
 //! Every sentence comes from evidence; an issue says what to do, not only what is wrong.
 
 use super::{
-    Action, Call, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, RunStatus, Severity, SubScores,
-    lint,
+    Action, Call, Evidence, Fault, Guidelines, Habit, Issue, Kept, Level, Rendered, RunStatus, Severity,
+    SubScores, lint,
     score::{self, Content, caps, seen},
 };
 
@@ -142,23 +142,12 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
         return;
     }
     for exception in &run.exceptions {
-        let message = format!("the first run raises {}", raised(&exception.kind, &exception.message));
+        let message =
+            format!("the first run raises {}", raised(evidence, &exception.kind, &exception.message));
         let guideline = behind(&exception.kind, &exception.message);
         issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
     }
-    for page in &evidence.pages {
-        for exception in &page.exceptions {
-            let said = raised(&exception.kind, &exception.message);
-            let guideline = behind(&exception.kind, &exception.message);
-            let message = format!("the page `{}` raises {said}", page.path);
-            issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
-        }
-        if page.exceptions.is_empty() && page.status != RunStatus::Ready {
-            let detail = page.detail.as_deref().unwrap_or("no more is known");
-            let message = format!("the page `{}` does not come up ({detail})", page.path);
-            issues.add(Severity::Critical, message).cites("g035");
-        }
-    }
+    about_pages(evidence, issues);
     if run.status == RunStatus::Ready && content.unique < 3.0 {
         issues
             .add(
@@ -178,10 +167,34 @@ fn about_run(evidence: &Evidence, content: &Content, issues: &mut Issues) {
     }
 }
 
+fn about_pages(evidence: &Evidence, issues: &mut Issues) {
+    for page in &evidence.pages {
+        for exception in &page.exceptions {
+            let said = raised(evidence, &exception.kind, &exception.message);
+            let guideline = behind(&exception.kind, &exception.message);
+            let message = format!("the page `{}` raises {said}", page.path);
+            issues.add(Severity::Critical, message).at(exception.at.as_ref()).cites(guideline);
+        }
+        if page.exceptions.is_empty() && page.status != RunStatus::Ready {
+            let detail = page.detail.as_deref().unwrap_or("no more is known");
+            let message = format!("the page `{}` does not come up ({detail})", page.path);
+            issues.add(Severity::Critical, message).cites("g035");
+        }
+    }
+}
+
 /// An exception with what mends it, where that is known.
-fn raised(kind: &str, message: &str) -> String {
+fn raised(evidence: &Evidence, kind: &str, message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    if let Some(module) = missing(kind, line) {
+    let own = |module: &str| {
+        let folder = format!("{module}/");
+        let inside = |path: &str| {
+            path.split_once(&folder).is_some_and(|(before, _)| before.is_empty() || before.ends_with('/'))
+        };
+        evidence.statics.files.iter().any(|file| inside(&file.path) || file.path == format!("{module}.py"))
+    };
+    // A package of the app's own is never to be had from elsewhere: whoever has its name there is somebody else.
+    if let Some(module) = missing(kind, line).filter(|module| !own(module)) {
         let package =
             PACKAGES.iter().find(|(name, _)| *name == module).map_or(module, |(_, package)| *package);
         return format!(
@@ -190,8 +203,9 @@ fn raised(kind: &str, message: &str) -> String {
         );
     }
     let advice = match kind {
+        "ModuleNotFoundError" if missing(kind, line).is_some() => "the app's own files do not have it",
         "ModuleNotFoundError" | "ImportError" => "use what is installed: streamlit, pandas, numpy and altair",
-        "FileNotFoundError" => "build sample data in the script; there are no files beside it",
+        "FileNotFoundError" => "build sample data in the script, or keep the file beside it",
         "StreamlitDuplicateElementId" | "StreamlitDuplicateElementKey" => {
             "give each control a `key` of its own"
         }
@@ -238,7 +252,7 @@ fn behind(kind: &str, message: &str) -> &'static str {
 }
 
 fn about_actions(evidence: &Evidence, issues: &mut Issues) {
-    for action in evidence.actions.iter().filter(|action| action.hostile) {
+    for action in evidence.actions.iter().filter(|action| action.hostile && !action.ok) {
         let error = clip(action.error.as_deref().unwrap_or("an exception"), 160);
         let message = format!(
             "values that nobody expects (empty, extreme, markup) end in {error}: check what is entered"
@@ -269,11 +283,10 @@ fn place(evidence: &Evidence, kind: &str, label: &str) -> Option<String> {
 
 fn name(action: &Action) -> String {
     let kind = action.kind.replace('_', " ");
-    if action.label.is_empty() {
-        format!("the {kind}")
-    } else {
-        format!("the {kind} `{}`", clip(&action.label, 60))
-    }
+    let label =
+        if action.label.is_empty() { String::new() } else { format!(" `{}`", clip(&action.label, 60)) };
+    let page = action.page.as_ref().map(|page| format!(" of the page `{page}`")).unwrap_or_default();
+    format!("the {kind}{label}{page}")
 }
 
 fn about_brief(evidence: &Evidence, content: &Content, issues: &mut Issues) {
@@ -344,22 +357,7 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
         );
         issues.add(Severity::Major, message).cites("g017");
     }
-    for violation in seen::authored(rendered) {
-        let severity = match violation.impact.as_str() {
-            "critical" | "serious" => Severity::Major,
-            _ => Severity::Minor,
-        };
-        let text = if violation.text.is_empty() {
-            String::new()
-        } else {
-            format!(" (`{}`)", clip(&violation.text, 40))
-        };
-        let times = if violation.nodes == 1 { String::new() } else { format!("{} times ", violation.nodes) };
-        let message = format!("{}: {times}in {}{text}", violation.help, violation.kind);
-        let said = evidence.statics.calls.iter().find(|call| call.label.as_deref() == Some(&violation.text));
-        let issue = issues.add(severity, message).at(said.map(|call| &call.at));
-        issue.guideline = behind_rule("axe", &violation.rule);
-    }
+    about_accessibility(rendered, evidence, issues);
     if rendered.wide.small_text() > 0.1 {
         let message =
             format!("{:.0}% of the text is smaller than 12 pixels", 100.0 * rendered.wide.small_text());
@@ -388,6 +386,25 @@ fn about_looks(evidence: &Evidence, issues: &mut Issues) {
     }
 }
 
+fn about_accessibility(rendered: &Rendered, evidence: &Evidence, issues: &mut Issues) {
+    for violation in seen::authored(rendered) {
+        let severity = match violation.impact.as_str() {
+            "critical" | "serious" => Severity::Major,
+            _ => Severity::Minor,
+        };
+        let text = if violation.text.is_empty() {
+            String::new()
+        } else {
+            format!(" (`{}`)", clip(&violation.text, 40))
+        };
+        let times = if violation.nodes == 1 { String::new() } else { format!("{} times ", violation.nodes) };
+        let message = format!("{}: {times}in {}{text}", violation.help, violation.kind);
+        let said = evidence.statics.calls.iter().find(|call| call.label.as_deref() == Some(&violation.text));
+        let issue = issues.add(severity, message).at(said.map(|call| &call.at));
+        issue.guideline = behind_rule("axe", &violation.rule);
+    }
+}
+
 /// The guideline behind a rule of a tool.
 fn behind_rule(tool: &str, rule: &str) -> Option<String> {
     Guidelines::embedded().checked_by(tool, rule).map(|guideline| guideline.id.clone())
@@ -407,7 +424,7 @@ fn about_code(evidence: &Evidence, issues: &mut Issues) {
     issues.add_faults(dead, &statics.dead, Some("g277"));
     for found in &statics.lint {
         let severity = match found.code.as_str() {
-            "F821" => Severity::Critical,
+            "F821" | lint::REFUSED => Severity::Critical,
             code if lint::names_secret(code) => Severity::Major,
             _ => Severity::Minor,
         };

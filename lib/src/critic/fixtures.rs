@@ -49,6 +49,7 @@ impl Evidence {
                 kind: "bubblewrap".to_owned(),
                 isolation: "own-uid".to_owned(),
                 seccomp: true,
+                forked: true,
             },
             statics: Statics { files: vec![file], page_title: true, ..Statics::default() },
             run: Some(run),

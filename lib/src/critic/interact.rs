@@ -104,6 +104,13 @@ fn hostile(controls: &[&Node], buttons: &[Step], forms: &[Step]) -> Vec<Vec<Step
             controls.iter().filter(|node| node.form_id.is_none()).filter_map(value).collect();
         let set = Step { kind: "inputs".to_owned(), values: alone.clone(), ..Step::default() };
         let presses = buttons.iter().filter(|step| step.kind == "button").take(MOST_PRESSED).cloned();
+        let says = buttons.iter().filter(|step| step.kind == "chat_input").map(|step| {
+            let mut step = step.clone();
+            if let Some(trigger) = &mut step.trigger {
+                trigger["value"] = json!(if most { far_too_much(2000) } else { " ".to_owned() });
+            }
+            step
+        });
         let sends = forms.iter().take(MOST_PRESSED).map(|form| {
             let known = controls
                 .iter()
@@ -114,6 +121,7 @@ fn hostile(controls: &[&Node], buttons: &[Step], forms: &[Step]) -> Vec<Vec<Step
             .filter(|step| !step.values.is_empty())
             .into_iter()
             .chain(presses)
+            .chain(says)
             .chain(sends)
             .collect();
         // Buttons alone were pressed already.
@@ -122,14 +130,19 @@ fn hostile(controls: &[&Node], buttons: &[Step], forms: &[Step]) -> Vec<Vec<Step
     [round(false), round(true)].into_iter().filter(|steps| !steps.is_empty()).collect()
 }
 
+/// Markup, code and digits, as long as it may be.
+fn far_too_much(limit: usize) -> String {
+    let text = format!("<b>'\"; DROP TABLE x; --</b> {{{{7*7}}}} %s \u{1f600} {}", "9".repeat(3000));
+    text.chars().take(limit).collect()
+}
+
 /// The least or the most that an input takes: nothing at all, or markup and far too much of it.
 fn extreme(node: &Node, most: bool) -> Option<Value> {
     let number = |name: &str, otherwise: f64| numeral(node, bound(node, name).unwrap_or(otherwise));
     match node.kind.as_str() {
         "text_input" | "text_area" if most => {
             let limit = node.props.get("max_chars").and_then(Value::as_u64).unwrap_or(2000);
-            let text = format!("<b>'\"; DROP TABLE x; --</b> {{{{7*7}}}} %s \u{1f600} {}", "9".repeat(3000));
-            Some(json!(text.chars().take(usize::try_from(limit).unwrap_or(2000)).collect::<String>()))
+            Some(json!(far_too_much(usize::try_from(limit).unwrap_or(2000))))
         }
         "text_input" | "text_area" => Some(json!("")),
         "number_input" if most => Some(number("max_value", 1e9)),
@@ -143,6 +156,22 @@ fn extreme(node: &Node, most: bool) -> Option<Value> {
             (if most { options.last() } else { options.first() }).cloned()
         }
         "checkbox" | "toggle" => Some(json!(most)),
+        "pills" | "segmented_control" if node.value_schema["type"] == "array" => {
+            Some(if most { node.props.get("options")?.clone() } else { json!([]) })
+        }
+        "pills" | "segmented_control" => {
+            let options = node.props.get("options")?.as_array()?;
+            (if most { options.last() } else { options.first() }).cloned()
+        }
+        "date_input" if !node.value.is_array() => {
+            let (name, otherwise) =
+                if most { ("max_value", "2100-12-31") } else { ("min_value", "1900-01-01") };
+            let text = node.prop(name);
+            Some(json!(if text.is_empty() { otherwise } else { text }))
+        }
+        "time_input" => Some(json!(if most { "23:59" } else { "00:00" })),
+        "color_picker" => Some(json!(if most { "#ffffff" } else { "#000000" })),
+        "feedback" => Some(json!(if most { 4 } else { 0 })),
         _ => None,
     }
 }
@@ -150,7 +179,7 @@ fn extreme(node: &Node, most: bool) -> Option<Value> {
 /// At most `most`: forms and buttons first, six tenths of them when there are others; then inputs, one of each kind before
 /// a second.
 fn choose(mut buttons: Vec<Step>, inputs: Vec<Step>, mut forms: Vec<Step>, most: usize) -> Vec<Step> {
-    let room = if inputs.is_empty() { most } else { most * 6 / 10 };
+    let room = if inputs.is_empty() { most } else { most / 10 * 6 + most % 10 * 6 / 10 };
     forms.truncate(room);
     buttons.truncate(room - forms.len());
     let room = most - forms.len() - buttons.len();

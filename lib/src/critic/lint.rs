@@ -19,6 +19,19 @@ const MOST: usize = 30;
 /// Pyflakes, the errors of pycodestyle, and passwords by what they are assigned to: what is wrong rather than a matter of taste.
 pub(super) const RULES: &str = "E4,E7,E9,F,S105,S106,S107";
 
+/// What ruff calls syntax that the Python in use refuses though our parser reads it.
+pub(super) const REFUSED: &str = "invalid-syntax";
+/// The minor version that is assumed where no Python was asked: what Hone sets up.
+const USUAL: u32 = 11;
+/// The minor versions that ruff knows.
+const KNOWN: std::ops::RangeInclusive<u32> = 7..=15;
+
+/// Ruff's name for a version of Python such as `3.12.1`: the nearest that it knows.
+pub(super) fn target(python: Option<&str>) -> String {
+    let minor = python.and_then(|version| version.strip_prefix("3.")?.split('.').next()?.parse().ok());
+    format!("py3{}", minor.unwrap_or(USUAL).clamp(*KNOWN.start(), *KNOWN.end()))
+}
+
 /// Whether a rule is about a password or a key in the source.
 pub(super) fn names_secret(code: &str) -> bool {
     matches!(code, "S105" | "S106" | "S107")
@@ -37,14 +50,14 @@ struct Place {
     column: usize,
 }
 
-/// Lints one file that parses.
+/// Lints one file that parses, as a [`target`] reads it.
 ///
 /// Ruff that ends abnormally (its stack is smaller than our parser's), or not at all, says something about the file: that
 /// is one finding. Whether ruff works is known since [`version`] was asked; so only a ruff that cannot be started any
 /// more is an error.
-pub(super) async fn lint(ruff: &Path, file: &SourceFile) -> Result<Vec<Lint>, CriticError> {
+pub(super) async fn lint(ruff: &Path, file: &SourceFile, target: &str) -> Result<Vec<Lint>, CriticError> {
     for _ in 0..ATTEMPTS {
-        if let Some(findings) = attempt(ruff, file).await? {
+        if let Some(findings) = attempt(ruff, file, target).await? {
             return Ok(findings);
         }
     }
@@ -53,12 +66,12 @@ pub(super) async fn lint(ruff: &Path, file: &SourceFile) -> Result<Vec<Lint>, Cr
 }
 
 /// Ruff's findings, if it ends as it should.
-async fn attempt(ruff: &Path, file: &SourceFile) -> Result<Option<Vec<Lint>>, CriticError> {
+async fn attempt(ruff: &Path, file: &SourceFile, target: &str) -> Result<Option<Vec<Lint>>, CriticError> {
     let mut child = Command::new(ruff)
         .env_clear()
         .current_dir("/")
         .args(["check", "--isolated", "--no-cache", "--quiet", "--output-format", "json", "--select", RULES])
-        .args(["--target-version", "py311", "--stdin-filename", "app.py", "-"])
+        .args(["--target-version", target, "--stdin-filename", &file.path, "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -112,7 +125,10 @@ fn read(output: &[u8], path: &str) -> Option<Vec<Lint>> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, path::PathBuf};
+
     use super::*;
+    use crate::critic::Guidelines;
 
     #[test]
     fn findings_are_read_with_their_place() {
@@ -125,6 +141,13 @@ mod tests {
         assert_eq!(read(b"no", "a.py"), None);
     }
 
+    #[test]
+    fn a_target_is_a_version_that_ruff_knows() {
+        let names =
+            [Some("3.11.2"), Some("3.14.0rc1"), Some("3.99.1"), Some("3.6"), Some("4.0"), None].map(target);
+        assert_eq!(names, ["py311", "py314", "py315", "py37", "py311", "py311"]);
+    }
+
     fn file() -> SourceFile {
         SourceFile { path: "a.py".into(), content: "x = 1\n".into() }
     }
@@ -132,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn a_linter_that_ends_abnormally_is_a_finding() {
         // It says nothing and ends.
-        let findings = lint(Path::new("/bin/true"), &file()).await.unwrap();
+        let findings = lint(Path::new("/bin/true"), &file(), "py311").await.unwrap();
         let places: Vec<_> = findings.iter().map(|f| (f.code.as_str(), f.at.as_str())).collect();
         assert_eq!(places, [(UNREADABLE, "a.py:1:1")]);
     }
@@ -140,8 +163,42 @@ mod tests {
     #[tokio::test]
     async fn a_linter_that_is_not_there_is_an_error() {
         let nowhere = Path::new("/nowhere/ruff");
-        assert!(matches!(lint(nowhere, &file()).await, Err(CriticError::Runtime { .. })));
+        assert!(matches!(lint(nowhere, &file(), "py311").await, Err(CriticError::Runtime { .. })));
         assert!(matches!(version(nowhere).await, Err(CriticError::Runtime { .. })));
         assert!(matches!(version(Path::new("/bin/true")).await, Err(CriticError::Runtime { .. })));
+    }
+
+    /// Every rule that [`RULES`] selects of ruff 0.17.6, what it says of files that do not parse, and what we say of those
+    /// that it cannot read.
+    const SELECTED: &str = "E401 E402 E701 E702 E703 E711 E712 E713 E714 E721 E722 E731 E741 E742 E743 E902 F401 F402 F403 \
+        F404 F405 F406 F407 F501 F502 F503 F504 F505 F506 F507 F508 F509 F521 F522 F523 F524 F525 F541 F601 F602 F621 \
+        F622 F631 F632 F633 F634 F701 F702 F704 F706 F707 F722 F811 F821 F822 F823 F841 F842 F901 S105 S106 S107";
+
+    #[test]
+    fn every_rule_leads_to_a_guideline() {
+        for rule in SELECTED.split_whitespace().chain([REFUSED, UNREADABLE]) {
+            assert!(Guidelines::embedded().checked_by("ruff", rule).is_some(), "{rule}");
+        }
+    }
+
+    /// With `HONE_TEST_PYTHON`, whose folder has ruff; without it this says that it is skipped.
+    #[test]
+    fn the_rules_are_those_that_ruff_has() {
+        let Some(python) = std::env::var_os("HONE_TEST_PYTHON").map(PathBuf::from) else {
+            eprintln!("SKIPPED the rules of ruff: set HONE_TEST_PYTHON to the Python that `hone setup` made");
+            return;
+        };
+        let ruff = python.with_file_name("ruff");
+        let any = concat!(env!("CARGO_MANIFEST_DIR"), "/src/critic/sandbox/worker.py");
+        let listed = std::process::Command::new(ruff)
+            .args(["check", "--isolated", "--show-settings", "--select", RULES, any])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let settings = String::from_utf8(listed.stdout).unwrap();
+        let enabled = settings.split_once("linter.rules.enabled = [").unwrap().1.split(']').next().unwrap();
+        let code = |line: &str| Some(line.split_once('(')?.1.split_once(')')?.0.to_owned());
+        let enabled: BTreeSet<String> = enabled.lines().filter_map(code).collect();
+        assert_eq!(enabled, SELECTED.split_whitespace().map(str::to_owned).collect());
     }
 }

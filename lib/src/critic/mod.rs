@@ -27,6 +27,7 @@ mod rubric;
 mod sandbox;
 mod score;
 mod statics;
+mod used;
 mod witness;
 mod words;
 
@@ -36,6 +37,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -57,21 +59,28 @@ pub use project::{Asset, Project, ProjectError};
 pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
 pub use score::{Standards, judged, score, score_by};
 pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
+pub use used::After;
 pub use witness::Agreement;
 
 use self::{
     agent_api::AgentApi,
     browser::{Browser, Looked},
     observe::Observed,
-    sandbox::{Job, Lease, Pool, SandboxSpec},
+    sandbox::{Job, Lease, Nursery, Pool, SandboxSpec},
 };
-use crate::{agent::Candidate, brief::Brief, cancel::Cancel};
+use crate::{
+    agent::{Candidate, SourceFile},
+    brief::Brief,
+    cancel::Cancel,
+};
 
 /// Scores of different versions are never compared or mixed.
-pub const VERSION: &str = "2";
+pub const VERSION: &str = "3";
 
 /// Sandboxes that may end by themselves before one takes a candidate.
 const ATTEMPTS: usize = 3;
+/// Ruff takes 10 ms for a file, most of it to start.
+const LINTED_AT_ONCE: usize = 4;
 
 /// The programs that the critic uses.
 #[derive(Clone, Debug)]
@@ -156,12 +165,15 @@ impl Critic {
             let spec = spec(&runtime).await?;
             versions.extend(spec.versions.clone());
             isolation = spec.isolation.name();
-            shown = browser(&runtime, &spec, workers);
+            let pictures = options.screenshots.is_some()
+                || options.judge.as_ref().is_some_and(|judge| judge.pictures().is_some());
+            shown = browser(&runtime, &spec, workers, pictures);
             if let Some(browser) = &shown {
                 versions.insert("chromium".to_owned(), browser.version().await?);
                 versions.insert("axe".to_owned(), browser::AXE_VERSION.to_owned());
             }
-            pool = Some(Pool::open(spec, workers, options.ahead, observe::WAIT_SECONDS, cancel));
+            let nursery = Nursery::new(spec, observe::WAIT_SECONDS);
+            pool = Some(Pool::open(nursery, workers, options.ahead, cancel));
         }
         let pictures = || options.judge.as_ref().and_then(Judge::pictures);
         let (at_once, screenshots) = (Semaphore::new(workers), options.screenshots.or_else(pictures));
@@ -292,10 +304,13 @@ impl Critic {
 
     async fn lint(&self, candidate: &Candidate, statics: &mut Statics) -> Result<(), CriticError> {
         let clean = |path: &str| statics.files.iter().any(|f| f.path == path && f.python && f.parses);
-        let files: Vec<_> = candidate.files.iter().filter(|file| clean(&file.path)).take(8).collect();
-        for file in files {
-            statics.lint.extend(lint::lint(&self.shared.runtime.ruff, file).await?);
-        }
+        let files: Vec<_> = candidate.files.iter().filter(|file| clean(&file.path)).cloned().collect();
+        let ruff = self.shared.runtime.ruff.as_path();
+        let target = lint::target(self.shared.versions.get("python").map(String::as_str));
+        let target = target.as_str();
+        let each = |file: SourceFile| async move { lint::lint(ruff, &file, target).await };
+        let linted = stream::iter(files).map(each).buffered(LINTED_AT_ONCE);
+        statics.lint.extend(linted.try_concat().await?);
         Ok(())
     }
 
@@ -358,16 +373,19 @@ impl Critic {
         let lease = take_and_give(pool, job).await?;
         evidence.timing.queue_ms += millis(start);
         evidence.sandbox.seccomp = lease.worker.seccomp;
+        evidence.sandbox.forked = lease.worker.is_forked();
         let api = AgentApi::new(lease.worker.socket());
-        let observed = match observe::open(&api).await {
+        let mut presses = Vec::new();
+        let mut observed = match observe::open(&api).await {
             Ok(mut first) => {
                 // Before anything is used: what a control leaves behind in the process is not what a visitor sees.
                 if let Some(browser) =
                     self.shared.browser.as_ref().filter(|_| evidence.level == Level::Browser)
                 {
                     let start = Instant::now();
-                    let looked = browser.look(&lease.worker.socket(), &witness::ids()).await?;
+                    let mut looked = browser.look(&lease.worker.socket(), &witness::ids()).await?;
                     evidence.timing.browser_ms += millis(start);
+                    presses = std::mem::take(&mut looked.presses);
                     self.take_in(looked, &mut first, evidence)?;
                 }
                 let most = if evidence.level == Level::Browser { interact::MOST } else { interact::SOME };
@@ -376,6 +394,9 @@ impl Critic {
             Err(nothing) => nothing,
         };
         lease.close().await;
+        let Evidence { statics, agreement, .. } = evidence;
+        agreement.contradictions.extend(used::compare(&presses, &mut observed.actions, statics));
+        used::discount(&mut observed.actions, statics);
         Ok(observed)
     }
 
@@ -386,7 +407,7 @@ impl Critic {
         first: &mut observe::First,
         evidence: &mut Evidence,
     ) -> Result<(), CriticError> {
-        let Looked { mut rendered, items, uploads, shots } = looked;
+        let Looked { mut rendered, items, uploads, shots, presses: _ } = looked;
         let Observed { run, page, .. } = &mut first.observed;
         evidence.agreement = witness::compare(run, first.boxes, &mut rendered, &items);
         // Evidence keeps the first of a page's elements; those beyond were not compared.
@@ -439,7 +460,8 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
     let spec = spec(runtime).await?;
     let isolation = spec.isolation.name().to_owned();
     let start = Instant::now();
-    let worker = sandbox::Worker::start(&spec, 63, observe::WAIT_SECONDS).await?;
+    let nursery = Nursery::new(spec.clone(), observe::WAIT_SECONDS);
+    let worker = nursery.worker(63).await?;
     let start_ms = millis(start);
     let mut versions = worker.versions.clone();
     let app = Candidate::single("app.py", "import streamlit as st\nst.title('probe')\nst.button('go')\n");
@@ -447,7 +469,7 @@ pub async fn probe(runtime: &CriticRuntime) -> Result<SandboxReport, CriticError
     let given = worker.give(&job).await;
     given.map_err(|e| CriticError::NoSandbox(format!("it does not take an app: {e}")))?;
     let observed = observe::observe(&AgentApi::new(worker.socket())).await;
-    let look_ms = match browser(runtime, &spec, 1) {
+    let look_ms = match browser(runtime, &spec, 1, false) {
         Some(browser) => {
             versions.insert("chromium".to_owned(), browser.version().await?);
             Some(probe_look(&browser, &worker.socket()).await?)
@@ -482,9 +504,9 @@ async fn probe_look(browser: &Browser, socket: &Path) -> Result<u64, CriticError
 }
 
 /// The browser, where there is one and there is something that draws pages for it.
-fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize) -> Option<Browser> {
+fn browser(runtime: &CriticRuntime, spec: &SandboxSpec, pages: usize, pictures: bool) -> Option<Browser> {
     let (program, package) = runtime.chromium.as_deref().zip(spec.streamlit.as_deref())?;
-    Some(Browser::new(spec.clone(), program, package, pages))
+    Some(Browser::new(spec.clone(), program, package, pages, pictures))
 }
 
 async fn spec(runtime: &CriticRuntime) -> Result<SandboxSpec, CriticError> {

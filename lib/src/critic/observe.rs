@@ -14,6 +14,7 @@ use super::{
     browser::Upload,
     interact::{self, Step},
     page::{self, Page, Snapshot},
+    used::After,
 };
 
 /// For using one candidate.
@@ -52,8 +53,7 @@ impl Observed {
                 ok: upload.error.is_none(),
                 effect: upload.effect,
                 error: upload.error,
-                at: None,
-                hostile: false,
+                ..Action::default()
             });
         }
     }
@@ -90,46 +90,54 @@ pub(super) async fn open(api: &AgentApi) -> Result<First, Observed> {
         page,
         ..Observed::default()
     };
-    let boxes = answer.snapshot.nodes().iter().filter(|node| node.kind == "exception").count();
-    Ok(First { snapshot: answer.snapshot, boxes, observed })
+    Ok(First { boxes: answer.snapshot.boxes(), snapshot: answer.snapshot, observed })
 }
 
 /// Pages beyond the first that are visited.
 const MOST_PAGES: usize = 12;
 
-/// Visits the app's other pages, each in a session of its own.
-async fn visit(api: &AgentApi, first: &Snapshot, end: Instant) -> Vec<PageFacts> {
-    let mut visited = Vec::new();
+/// Controls of another page that are tried.
+const ON_OTHER_PAGES: usize = 6;
+
+/// Visits the app's other pages, each in a session of its own; also what those that came up held.
+async fn visit(api: &AgentApi, first: &Snapshot, end: Instant) -> (Vec<PageFacts>, Vec<(String, Snapshot)>) {
+    let (mut visited, mut up) = (Vec::new(), Vec::new());
     for page in first.pages.iter().filter(|page| **page != first.page).take(MOST_PAGES) {
         let left = FIRST.min(end.saturating_duration_since(Instant::now()));
-        let (run, path) = match api.open_page(&page.url_path, left).await {
-            Ok(answer) => (run(&answer, &answer.snapshot.page()), page.url_path.clone()),
-            Err(silence) => (Observed::silent(silence).run, page.url_path.clone()),
+        let path = page.url_path.clone();
+        let run = match api.open_page(&path, left).await {
+            Ok(answer) => {
+                let run = run(&answer, &answer.snapshot.page());
+                up.push((path.clone(), answer.snapshot));
+                run
+            }
+            Err(silence) => Observed::silent(silence).run,
         };
         let Run { status, detail, exceptions, total, .. } = run;
         visited.push(PageFacts { path, status, detail, exceptions, total });
     }
-    visited
+    (visited, up)
 }
 
 /// Uses the app, from its first page on, at most `most` controls of it.
 pub(super) async fn use_page(api: &AgentApi, first: First, most: usize) -> Observed {
     let First { snapshot, mut observed, .. } = first;
     let plan = interact::plan(&snapshot, most);
-    observed.untried = plan.untried;
     let end = Instant::now() + WHOLE;
     // Before anything is used, because an app may keep what it was given.
-    observed.pages = visit(api, &snapshot, end).await;
-    let mut user = User::new(api, end, snapshot);
-    if !plan.steps.is_empty() {
-        user.learn_volatile().await;
-    }
-    let done = user.try_all(plan.steps).await;
-    user.try_hostile(&plan.hostile).await;
+    let (pages, up) = visit(api, &snapshot, end).await;
+    observed.pages = pages;
+    let mut user = User::new(api, end, snapshot, None);
     // Uploaders were tried in the browser, if at all.
-    observed.untried = (observed.untried + done).saturating_sub(observed.actions.len() as u32);
+    let uploads = observed.actions.len() as u32;
+    observed.untried = user.use_all(plan, most).await.saturating_sub(uploads);
     observed.actions.extend(user.actions);
-    observed.actions.extend((0..plan.forms_without_submit).map(|_| unsendable()));
+    for (path, snapshot) in up {
+        let plan = interact::plan(&snapshot, ON_OTHER_PAGES.min(most));
+        let mut user = User::new(api, end, snapshot, Some(path));
+        observed.untried += user.use_all(plan, ON_OTHER_PAGES.min(most)).await;
+        observed.actions.extend(user.actions);
+    }
     observed
 }
 
@@ -189,13 +197,25 @@ struct User<'a> {
     inputs: BTreeSet<String>,
     /// The page holds what a button showed for this one run.
     unsettled: bool,
+    /// What was planned or tried, by kind and label.
+    known: BTreeSet<(String, String)>,
+    /// Controls that may still be tried of those that others bring up.
+    room: usize,
+    /// The page of the app that is used; none for the first.
+    page: Option<String>,
 }
 
+/// Controls that other controls bring up, one behind the other.
+const DEEPEST: usize = 3;
+
 impl<'a> User<'a> {
-    fn new(api: &'a AgentApi, end: Instant, first: Snapshot) -> Self {
+    fn new(api: &'a AgentApi, end: Instant, first: Snapshot, page: Option<String>) -> Self {
         Self {
             api,
             end,
+            known: BTreeSet::new(),
+            room: 0,
+            page,
             now: first.clone(),
             first,
             volatile: BTreeSet::new(),
@@ -206,6 +226,23 @@ impl<'a> User<'a> {
             inputs: BTreeSet::new(),
             unsettled: false,
         }
+    }
+
+    /// Follows a plan, and what its steps bring up, with at most `most` controls in all; returns how many were left out.
+    async fn use_all(&mut self, plan: interact::Plan, most: usize) -> u32 {
+        let interact::Plan { steps, untried, forms_without_submit, hostile } = plan;
+        if !steps.is_empty() {
+            self.learn_volatile().await;
+        }
+        self.room = most.saturating_sub(steps.len());
+        self.known = steps.iter().map(name).collect();
+        let left = self.try_all(steps).await;
+        self.try_hostile(&hostile).await;
+        self.actions.extend((0..forms_without_submit).map(|_| unsendable()));
+        for action in &mut self.actions {
+            action.page.clone_from(&self.page);
+        }
+        untried + left
     }
 
     /// What changes by itself from run to run is no effect of anything.
@@ -231,6 +268,8 @@ impl<'a> User<'a> {
         for step in steps {
             if self.out_of_time() || !self.attempt(&step).await {
                 untried += 1;
+            } else {
+                untried += self.try_revealed(&mut vec![step]).await;
             }
         }
         self.press_again().await;
@@ -238,7 +277,56 @@ impl<'a> User<'a> {
         untried
     }
 
-    /// Gives every input what nobody expects, all at once, and presses what there is to press: only a crash is noted.
+    /// Tries controls that the last of `path` brought to the page, which may be there for as long as nothing else is used:
+    /// a dialog, the next step of a wizard. Returns how many there was no time or room for.
+    async fn try_revealed(&mut self, path: &mut Vec<Step>) -> u32 {
+        let has_effect = self.actions.last().is_some_and(|action| action.ok && action.effect);
+        if !has_effect || path.len() > DEEPEST {
+            return 0;
+        }
+        let mut steps = interact::plan(&self.now, usize::MAX / 8).steps;
+        steps.retain(|step| self.known.insert(name(step)));
+        let mut untried = 0;
+        for step in steps {
+            if self.out_of_time() || self.room == 0 || !self.attempt_behind(path, &step).await {
+                untried += 1;
+                continue;
+            }
+            self.room -= 1;
+            path.push(step);
+            untried += Box::pin(self.try_revealed(path)).await;
+            path.pop();
+        }
+        untried
+    }
+
+    /// Tries a control that is there after `path`; false when it is not.
+    async fn attempt_behind(&mut self, path: &[Step], step: &Step) -> bool {
+        let mut answer = self.send(step).await;
+        if matches!(&answer, Err(Silence::Refused(_))) || self.actions.last().is_some_and(|last| !last.ok) {
+            self.start_over().await;
+            for step in path {
+                let Ok(answer) = self.send(step).await else { return false };
+                self.now = answer.snapshot;
+            }
+            answer = self.send(step).await;
+        }
+        match answer {
+            Ok(answer) => self.note(step, answer.snapshot),
+            Err(Silence::Refused(_)) => return false,
+            Err(silence) => {
+                let error = Observed::silent(silence).run.detail;
+                self.actions.push(Action { error, ..action(step) });
+            }
+        }
+        // It is not on the first page, where others are pressed again.
+        let index = self.actions.len() - 1;
+        self.pressed.retain(|(at, ..)| *at != index);
+        self.quiet.retain(|(at, _)| *at != index);
+        true
+    }
+
+    /// Gives every input what nobody expects, all at once, and presses what there is to press. What comes of each is noted.
     async fn try_hostile(&mut self, rounds: &[Vec<Step>]) {
         for steps in rounds {
             self.start_over().await;
@@ -252,6 +340,10 @@ impl<'a> User<'a> {
                             self.note_crash(Action { error: Some(error), at, ..action(step) });
                             break;
                         }
+                        let keys = step.keys();
+                        let of = |page: &Snapshot| page::contents(page, &keys, &self.volatile);
+                        let effect = of(&self.now) != of(&answer.snapshot);
+                        self.actions.push(Action { ok: true, effect, hostile: true, ..action(step) });
                         self.now = answer.snapshot;
                     }
                     // The input is not there any more, or takes no such value: that is well.
@@ -318,7 +410,11 @@ impl<'a> User<'a> {
 
     async fn start_over(&mut self) {
         self.unsettled = false;
-        if let Ok(answer) = self.api.open(self.left()).await {
+        let opened = match &self.page {
+            Some(path) => self.api.open_page(path, self.left()).await,
+            None => self.api.open(self.left()).await,
+        };
+        if let Ok(answer) = opened {
             self.now = answer.snapshot;
         }
     }
@@ -359,7 +455,9 @@ impl<'a> User<'a> {
         let held = page::contents(&after, &keys, &self.volatile);
         let effect = step.download || before != held;
         let index = self.actions.len();
-        self.actions.push(Action { ok: true, effect, ..action(step) });
+        let changed = page::changed(&self.now, &after, &keys, &self.volatile);
+        let after_it = After { boxes: after.boxes(), changed };
+        self.actions.push(Action { ok: true, effect, after: after_it, ..action(step) });
         if !effect {
             let list = if step.is_value() { &mut self.pending } else { &mut self.quiet };
             list.push((index, step.clone()));
@@ -420,6 +518,11 @@ impl<'a> User<'a> {
             self.actions[index].effect = before != page::contents(&after, &keys, &self.volatile);
         }
     }
+}
+
+/// What tells a control from another on any page that it is on.
+fn name(step: &Step) -> (String, String) {
+    (step.kind.clone(), step.label.clone())
 }
 
 fn action(step: &Step) -> Action {

@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use super::{Element, Exception, Heading};
 
+mod chart;
+
 /// A snapshot as the agent API sends it; fields that nobody needs are left out.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -63,6 +65,8 @@ pub(super) struct Page {
     pub headings: Vec<Heading>,
     pub exceptions: Vec<Exception>,
     pub hiding: bool,
+    /// The last element read is a heading, which names what follows.
+    pub named: bool,
 }
 
 /// An element with all the text that it shows.
@@ -111,8 +115,6 @@ const NOTHING: &[&str] =
 const CLOSED: &[&str] = &["expander", "popover", "dialog", "status"];
 /// Containers that are only structure.
 const FRAME: &[&str] = &["root", "main", "event", "bottom", "column", "tab", "container"];
-/// Elements that name what follows them.
-const HEADINGS: &[&str] = &["title", "header", "subheader"];
 /// Longest label kept, in characters.
 const LABEL: usize = 80;
 
@@ -142,25 +144,6 @@ impl Node {
         names.filter(|name| !name.contains("streamlit-generated")).collect()
     }
 
-    /// What a chart draws with; of several layers the first.
-    fn mark(&self) -> String {
-        let spec = &self.data["spec"];
-        let marks = [
-            &spec["mark"],
-            &spec["layer"][0]["mark"],
-            &spec["hconcat"][0]["mark"],
-            &spec["vconcat"][0]["mark"],
-        ];
-        let name = |mark: &&Value| mark.as_str().or(mark["type"].as_str()).map(str::to_owned);
-        marks.iter().find_map(name).unwrap_or_default()
-    }
-
-    /// A chart's own title.
-    fn has_title(&self) -> bool {
-        let title = &self.data["spec"]["title"];
-        title.as_str().or(title["text"].as_str()).is_some_and(|text| !text.trim().is_empty())
-    }
-
     pub fn walk<'a>(&'a self, visit: &mut impl FnMut(&'a Node)) {
         visit(self);
         self.children.iter().flatten().for_each(|child| child.walk(visit));
@@ -184,15 +167,25 @@ impl Snapshot {
         let mut page = Page::default();
         page.read(&self.tree, false);
         let mut seen: BTreeMap<(String, String), u32> = BTreeMap::new();
+        let mut again: Vec<Element> = Vec::new();
         page.shown.retain(|Shown { element, .. }| {
             let times = seen.entry((element.kind.clone(), element.label.clone())).or_default();
             *times += 1;
             if element.control {
                 page.most_repeated = page.most_repeated.max(*times);
             }
+            if *times > 1 && is_chart(&element.kind) {
+                again.push(element.clone());
+            }
             *times == 1
         });
+        again.iter().for_each(|chart| page.stand_for(chart));
         page
+    }
+
+    /// Exceptions in sight, those included that the app shows by itself.
+    pub fn boxes(&self) -> usize {
+        self.nodes().iter().filter(|node| node.kind == "exception").count()
     }
 
     /// Uncaught exceptions.
@@ -203,6 +196,22 @@ impl Snapshot {
 }
 
 impl Page {
+    /// Charts often have no label to tell them apart: the one that is kept has the marks of all, and a title when all have.
+    fn stand_for(&mut self, chart: &Element) {
+        let alike =
+            |shown: &&mut Shown| shown.element.kind == chart.kind && shown.element.label == chart.label;
+        let Some(Shown { element, .. }) = self.shown.iter_mut().find(alike) else { return };
+        if chart.tucked && !element.tucked {
+            return;
+        }
+        element.titled &= chart.titled;
+        for mark in &chart.marks {
+            if !element.marks.contains(mark) {
+                element.marks.push(mark.clone());
+            }
+        }
+    }
+
     fn read(&mut self, node: &Node, tucked: bool) {
         if let Some(children) = &node.children {
             if !FRAME.contains(&node.kind.as_str()) && !children.is_empty() {
@@ -240,7 +249,8 @@ impl Page {
             && (node.prop("label").trim().is_empty()
                 || ["collapsed", "hidden"].contains(&node.prop("label_visibility")));
         let text = text(node);
-        let below = self.shown.last().is_some_and(|last| HEADINGS.contains(&last.element.kind.as_str()));
+        let spec = &node.data["spec"];
+        let below = self.named;
         let element = Element {
             kind: node.kind.clone(),
             label,
@@ -248,12 +258,17 @@ impl Page {
             unlabelled,
             tucked,
             in_form: control && node.form_id.is_some(),
-            mark: node.mark(),
-            titled: node.kind.ends_with("chart") && (below || node.has_title()),
+            marks: chart::marks(&node.kind, spec),
+            titled: is_chart(&node.kind) && (below || chart::has_title(&node.kind, spec)),
             unseen: false,
         };
+        self.named = ends_in_heading(node);
         self.shown.push(Shown { element, text });
     }
+}
+
+fn is_chart(kind: &str) -> bool {
+    kind.ends_with("chart") || kind == "pyplot"
 }
 
 fn headings(node: &Node) -> Vec<Heading> {
@@ -265,6 +280,15 @@ fn headings(node: &Node) -> Vec<Heading> {
         _ => return Vec::new(),
     };
     vec![Heading { level, text: node.label() }]
+}
+
+/// Whether what it shows last is a heading, so that it names what follows.
+fn ends_in_heading(node: &Node) -> bool {
+    match node.kind.as_str() {
+        "title" | "header" | "subheader" => true,
+        "markdown" => node.prop("body").trim_end().lines().next_back().and_then(markdown_heading).is_some(),
+        _ => false,
+    }
 }
 
 fn markdown_heading(line: &str) -> Option<Heading> {
@@ -415,13 +439,24 @@ pub(super) fn contents(
 
 /// Identities of the nodes whose content differs between two runs without a change.
 pub(super) fn volatile(first: &Snapshot, second: &Snapshot) -> BTreeSet<String> {
-    let (none, all) = (BTreeSet::new(), BTreeSet::new());
-    let (one, two) = (contents(first, &none, &all), contents(second, &none, &all));
+    changed(first, second, &BTreeSet::new(), &BTreeSet::new())
+}
+
+/// Identities of the nodes whose content one of two snapshots has and the other has not.
+pub(super) fn changed(
+    first: &Snapshot,
+    second: &Snapshot,
+    masked: &BTreeSet<String>,
+    volatile: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let (one, two) = (contents(first, masked, volatile), contents(second, masked, volatile));
     let mut identities = BTreeSet::new();
     for (snapshot, other) in [(first, &two), (second, &one)] {
         for node in snapshot.nodes() {
-            if !other.contains_key(&content(node, false)) {
-                identities.insert(identity(node));
+            let mask = node.key.as_ref().is_some_and(|key| masked.contains(key));
+            let name = identity(node);
+            if !volatile.contains(&name) && !other.contains_key(&content(node, mask)) {
+                identities.insert(name);
             }
         }
     }

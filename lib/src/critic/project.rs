@@ -3,6 +3,8 @@
 //! Reading never hangs and never leaves the folder: pipes and devices are refused, links are followed only to files within, and
 //! there are limits on everything. What is left out is said.
 
+mod needs;
+
 use std::{
     collections::VecDeque,
     fs::{self, Metadata},
@@ -54,6 +56,8 @@ pub struct Asset {
 pub enum ProjectError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("`{}` does not exist", .0.display())]
+    Missing(PathBuf),
     #[error("`{}` is neither a file nor a folder", .0.display())]
     Special(PathBuf),
     #[error("`{}` is larger than {} MiB", .0.display(), LARGEST >> 20)]
@@ -79,7 +83,7 @@ impl Explain for ProjectError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Store(e) => return e.hint(),
-            Self::Special(_) => "name a Python file, or the folder of an app".into(),
+            Self::Missing(_) | Self::Special(_) => "name a Python file, or the folder of an app".into(),
             Self::TooLarge(_) => "name the app's source; sources are a few kilobytes".into(),
             Self::NotText { .. } => "name a Python file, and save it as UTF-8".into(),
             Self::NoPython(_) => "name the app's file or its folder".into(),
@@ -96,15 +100,55 @@ impl Project {
     /// # Errors
     /// There is no app at the path, or it cannot be read.
     pub fn read(path: &Path, entry: Option<&str>) -> Result<Self, ProjectError> {
-        let metadata = fs::metadata(path).map_err(|e| StoreError::new("read", path, e))?;
+        let metadata = fs::metadata(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => ProjectError::Missing(path.to_owned()),
+            _ => StoreError::new("read", path, e).into(),
+        })?;
         if metadata.is_dir() {
             return Self::of_folder(path, entry);
         }
         let name =
             path.file_name().map_or_else(|| "app.py".into(), |name| name.to_string_lossy().into_owned());
         let content = text(path, read(path, &metadata)?)?;
-        let notes = pages_beside(path).into_iter().collect();
-        Ok(Self { candidate: Candidate::single(name, content), assets: Vec::new(), notes })
+        let mut project = Self { candidate: Candidate::single(name, content), ..Self::default() };
+        project.notes.extend(pages_beside(path));
+        project.take_along(path.parent().filter(|folder| !folder.as_os_str().is_empty()));
+        Ok(project)
+    }
+
+    /// What a lone file needs of its folder: modules that it imports and files that it names, and what those need in turn.
+    fn take_along(&mut self, folder: Option<&Path>) {
+        let folder = folder.unwrap_or(Path::new("."));
+        let Ok(whole) = fs::canonicalize(folder) else { return };
+        let mut room = MOST_BYTES;
+        let mut next = 0;
+        while next < self.candidate.files.len() {
+            let file = &self.candidate.files[next];
+            let names = needs::names(&file.path, &file.content);
+            next += 1;
+            for name in names {
+                let taken = self.candidate.files.iter().any(|file| file.path == name)
+                    || self.assets.iter().any(|asset| asset.path == name);
+                if taken || self.candidate.files.len() + self.assets.len() >= MOST_FILES {
+                    continue;
+                }
+                let path = folder.join(&name);
+                let inside = fs::canonicalize(&path).is_ok_and(|path| path.starts_with(&whole));
+                let Some(metadata) = fs::metadata(&path).ok().filter(|_| inside) else { continue };
+                let Some(bytes) = read(&path, &metadata).ok().filter(|bytes| bytes.len() as u64 <= room)
+                else {
+                    continue;
+                };
+                room -= bytes.len() as u64;
+                match String::from_utf8(bytes) {
+                    Ok(content) if name.ends_with(".py") => {
+                        self.candidate.files.push(SourceFile { path: name, content });
+                    }
+                    Ok(content) => self.assets.push(Asset { path: name, bytes: content.into_bytes() }),
+                    Err(e) => self.assets.push(Asset { path: name, bytes: e.into_bytes() }),
+                }
+            }
+        }
     }
 
     fn of_folder(root: &Path, entry: Option<&str>) -> Result<Self, ProjectError> {
@@ -317,6 +361,34 @@ mod tests {
         let error = Project::read(&root.path().join("bad.py"), None).unwrap_err().to_string();
         assert!(error.contains("byte 2 cannot be read"), "{error}");
         assert!(Project::read(&root.path().join("none.py"), None).is_err());
+    }
+
+    #[test]
+    fn a_lone_file_takes_along_what_it_needs() {
+        let root = folder(&[
+            (
+                "app.py",
+                "import streamlit as st\nfrom helpers import total\nimport parts.table as t\nst.write(open('data/a.csv'))\n",
+            ),
+            ("helpers.py", "from deeper import x\nBAD = '../../etc/passwd'\n"),
+            ("deeper.py", "x = 1\n"),
+            ("parts/__init__.py", ""),
+            ("parts/table.py", "from . import cells\nfrom .cells import y\n"),
+            ("parts/cells.py", "y = 1\n"),
+            ("data/a.csv", "a,b\n"),
+            ("data/other.csv", "a,b\n"),
+            ("unrelated.py", "x = 1\n"),
+        ]);
+        symlink("/etc/passwd", root.path().join("streamlit.py")).unwrap();
+        let project = Project::read(&root.path().join("app.py"), None).unwrap();
+        let mut files = names(&project);
+        assert_eq!(files.remove(0), "app.py");
+        files.sort_unstable();
+        assert_eq!(
+            files,
+            ["deeper.py", "helpers.py", "parts/__init__.py", "parts/cells.py", "parts/table.py"]
+        );
+        assert_eq!(project.assets.iter().map(|a| a.path.as_str()).collect::<Vec<_>>(), ["data/a.csv"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Evidence to critique: pure, the same on every machine.
 //!
-//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "2": a change of
+//! The formula, its sources and its limits are in docs/design/critic.md. It is frozen as critic version "3": a change of
 //! anything here that changes a score is a new version.
 
 use std::{
@@ -73,8 +73,13 @@ pub fn score_by(evidence: &Evidence, standards: &Standards) -> Critique {
     let scores = sub_scores(evidence, &content);
     let lowest = caps.iter().map(|cap| cap.value).fold(10.0, f64::min);
     let mut issues = findings::issues(evidence, &content, &standards.habits, &habits);
-    // A finding cites the guideline behind its rule: the whole table is what rules retrieve from.
-    let cited = guidelines::cite(&mut issues, guidelines::Guidelines::embedded().rows());
+    // A finding cites the guideline behind its rule: the whole table is what rules retrieve from. What no rule of ours found
+    // (a habit of the user's, a rule of ruff's without a row) gets the one that speaks of it by its words.
+    let table = guidelines::Guidelines::embedded();
+    for issue in issues.iter_mut().filter(|issue| issue.guideline.is_none()) {
+        issue.guideline = table.retrieve(&issue.message, 1).first().map(|found| found.id.clone());
+    }
+    let cited = guidelines::cite(&mut issues, table.rows());
     Critique {
         overall_score: round(weighted(&scores, &standards.rubric.weights).min(lowest)),
         habits,
@@ -250,7 +255,9 @@ fn code(evidence: &Evidence, content: &Content) -> f64 {
     }
     let statics = &evidence.statics;
     let lines = f64::from(statics.lines());
-    let is_grave = |lint: &&Lint| lint.code == "F821" || lint::names_secret(&lint.code);
+    let is_grave = |lint: &&Lint| {
+        ["F821", lint::REFUSED].contains(&lint.code.as_str()) || lint::names_secret(&lint.code)
+    };
     let grave = statics.lint.iter().filter(is_grave).count() + statics.secrets.len();
     let bad = statics.removed.len() + statics.dead.len();
     let minor = statics.lint.iter().filter(|lint| !is_grave(lint)).count();

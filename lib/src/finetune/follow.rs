@@ -80,6 +80,7 @@ impl Seen {
         }
         if self.status.as_ref() != Some(&job.status) {
             let text = match job.trained_tokens {
+                _ if job.status == JobStatus::Paused => "`hone resume` goes on with it".to_owned(),
                 Some(tokens) => format!("{tokens} tokens trained"),
                 None => format!("training file {}", job.training_file),
             };

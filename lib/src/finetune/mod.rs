@@ -64,10 +64,7 @@ pub async fn start(
     options: &Options,
     events: &Events,
 ) -> Result<Started, FinetuneError> {
-    let examples = count_examples(dataset)?;
-    if examples < MIN_EXAMPLES {
-        return Err(FinetuneError::TooFew { examples });
-    }
+    require_examples(dataset)?;
     let path = workspace.finetune();
     let key = state::key(&client.endpoint().name, dataset, options)?;
     let mut state = State::read(&path).filter(|state| state.key == key).unwrap_or_else(|| State::new(key));
@@ -112,7 +109,7 @@ fn request(state: &State, options: &Options) -> JobRequest {
         validation_file: state.validation_file.clone(),
         suffix: options.suffix.clone(),
         seed: options.seed,
-        method: Some(Method::supervised(options.hyperparameters)),
+        method: Some(Method::supervised(options.hyperparameters.clone())),
         ..JobRequest::default()
     }
 }
@@ -134,6 +131,18 @@ async fn uploaded(
     let file = client.upload_file(path, "fine-tune").await?;
     events.note(format!("uploaded as {}", file.id));
     Ok(file.id)
+}
+
+/// Whether there are as many examples as every provider asks for.
+///
+/// # Errors
+/// When the dataset is missing, cannot be read, or is too small.
+pub fn require_examples(dataset: &Path) -> Result<(), FinetuneError> {
+    let examples = count_examples(dataset)?;
+    if examples < MIN_EXAMPLES {
+        return Err(FinetuneError::TooFew { examples });
+    }
+    Ok(())
 }
 
 /// Lines that are not blank.

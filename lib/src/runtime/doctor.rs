@@ -6,7 +6,11 @@ use serde::Serialize;
 use tokio::process::Command;
 
 use super::{Machine, python, weights};
-use crate::{config::Settings, error::Explain, store::Workspace};
+use crate::{
+    config::Settings,
+    error::Explain,
+    store::{self, Workspace},
+};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -201,9 +205,9 @@ fn settings_check(settings: &Result<&Settings, String>) -> Check {
 
 fn dataset_check(workspace: &Workspace) -> Check {
     let path = workspace.dataset();
-    match std::fs::read_to_string(&path) {
+    match store::read_text(&path) {
         Ok(text) => {
-            let (rows, errors) = crate::store::parse_lines::<serde_json::Value>(&text);
+            let (rows, errors) = store::parse_lines::<serde_json::Value>(&text);
             match errors.first() {
                 None => Check::well("dataset", format!("{} rows", rows.len())),
                 Some(e) => {
@@ -211,6 +215,33 @@ fn dataset_check(workspace: &Workspace) -> Check {
                 }
             }
         }
-        Err(_) => Check::well("dataset", "none yet; `hone prepare` makes it"),
+        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => {
+            Check::well("dataset", "none yet; `hone prepare` makes it")
+        }
+        Err(e) => Check::fault("dataset", e.to_string(), "run `hone prepare` again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_dataset_that_is_not_there_is_none_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::new(folder.path());
+        let check = |bytes: Option<&[u8]>, ok: bool, said: &str| {
+            if let Some(bytes) = bytes {
+                std::fs::write(workspace.dataset(), bytes).unwrap();
+            }
+            let found = dataset_check(&workspace);
+            assert_eq!(found.ok, ok, "{found:?}");
+            assert!(found.detail.contains(said), "{found:?}");
+        };
+        check(None, true, "none yet");
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        check(Some(b"{}\n{}\n"), true, "2 rows");
+        check(Some(b"{}\n{\n"), false, "line 2");
+        check(Some(b"{}\n\xff\xfe"), false, "line 2: byte 1 is not valid UTF-8");
     }
 }

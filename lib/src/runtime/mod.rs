@@ -10,6 +10,7 @@ mod identity;
 mod python;
 mod setup;
 mod weights;
+mod work;
 
 use std::path::{Path, PathBuf};
 

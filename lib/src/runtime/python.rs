@@ -6,11 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use super::{
-    Machine,
-    setup::{Progress, SetupError, run},
-};
-use crate::{cancel::Cancel, store};
+use super::{Machine, setup::SetupError, work::Work};
+use crate::store;
 
 /// Every package with every hash; see the head of the file for how it is made.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -69,7 +66,8 @@ pub async fn find(machine: &Machine) -> Result<(PathBuf, String), SetupError> {
 /// Version of an interpreter, and whether it can make environments with pip.
 async fn version(python: &Path) -> Option<((u32, u32), bool)> {
     const ASK: &str = "import sys\ntry:\n import venv, ensurepip\n ok = 1\nexcept ImportError:\n ok = 0\nprint(*sys.version_info[:2], ok)";
-    let output = Command::new(python).args(["-I", "-c", ASK]).output().await.ok()?;
+    // A group of its own: the terminal's Ctrl-C must not make it look like a Python that does not run.
+    let output = Command::new(python).args(["-I", "-c", ASK]).process_group(0).output().await.ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let mut numbers = text.split_whitespace().map(|word| word.parse::<u32>().ok());
     let version = (numbers.next()??, numbers.next()??);
@@ -78,15 +76,15 @@ async fn version(python: &Path) -> Option<((u32, u32), bool)> {
 
 /// Makes the environment. One that was left half made is thrown away first: a package that was being unpacked when the
 /// process died cannot be told from a whole one.
-pub async fn install(machine: &Machine, progress: &Progress<'_>, cancel: &Cancel) -> Result<(), SetupError> {
+pub async fn install(machine: &Machine, work: &Work<'_>) -> Result<(), SetupError> {
     let (python, version) = find(machine).await?;
     let venv = venv_folder(&machine.cache);
     if venv.exists() {
         std::fs::remove_dir_all(&venv).map_err(|e| store::StoreError::new("clear", &venv, e))?;
     }
     std::fs::create_dir_all(&machine.cache).map_err(|e| store::StoreError::new("make", &machine.cache, e))?;
-    progress.step(0, None, format!("making a Python {version} environment"));
-    run(Command::new(&python).args(["-m", "venv"]).arg(&venv), cancel, |_| {}).await?;
+    work.step(0, None, format!("making a Python {version} environment"));
+    work.run(Command::new(&python).args(["-m", "venv"]).arg(&venv), |_| {}).await?;
 
     let requirements = venv.join("requirements.txt");
     store::write_atomic(&requirements, REQUIREMENTS.as_bytes())?;
@@ -95,19 +93,19 @@ pub async fn install(machine: &Machine, progress: &Progress<'_>, cancel: &Cancel
     let mut pip = Command::new(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--require-hashes"]);
     pip.args(["--no-deps", "--only-binary=:all:", "-r"]).arg(&requirements);
-    run(&mut pip, cancel, |line| {
+    work.run(&mut pip, |line| {
         if let Some(package) = line.strip_prefix("Collecting ") {
             done += 1;
             let name = package.split("==").next().unwrap_or(package);
-            progress.step(done, Some(total), format!("downloading {name}"));
+            work.step(done, Some(total), format!("downloading {name}"));
         } else if line.starts_with("Installing collected") {
-            progress.step(total, Some(total), "installing packages".into());
+            work.step(total, Some(total), "installing packages".into());
         }
     })
     .await?;
     let mut check = Command::new(venv.join("bin/python"));
     check.args(["-I", "-c", "import streamlit, pandas, pyarrow, altair"]);
-    run(&mut check, cancel, |_| {}).await?;
+    work.run(&mut check, |_| {}).await?;
     let marker = Marker { requirements_sha256: requirements_hash(), python: version };
     store::write_json(&venv.join(MARKER), &marker)?;
     Ok(())

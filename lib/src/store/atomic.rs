@@ -23,6 +23,24 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Replaces the content of a file that is not ours: it keeps its mode and, where this process may, its owner, and a link
+/// goes on leading to it.
+pub fn rewrite(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    use std::os::unix::fs::MetadataExt;
+    let fail = |e| StoreError::new("write", path, e);
+    let path = fs::canonicalize(path).map_err(fail)?;
+    let before = fs::metadata(&path).map_err(fail)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    // Another's file in a folder of ours: the text is what counts.
+    let _ = std::os::unix::fs::fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
+    file.as_file().set_permissions(before.permissions()).map_err(fail)?;
+    file.as_file().sync_all().map_err(fail)?;
+    file.persist(&path).map_err(|e| fail(e.error))?;
+    Ok(())
+}
+
 /// Temporary files are private; what a workspace holds is as readable as any other file.
 fn make_readable(file: &File) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;

@@ -36,7 +36,7 @@ impl Explain for LockError {
 /// Holds a lock until dropped or until the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -66,7 +66,12 @@ impl Lock {
         file.set_len(0).map_err(fail)?;
         file.rewind().map_err(fail)?;
         writeln!(file, "{}", std::process::id()).map_err(fail)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// Another handle on the lock, for a child process: it is held until all of them are closed.
+    pub fn share(&self) -> std::io::Result<File> {
+        self.file.try_clone()
     }
 }
 

@@ -5,7 +5,7 @@ mod jsonl;
 mod lock;
 mod workspace;
 
-pub use atomic::{append_line, set_aside, write_atomic, write_json};
+pub use atomic::{append_line, rewrite, set_aside, write_atomic, write_json};
 pub use jsonl::{Line, LineError, parse_lines};
 pub use lock::{Lock, LockError};
 pub use workspace::Workspace;
@@ -33,7 +33,9 @@ impl Explain for StoreError {
     fn kind(&self) -> Kind {
         use std::io::ErrorKind as E;
         match self.source.kind() {
-            E::NotFound | E::IsADirectory | E::InvalidData => Kind::Input,
+            E::NotFound | E::IsADirectory | E::NotADirectory | E::AlreadyExists | E::InvalidData => {
+                Kind::Input
+            }
             _ => Kind::Environment,
         }
     }
@@ -42,11 +44,20 @@ impl Explain for StoreError {
         use std::io::ErrorKind as E;
         let hint = match self.source.kind() {
             E::NotFound => "check the path, or run `hone init` to start a workspace",
+            E::NotADirectory => "a part of the path is a file: choose a folder with `-C DIR`",
+            E::IsADirectory => "the path is a folder: name a file",
+            E::AlreadyExists => {
+                "something else has that name: move it away, or choose another folder with `-C DIR`"
+            }
+            E::DirectoryNotEmpty => "another program writes there: end it, then run the same command again",
             E::PermissionDenied | E::ReadOnlyFilesystem => {
                 "make the folder writable, or choose another with `-C DIR`"
             }
             E::StorageFull | E::QuotaExceeded => {
                 "free some space and run the same command again; finished work is kept"
+            }
+            E::InvalidData if self.source.get_ref().is_some_and(|e| e.is::<NotUtf8>()) => {
+                "save the file as UTF-8"
             }
             _ => return None,
         };
@@ -54,7 +65,71 @@ impl Explain for StoreError {
     }
 }
 
+/// Bytes that are no text.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: byte {byte} is not valid UTF-8")]
+struct NotUtf8 {
+    line: usize,
+    byte: usize,
+}
+
+impl NotUtf8 {
+    /// `valid` is how many bytes are text.
+    fn at(bytes: &[u8], valid: usize) -> Self {
+        let before = &bytes[..valid];
+        let begin = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        Self { line, byte: valid - begin + 1 }
+    }
+}
+
 /// Reads a whole text file.
 pub fn read_text(path: &Path) -> Result<String, StoreError> {
-    std::fs::read_to_string(path).map_err(|e| StoreError::new("read", path, e))
+    let fail = |e| StoreError::new("read", path, e);
+    String::from_utf8(std::fs::read(path).map_err(fail)?).map_err(|e| {
+        let place = NotUtf8::at(e.as_bytes(), e.utf8_error().valid_up_to());
+        fail(std::io::Error::new(std::io::ErrorKind::InvalidData, place))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_can_mend_has_a_hint() {
+        use std::io::ErrorKind as E;
+        let check = |kind: E, whose: Kind| {
+            let error = StoreError::new("write", "a", kind.into());
+            assert_eq!(error.kind(), whose, "{error}");
+            assert!(error.hint().is_some(), "{error}");
+        };
+        for kind in [E::NotFound, E::IsADirectory, E::NotADirectory, E::AlreadyExists] {
+            check(kind, Kind::Input);
+        }
+        for kind in [E::DirectoryNotEmpty, E::PermissionDenied, E::ReadOnlyFilesystem, E::StorageFull] {
+            check(kind, Kind::Environment);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let check = |bytes: &[u8], place: &str| {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read_text(&path).unwrap_err();
+            assert!(error.to_string().ends_with(&format!("a.jsonl`: {place} is not valid UTF-8")), "{error}");
+            assert_eq!(
+                (error.kind(), error.hint().unwrap().as_str()),
+                (Kind::Input, "save the file as UTF-8")
+            );
+        };
+        check(b"\xff", "line 1: byte 1");
+        check(b"fine\nna\xefve\n", "line 2: byte 3");
+        check(
+            "é\n\n".as_bytes().iter().copied().chain([0xc3]).collect::<Vec<_>>().as_slice(),
+            "line 3: byte 1",
+        );
+    }
 }

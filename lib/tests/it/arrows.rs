@@ -118,25 +118,64 @@ fn folders_of_the_library_know_only_what_stands_before_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Packages that a manifest depends on, for whatever purpose and target, by their own names.
+fn packages(manifest: &str) -> BTreeSet<String> {
+    fn collect(table: &toml::Table, found: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            let Some(below) = value.as_table() else { continue };
+            if key.ends_with("dependencies") {
+                let own = |(name, spec): (&String, &toml::Value)| {
+                    spec.get("package").and_then(toml::Value::as_str).unwrap_or(name).to_owned()
+                };
+                found.extend(below.iter().map(own));
+            } else if key != "package" {
+                collect(below, found);
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    collect(&manifest.parse().unwrap(), &mut found);
+    found
+}
+
 #[test]
 fn crates_know_only_what_stands_before_them() {
     let mut wrong = Vec::new();
     for (index, (folder, _)) in CRATES.iter().enumerate() {
-        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
-        for (_, higher) in &CRATES[index + 1..] {
-            let package = higher.replace('_', "-");
-            if manifest.lines().any(|line| line.starts_with(&format!("{package}."))) {
-                wrong.push(format!("`{folder}` depends on `{package}`"));
+        let known = packages(&fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap());
+        let banned = FORBIDDEN.iter().filter(|(whose, _)| whose == folder).map(|(_, name)| name);
+        for name in CRATES[index + 1..].iter().map(|(_, name)| name).chain(banned) {
+            if known.contains(&name.replace('_', "-")) {
+                wrong.push(format!("`{folder}` depends on `{name}`"));
             }
         }
     }
-    for (folder, banned) in FORBIDDEN {
-        let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
-        if manifest.contains(&banned.replace('_', "-")) {
-            wrong.push(format!("`{folder}` depends on `{banned}`"));
-        }
-    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_manifests_sees_every_form() {
+    let manifest = r#"
+        [package]
+        name = "hone"
+        [package.metadata.dependencies-of-nothing]
+        ignored = "1"
+        [dependencies]
+        dotted.workspace = true
+        inline = { path = "x" }
+        version = "1"
+        other = { package = "renamed", version = "1" }
+        [dependencies.own-table]
+        path = "y"
+        [dev-dependencies]
+        dev = "1"
+        [build-dependencies]
+        build = "1"
+        [target.'cfg(unix)'.dependencies]
+        unix = { workspace = true }
+    "#;
+    let names = ["dotted", "inline", "version", "renamed", "own-table", "dev", "build", "unix"];
+    assert_eq!(packages(manifest), BTreeSet::from(names.map(String::from)));
 }
 
 /// The library is handed everything: it prints nothing and reads neither environment nor home.

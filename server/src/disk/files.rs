@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -28,8 +29,6 @@ pub struct Files {
 struct Meta {
     file: File,
     order: u64,
-    #[serde(default)]
-    idempotency_key: Option<String>,
 }
 
 impl Files {
@@ -49,24 +48,26 @@ impl Files {
         NamedTempFile::with_prefix_in(INCOMING, &self.folder).map_err(failed)
     }
 
-    /// Takes an upload in.
-    pub fn add(&self, content: NamedTempFile, file: &File, key: Option<String>) -> Result<(), StoreError> {
+    /// Takes an upload in, whole or not at all.
+    pub fn add(&self, content: NamedTempFile, file: &File) -> Result<(), StoreError> {
         let folder = self.folder.join(&file.id);
         let failed = |e| StoreError::new("write", &folder, e);
-        fs::create_dir_all(&folder).map_err(failed)?;
+        let readable = fs::Permissions::from_mode(0o755);
+        let made = tempfile::Builder::new().prefix(INCOMING).permissions(readable).tempdir_in(&self.folder);
+        let made = made.map_err(failed)?;
         content.as_file().sync_all().map_err(failed)?;
-        content.persist(folder.join("content")).map_err(|e| failed(e.error))?;
-        self.write_meta(file, key)
+        content.persist(made.path().join("content")).map_err(|e| failed(e.error))?;
+        write_json(&made.path().join("meta.json"), &Meta { file: file.clone(), order: ids::order() })?;
+        fs::rename(made.path(), &folder).map_err(failed)?;
+        // It has another name now, so there is nothing to remove.
+        let _ = made.keep();
+        Ok(())
     }
 
     /// Writes a file of the server's own making.
     pub fn write(&self, file: &File, content: &[u8]) -> Result<(), StoreError> {
         write_atomic(&self.content(&file.id), content)?;
-        self.write_meta(file, None)
-    }
-
-    fn write_meta(&self, file: &File, idempotency_key: Option<String>) -> Result<(), StoreError> {
-        let meta = Meta { file: file.clone(), order: ids::order(), idempotency_key };
+        let meta = Meta { file: file.clone(), order: ids::order() };
         write_json(&self.folder.join(&file.id).join("meta.json"), &meta)
     }
 
@@ -81,34 +82,81 @@ impl Files {
     }
 
     fn meta(&self, id: &str) -> Result<Option<Meta>, StoreError> {
+        Ok(self.stored(id)?.filter(|meta| !is_over(&meta.file)))
+    }
+
+    /// What is on disk, expired or not.
+    fn stored(&self, id: &str) -> Result<Option<Meta>, StoreError> {
         if !ids::is_plain(id) {
             return Ok(None);
         }
-        let meta: Option<Meta> = read_json(&self.folder.join(id).join("meta.json"))?;
-        Ok(meta.filter(|meta| meta.file.expires_at.is_none_or(|at| at > ids::now())))
+        read_json(&self.folder.join(id).join("meta.json"))
     }
 
-    fn metas(&self) -> Result<Vec<Meta>, StoreError> {
+    /// All files, newest first.
+    pub fn list(&self) -> Result<Vec<File>, StoreError> {
         let mut metas = Vec::new();
         for id in folder_names(&self.folder)? {
             metas.extend(self.meta(&id)?);
         }
         metas.sort_by_key(|meta| std::cmp::Reverse(meta.order));
-        Ok(metas)
+        Ok(metas.into_iter().map(|meta| meta.file).collect())
     }
 
-    /// All files, newest first.
-    pub fn list(&self) -> Result<Vec<File>, StoreError> {
-        Ok(self.metas()?.into_iter().map(|meta| meta.file).collect())
-    }
-
-    /// The file that an earlier request with this key made.
-    pub fn made_by(&self, key: &str) -> Result<Option<File>, StoreError> {
-        let is_it = |meta: &Meta| meta.idempotency_key.as_deref() == Some(key);
-        Ok(self.metas()?.into_iter().find(is_it).map(|meta| meta.file))
+    /// Removes what has expired, but for files that are `in_use`.
+    pub fn sweep(&self, in_use: impl Fn(&str) -> bool) -> Result<(), StoreError> {
+        for id in folder_names(&self.folder)? {
+            if self.stored(&id)?.is_some_and(|meta| is_over(&meta.file)) && !in_use(&id) {
+                tracing::info!(id, "a file has expired");
+                self.delete(&id)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn delete(&self, id: &str) -> Result<(), StoreError> {
         remove_folder(&self.folder.join(id))
+    }
+}
+
+fn is_over(file: &File) -> bool {
+    file.expires_at.is_some_and(|at| at <= ids::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(files: &Files, id: &str, expires_at: Option<i64>) {
+        let file = File { expires_at, ..File::new(id, "a.jsonl", "user_data", 0, 1) };
+        files.add(files.incoming().unwrap(), &file).unwrap();
+    }
+
+    #[test]
+    fn what_has_expired_goes_unless_it_is_in_use() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        for (id, expires_at) in
+            [("kept", None), ("later", Some(i64::MAX)), ("over", Some(2)), ("used", Some(2))]
+        {
+            add(&files, id, expires_at);
+        }
+        let listed = |files: &Files| files.list().unwrap().into_iter().map(|f| f.id).collect::<Vec<_>>();
+        assert_eq!(listed(&files), ["later", "kept"]);
+        assert_eq!(files.get("over").unwrap(), None);
+        files.sweep(|id| id == "used").unwrap();
+        assert_eq!((files.content("over").exists(), files.content("used").exists()), (false, true));
+        assert_eq!(listed(&files), ["later", "kept"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        add(&files, "taken", None);
+        let file = File::new("taken", "b", "user_data", 0, 1);
+        assert!(files.add(files.incoming().unwrap(), &file).is_err());
+        let left: Vec<_> = fs::read_dir(root.path().join("files")).unwrap().flatten().collect();
+        assert_eq!((left.len(), files.get("taken").unwrap().unwrap().filename), (1, "a.jsonl".into()));
     }
 }

@@ -1,7 +1,7 @@
 //! Jobs: one folder each, which is the whole contract between server and training child.
 //!
 //! `job.json` is the job as the API shows it and what is needed to run it; `events.jsonl` its history; `checkpoints.json`
-//! what can be used; `cancel` asks the child to stop; `child.lock` is held while a child trains; `child.log` is its
+//! what can be used; `cancel` and `pause` ask the child to stop; `child.lock` is held while a child trains; `child.log` is its
 //! stderr; `run/` is the trainer's own. While a child holds the lock, nobody else writes `job.json`.
 
 use std::{
@@ -36,17 +36,22 @@ pub struct JobRecord {
     pub parent: Option<String>,
     /// Larger is newer.
     pub order: u64,
-    #[serde(default)]
-    pub idempotency_key: Option<String>,
     /// Children that died under a watching server.
     #[serde(default)]
     pub deaths: u32,
 }
 
 impl JobRecord {
-    pub fn new(job: Job, base: BaseModel, parent: Option<String>, idempotency_key: Option<String>) -> Self {
+    pub fn new(job: Job, base: BaseModel, parent: Option<String>) -> Self {
         let (format, version) = (FORMAT.into(), VERSION);
-        Self { format, version, job, base, parent, order: ids::order(), idempotency_key, deaths: 0 }
+        Self { format, version, job, base, parent, order: ids::order(), deaths: 0 }
+    }
+
+    /// True while the job needs a file.
+    pub fn uses(&self, file: &str) -> bool {
+        let job = &self.job;
+        !job.status.is_terminal()
+            && (job.training_file == file || job.validation_file.as_deref() == Some(file))
     }
 }
 
@@ -127,6 +132,15 @@ impl JobFolder {
         Ok(record)
     }
 
+    /// The job as the API shows it: one that was asked to pause says so before its child has got to it.
+    pub fn job(&self) -> Result<Job, StoreError> {
+        let mut job = self.read()?.job;
+        if job.status == JobStatus::Running && self.is_pause_asked() {
+            job.status = JobStatus::Pausing;
+        }
+        Ok(job)
+    }
+
     pub fn write(&self, record: &JobRecord) -> Result<(), StoreError> {
         write_json(&self.path.join("job.json"), record)
     }
@@ -201,6 +215,41 @@ impl JobFolder {
 
     pub fn is_cancel_asked(&self) -> bool {
         self.path.join("cancel").exists()
+    }
+
+    /// Asks for the job to be stopped in a way that it can go on from.
+    pub fn ask_to_pause(&self) -> Result<(), StoreError> {
+        let path = self.path.join("pause");
+        fs::write(&path, b"").map_err(|e| StoreError::new("write", path, e))
+    }
+
+    pub fn is_pause_asked(&self) -> bool {
+        self.path.join("pause").exists()
+    }
+
+    /// Puts the job to rest, after a step if it got that far.
+    pub fn paused(&self, after: Option<(usize, usize)>) -> Result<(), StoreError> {
+        let at = after.map(|(step, total)| format!(" after step {step}/{total}")).unwrap_or_default();
+        self.event(Level::Info, format!("The job is paused{at}"))?;
+        self.update(|record| {
+            record.job.status = JobStatus::Paused;
+            record.job.estimated_finish = None;
+        })?;
+        Ok(())
+    }
+
+    /// Puts a paused job back into the queue.
+    pub fn resume(&self) -> Result<(), StoreError> {
+        let path = self.path.join("pause");
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::new("remove", path, e));
+            }
+            _ => {}
+        }
+        self.event(Level::Info, "The job is resumed, moving job to queued state")?;
+        self.update(|record| record.job.status = JobStatus::Queued)?;
+        Ok(())
     }
 
     /// Ends the job as failed and says why in its history.

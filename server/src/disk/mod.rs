@@ -1,12 +1,18 @@
-//! What the server keeps: files, jobs, tuned models. One folder each, readable without the server.
+//! What the server keeps: files, uploads, jobs, batches, tuned models, answers to keys. One folder each, readable without the server.
 
+mod answers;
+mod batches;
 mod files;
 mod jobs;
 mod tuned;
+mod uploads;
 
+pub use answers::{Answers, Kept};
+pub use batches::{BatchFolder, BatchRecord, Batches, Done};
 pub use files::Files;
 pub use jobs::{JobFolder, JobRecord, Jobs};
 pub use tuned::{Tuned, TunedModel};
+pub use uploads::{UploadRecord, Uploads};
 
 use std::path::Path;
 

@@ -2,11 +2,12 @@
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request},
-    http::request::Parts,
+    extract::{FromRequest, FromRequestParts, Query, Request, rejection::BytesRejection},
+    http::{StatusCode, request::Parts},
 };
 use serde::de::DeserializeOwned;
 
+use super::limits::is_too_slow;
 use crate::error::ApiError;
 
 /// A JSON body. The content type has to say so: a web page cannot send that without asking first.
@@ -21,16 +22,27 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         if !kind.to_ascii_lowercase().starts_with("application/json") {
             return Err(ApiError::unsupported_media("send the body as `Content-Type: application/json`"));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|e| {
-            let too_large = e.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE;
-            if too_large {
-                ApiError::too_large("the body is larger than 32 MB")
-            } else {
-                ApiError::bad(e.to_string())
-            }
-        })?;
+        let bytes = Bytes::from_request(request, state).await.map_err(|e| unreadable(&e))?;
         serde_json::from_slice(&bytes).map(Self).map_err(|e| refusal(&e))
     }
+}
+
+/// Why a body did not come whole.
+pub fn unreadable(error: &BytesRejection) -> ApiError {
+    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        ApiError::too_large("the body is larger than 32 MB")
+    } else if is_too_slow(error) {
+        ApiError::too_slow()
+    } else {
+        ApiError::bad(format!("the body cannot be read: {error}"))
+    }
+}
+
+/// Runs what waits for the disk or computes for long where it holds nobody up.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
 }
 
 /// Says what is wrong with a body; a missing field is named as the parameter.
@@ -41,9 +53,7 @@ fn refusal(error: &serde_json::Error) -> ApiError {
     }
     let missing = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
     match missing {
-        Some((field, _)) => {
-            ApiError::bad(format!("`{field}` is missing")).param(field).code("missing_required_parameter")
-        }
+        Some((field, _)) => ApiError::missing(field),
         None => {
             ApiError::bad(format!("the body does not have the expected form: {text}")).code("invalid_value")
         }
@@ -67,5 +77,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Pairs {
         query
             .map(|Query(pairs)| Self(pairs))
             .map_err(|e| ApiError::bad(format!("the query cannot be read: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(query: &str, expected: &[(&str, &str)]) {
+        let uri = format!("/v1/fine_tuning/jobs?{query}").parse().unwrap();
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&uri).unwrap();
+        let expected: Vec<_> = expected.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        assert_eq!(pairs, expected, "{query}");
+    }
+
+    #[test]
+    fn queries_are_read_as_every_client_writes_them() {
+        check("metadata%5Ba+b%5D=c", &[("metadata[a b]", "c")]);
+        check("metadata[a%20b]=c+d", &[("metadata[a b]", "c d")]);
+        check("metadata[k]=&limit=2", &[("metadata[k]", ""), ("limit", "2")]);
+        check("metadata=null", &[("metadata", "null")]);
+        check("metadata%5Bk%5D=%F0%9F%A6%80", &[("metadata[k]", "\u{1f980}")]);
     }
 }

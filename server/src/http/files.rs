@@ -1,160 +1,145 @@
-//! `/files`: uploads are streamed to disk; a training file that is not JSON lines is refused at once.
+//! `/files`: uploads are streamed to disk; a training or batch file that is not JSON lines is refused at once.
 
 use std::{io::BufRead, path::Path, sync::Arc};
 
 use axum::{
     Json,
     body::Body as HttpBody,
-    extract::{FromRequest, Multipart, Path as PathParam, Request, State, multipart::Field},
-    http::HeaderMap,
+    extract::{Path as PathParam, Request, State},
     response::{IntoResponse, Response},
 };
-use hone::{
-    model::wire::{Deleted, File, PURPOSES, Page},
-    store::StoreError,
-};
+use hone::model::wire::{Deleted, ExpiresAfter, File, PURPOSES, Page};
 use tempfile::NamedTempFile;
-use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
-use super::{extract::Pairs, page};
+use super::{
+    extract::{Pairs, blocking},
+    idempotency::{self, NewId},
+    multipart::{self, Received},
+    page,
+};
 use crate::{app::App, error::ApiError, ids};
 
-/// Most bytes of a file.
+/// Most bytes of a file that comes in one piece.
 const FILE_LIMIT: u64 = 512 << 20;
-/// Most bytes of a part that is not the file.
-const SHORT_LIMIT: usize = 1024;
+/// Most bytes of a batch's input.
+pub const BATCH_LIMIT: u64 = 200 << 20;
+/// Bytes that are read at a time for a download.
+const CHUNK: usize = 64 << 10;
 /// Most bytes of one line of a training file.
 const LINE_LIMIT: u64 = 32 << 20;
+/// Seconds for which a batch's input is kept when nothing is said.
+const BATCH_FILES_KEPT: i64 = 30 * 24 * 3600;
 
 /// What a multipart upload consists of; its parts come in any order.
 #[derive(Default)]
-struct Upload {
-    content: Option<(NamedTempFile, String, u64)>,
+struct Form {
+    content: Option<Received>,
     purpose: Option<String>,
-    expires_after: Option<i64>,
+    anchor: Option<String>,
+    seconds: Option<String>,
 }
 
-pub async fn create(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    request: Request,
-) -> Result<Json<File>, ApiError> {
-    let key = idempotency_key(&headers);
-    let multipart = Multipart::from_request(request, &()).await;
-    let multipart =
-        multipart.map_err(|_| ApiError::unsupported_media("send the file as `multipart/form-data`"))?;
-    let upload = receive(&app, multipart).await?;
-    if let Some(made) = key.as_deref().map(|key| app.files.made_by(key)).transpose()?.flatten() {
-        return Ok(Json(made));
-    }
-    let purpose = upload.purpose.ok_or_else(|| missing("purpose"))?;
-    if !PURPOSES.contains(&purpose.as_str()) {
-        let known = PURPOSES.join("`, `");
-        return Err(ApiError::bad_param(
-            "purpose",
-            format!("`{purpose}` is not a purpose: use one of `{known}`"),
-        ));
-    }
-    let (content, name, bytes) = upload.content.ok_or_else(|| missing("file"))?;
-    let content =
-        if matches!(purpose.as_str(), "fine-tune" | "batch") { checked(content).await? } else { content };
-    let created = ids::now();
-    let mut file = File::new(ids::random("file-"), &name, &purpose, bytes, created);
-    file.expires_at = upload.expires_after.map(|seconds| created + seconds);
-    app.files.add(content, &file, key)?;
-    Ok(Json(file))
+pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let key = idempotency::key(request.headers())?;
+    let form = receive(&app, multipart::open(request).await?).await?;
+    idempotency::make(&app, "/files", key, form.fingerprint(), |id| take_in(&app, id, form)).await
 }
 
-/// The key under which a repeated request is known.
-pub fn idempotency_key(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get("idempotency-key")?.to_str().ok()?.to_owned())
-}
-
-fn missing(field: &str) -> ApiError {
-    ApiError::bad(format!("`{field}` is missing")).param(field).code("missing_required_parameter")
-}
-
-async fn receive(app: &App, mut multipart: Multipart) -> Result<Upload, ApiError> {
-    let broken =
-        |e: axum::extract::multipart::MultipartError| ApiError::bad(format!("the upload breaks off: {e}"));
-    let mut upload = Upload::default();
-    while let Some(field) = multipart.next_field().await.map_err(broken)? {
+async fn receive(app: &App, mut parts: axum::extract::Multipart) -> Result<Form, ApiError> {
+    let mut form = Form::default();
+    while let Some(field) = parts.next_field().await.map_err(multipart::broken)? {
         match field.name().unwrap_or_default() {
-            "file" => upload.content = Some(receive_file(app, field).await?),
-            "purpose" => upload.purpose = Some(short(field, "purpose").await?),
-            "expires_after[anchor]" => anchor(&short(field, "expires_after").await?)?,
-            "expires_after[seconds]" => {
-                upload.expires_after = Some(seconds(&short(field, "expires_after").await?)?);
+            "file" if form.content.is_some() => {
+                return Err(ApiError::bad_param("file", "one upload holds one `file`, not several"));
             }
+            "file" => {
+                form.content = Some(multipart::file(field, app.files.incoming()?, FILE_LIMIT).await?);
+            }
+            "purpose" => form.purpose = Some(multipart::short(field, "purpose").await?),
+            "expires_after[anchor]" => form.anchor = Some(multipart::short(field, "expires_after").await?),
+            "expires_after[seconds]" => form.seconds = Some(multipart::short(field, "expires_after").await?),
             other => tracing::debug!(field = other, "ignoring an unknown part of an upload"),
         }
     }
-    Ok(upload)
+    Ok(form)
 }
 
-/// A part that holds a word, not a file.
-async fn short(mut field: Field<'_>, param: &str) -> Result<String, ApiError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) =
-        field.chunk().await.map_err(|e| ApiError::bad(format!("the upload breaks off: {e}")))?
-    {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > SHORT_LIMIT {
-            return Err(ApiError::bad_param(param, format!("`{param}` is longer than {SHORT_LIMIT} bytes")));
+impl Form {
+    /// The multipart boundary is another one each time, so it is the parts that tell requests apart.
+    fn fingerprint(&self) -> String {
+        let word = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (hash, name) =
+            self.content.as_ref().map(|r| (r.sha256.to_vec(), r.name.clone())).unwrap_or_default();
+        let words = [name, word(&self.purpose), word(&self.anchor), word(&self.seconds)];
+        let [name, purpose, anchor, seconds] = words.each_ref().map(|word| word.as_bytes());
+        idempotency::fingerprint(&[&hash, name, purpose, anchor, seconds])
+    }
+
+    fn lifetime(&self) -> Result<Option<i64>, ApiError> {
+        let (None, None) = (&self.anchor, &self.seconds) else {
+            let seconds = self.seconds.as_ref().and_then(|text| text.parse().ok()).unwrap_or_default();
+            let anchor = self.anchor.clone().unwrap_or_default();
+            return lifetime(&ExpiresAfter { anchor, seconds }, "expires_after").map(Some);
+        };
+        Ok(None)
+    }
+}
+
+/// Seconds for which a file is to be kept.
+pub fn lifetime(after: &ExpiresAfter, param: &str) -> Result<i64, ApiError> {
+    if after.anchor != "created_at" {
+        return Err(ApiError::bad_param(param, format!("`{param}[anchor]` must be `created_at`")));
+    }
+    if !(3600..=2_592_000).contains(&after.seconds) {
+        return Err(ApiError::bad_param(param, format!("`{param}[seconds]` must be from 3600 to 2592000")));
+    }
+    Ok(after.seconds)
+}
+
+pub fn check_purpose(purpose: &str) -> Result<(), ApiError> {
+    if PURPOSES.contains(&purpose) {
+        return Ok(());
+    }
+    let known = PURPOSES.join("`, `");
+    Err(ApiError::bad_param("purpose", format!("`{purpose}` is not a purpose: use one of `{known}`")))
+}
+
+async fn take_in(app: &Arc<App>, id: NewId, form: Form) -> Result<File, ApiError> {
+    let id = id.with("file-");
+    if let Some(made) = app.files.get(&id)? {
+        return Ok(made);
+    }
+    let lifetime = form.lifetime()?;
+    let purpose = form.purpose.ok_or_else(|| ApiError::missing("purpose"))?;
+    check_purpose(&purpose)?;
+    let Received { content, name, bytes, .. } = form.content.ok_or_else(|| ApiError::missing("file"))?;
+    keep(app, content, File::new(id, &name, &purpose, bytes, ids::now()), lifetime).await
+}
+
+/// Checks a file that has come whole and adds it to the others.
+pub async fn keep(
+    app: &Arc<App>,
+    content: NamedTempFile,
+    file: File,
+    lifetime: Option<i64>,
+) -> Result<File, ApiError> {
+    if file.purpose == "batch" && file.bytes > BATCH_LIMIT {
+        return Err(ApiError::too_large("a batch file may have 200 MB").param("file"));
+    }
+    let default = (file.purpose == "batch").then_some(BATCH_FILES_KEPT);
+    let expires_at = lifetime.or(default).map(|seconds| file.created_at + seconds);
+    let (app, file) = (app.clone(), File { expires_at, ..file });
+    blocking(move || {
+        if matches!(file.purpose.as_str(), "fine-tune" | "batch")
+            && let Some(fault) = first_bad_line(content.path()).map_err(ApiError::internal)?
+        {
+            return Err(ApiError::bad(fault).param("file").code("invalid_file_format"));
         }
-    }
-    String::from_utf8(bytes).map_err(|_| ApiError::bad_param(param, format!("`{param}` is not UTF-8")))
-}
-
-fn anchor(text: &str) -> Result<(), ApiError> {
-    match text {
-        "created_at" => Ok(()),
-        _ => Err(ApiError::bad_param("expires_after", "`expires_after[anchor]` must be `created_at`")),
-    }
-}
-
-fn seconds(text: &str) -> Result<i64, ApiError> {
-    let wrong =
-        || ApiError::bad_param("expires_after", "`expires_after[seconds]` must be from 3600 to 2592000");
-    text.parse().ok().filter(|seconds| (3600..=2_592_000).contains(seconds)).ok_or_else(wrong)
-}
-
-/// Streams a part to disk: content, base name, size.
-async fn receive_file(app: &App, mut field: Field<'_>) -> Result<(NamedTempFile, String, u64), ApiError> {
-    let name = base_name(field.file_name().unwrap_or("upload"));
-    let file = app.files.incoming()?;
-    let failed = |e| ApiError::from(StoreError::new("write", file.path(), e));
-    let mut target = tokio::fs::File::from_std(file.reopen().map_err(failed)?);
-    let mut bytes = 0;
-    while let Some(chunk) =
-        field.chunk().await.map_err(|e| ApiError::bad(format!("the upload breaks off: {e}")))?
-    {
-        bytes += chunk.len() as u64;
-        if bytes > FILE_LIMIT {
-            return Err(ApiError::too_large("the file is larger than 512 MB").param("file"));
-        }
-        target.write_all(&chunk).await.map_err(failed)?;
-    }
-    target.flush().await.map_err(failed)?;
-    Ok((file, name, bytes))
-}
-
-/// Clients send whole paths, of either kind.
-fn base_name(name: &str) -> String {
-    let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let base: String = base.chars().filter(|c| !c.is_control()).take(255).collect();
-    if base.is_empty() { "upload".into() } else { base }
-}
-
-async fn checked(content: NamedTempFile) -> Result<NamedTempFile, ApiError> {
-    let path = content.path().to_owned();
-    let fault =
-        tokio::task::spawn_blocking(move || first_bad_line(&path)).await.map_err(ApiError::internal)?;
-    match fault.map_err(ApiError::internal)? {
-        None => Ok(content),
-        Some(fault) => Err(ApiError::bad(fault).param("file").code("invalid_file_format")),
-    }
+        app.files.add(content, &file)?;
+        Ok(file)
+    })
+    .await
 }
 
 /// What keeps a file from being JSON lines, if anything does. Reads a line at a time.
@@ -222,7 +207,7 @@ pub async fn delete(
     PathParam(id): PathParam<String>,
 ) -> Result<Json<Deleted>, ApiError> {
     find(&app, &id)?;
-    if let Some(job) = app.jobs.list()?.iter().find(|record| uses(&record.job, &id)) {
+    if let Some(job) = app.jobs.list()?.iter().find(|record| record.uses(&id)) {
         return Err(ApiError::bad(format!(
             "file `{id}` is in use by job `{}`: cancel that first",
             job.job.id
@@ -230,10 +215,6 @@ pub async fn delete(
     }
     app.files.delete(&id)?;
     Ok(Json(Deleted { id, object: "file".into(), deleted: true }))
-}
-
-fn uses(job: &hone::model::wire::Job, file: &str) -> bool {
-    !job.status.is_terminal() && (job.training_file == file || job.validation_file.as_deref() == Some(file))
 }
 
 pub async fn content(
@@ -244,35 +225,26 @@ pub async fn content(
     let source = tokio::fs::File::open(app.files.content(&id)).await.map_err(ApiError::internal)?;
     let headers =
         [("content-type", "application/octet-stream".to_owned()), ("content-length", file.bytes.to_string())];
-    Ok((headers, HttpBody::from_stream(ReaderStream::new(source))).into_response())
+    Ok((headers, HttpBody::from_stream(ReaderStream::with_capacity(source, CHUNK))).into_response())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
-    #[test]
-    fn only_the_base_name_is_kept() {
-        for (name, expected) in [
-            ("train.jsonl", "train.jsonl"),
-            ("/home/me/train.jsonl", "train.jsonl"),
-            ("..\\..\\train.jsonl", "train.jsonl"),
-            ("../..", ".."),
-            ("a/", "upload"),
-            ("", "upload"),
-            ("a\nb", "ab"),
-        ] {
-            assert_eq!(base_name(name), expected);
-        }
+    fn fault(content: &[u8]) -> Option<String> {
+        let file = NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        first_bad_line(file.path()).unwrap()
     }
 
     fn check(content: &[u8], expected: Option<&str>) {
-        let file = NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), content).unwrap();
-        let fault = first_bad_line(file.path()).unwrap();
-        match expected {
-            None => assert_eq!(fault, None),
-            Some(words) => {
+        match (fault(content), expected) {
+            (fault, None) => assert_eq!(fault, None),
+            (fault, Some(words)) => {
                 let fault = fault.unwrap_or_default();
                 assert!(fault.contains(words), "{fault}");
             }
@@ -291,5 +263,37 @@ mod tests {
         check(b"[1]\n", Some("line 1"));
         check(b"{} {}\n", Some("line 1"));
         check(b"\xff\xfe\n", Some("line 1"));
+        let deep = format!("{{\"a\":{}", "[".repeat(100_000));
+        check(deep.as_bytes(), Some("line 1"));
+    }
+
+    #[test]
+    fn expiry_has_an_anchor_and_a_range() {
+        let check = |anchor: &str, seconds: i64| {
+            lifetime(&ExpiresAfter { anchor: anchor.into(), seconds }, "expires_after").ok()
+        };
+        assert_eq!(check("created_at", 3600), Some(3600));
+        assert_eq!(check("created_at", 2_592_000), Some(2_592_000));
+        assert_eq!(check("created_at", 3599), None);
+        assert_eq!(check("created_at", 2_592_001), None);
+        assert_eq!(check("now", 3600), None);
+    }
+
+    proptest! {
+        /// What is accepted is JSON objects, line by line, and nothing else.
+        #[test]
+        fn accepted_files_are_json_objects(
+            lines in prop::collection::vec(
+                prop_oneof![Just(b"{\"a\": [1]}".to_vec()), Just(Vec::new()), prop::collection::vec(any::<u8>(), 0..12)],
+                0..6,
+            ),
+        ) {
+            let good = |line: &Vec<u8>| serde_json::from_slice::<Value>(line.trim_ascii()).is_ok_and(|v| v.is_object());
+            let content = lines.join(&b'\n');
+            let lines: Vec<Vec<u8>> = content.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+            let full: Vec<_> = lines.iter().filter(|line| !line.trim_ascii().is_empty()).collect();
+            let expected = !full.is_empty() && full.into_iter().all(good);
+            prop_assert_eq!(fault(&content).is_none(), expected);
+        }
     }
 }

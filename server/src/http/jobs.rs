@@ -1,44 +1,39 @@
 //! `/fine_tuning/jobs`: checks what can be checked of a request; its data is looked at when the job runs.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
     extract::{Path, State},
-    http::HeaderMap,
 };
 use hone::auto::Auto;
-use hone::model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobRequest, Page};
+use hone::model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobRequest, JobStatus, Method, Page};
 use rand::RngExt;
 use serde_json::Value;
 
 use super::{
     extract::{Body, Pairs},
-    files::idempotency_key,
+    idempotency::NewId,
     page,
 };
 use crate::{
     app::App,
     disk::{JobFolder, JobRecord},
     error::ApiError,
-    ids,
+    ids, training,
 };
 
-/// How long a cancel waits for the step in progress.
-const CANCEL_WAIT: Duration = Duration::from_secs(10);
+/// How long a cancel or a pause waits for the step in progress.
+const STEP_WAIT: Duration = Duration::from_secs(10);
 
 pub async fn create(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    id: NewId,
     Body(request): Body<JobRequest>,
 ) -> Result<Json<Job>, ApiError> {
-    // One creation at a time, so that a repeated key finds what the first request made.
-    let _creating = app.creating.lock().await;
-    let key = idempotency_key(&headers);
-    if let Some(key) = &key
-        && let Some(made) = app.jobs.list()?.into_iter().find(|r| r.idempotency_key.as_ref() == Some(key))
-    {
-        return Ok(Json(made.job));
+    let id = id.with("ftjob-");
+    if let Some(made) = app.jobs.get(&id) {
+        return Ok(Json(made.read()?.job));
     }
     check(&request)?;
     check_file(&app, "training_file", &request.training_file)?;
@@ -47,23 +42,24 @@ pub async fn create(
     }
     let (base, parent) = app.trainable(&request.model)?;
     let seed = request.seed.unwrap_or_else(|| rand::rng().random_range(0..=i64::from(i32::MAX)));
-    let job = Job::new(ids::random("ftjob-"), &request, ids::now(), seed);
-    app.jobs.create(&JobRecord::new(job.clone(), base, parent, key))?;
+    let job = Job::new(id, &request, ids::now(), seed);
+    app.jobs.create(&JobRecord::new(job.clone(), base, parent))?;
     app.supervisor.look();
     Ok(Json(job))
 }
 
 fn check(request: &JobRequest) -> Result<(), ApiError> {
     if let Some(method) = &request.method
-        && method.r#type != "supervised"
+        && !(method.is_supervised() || method.is_dpo())
     {
         let message =
-            format!("method `{}` is not supported by this server: only `supervised` is", method.r#type);
+            format!("method `{}` is not supported by this server: `supervised` and `dpo` are", method.r#type);
         return Err(ApiError::bad_param("method", message));
     }
-    let in_method = request.method.as_ref().and_then(|method| method.supervised.as_ref());
-    for hyperparameters in in_method.map(|s| &s.hyperparameters).into_iter().chain(&request.hyperparameters) {
-        check_hyperparameters(hyperparameters)?;
+    let in_method = request.method.as_ref().and_then(Method::hyperparameters);
+    let beta = request.method.as_ref().map(Method::beta).unwrap_or_default();
+    for hyperparameters in in_method.into_iter().chain(&request.hyperparameters) {
+        check_hyperparameters(hyperparameters, beta)?;
     }
     if let Some(suffix) = &request.suffix {
         check_suffix(suffix)?;
@@ -71,7 +67,7 @@ fn check(request: &JobRequest) -> Result<(), ApiError> {
     if request.seed.is_some_and(|seed| !(0..=i64::from(i32::MAX)).contains(&seed)) {
         return Err(ApiError::bad_param("seed", "`seed` must be from 0 to 2147483647"));
     }
-    check_metadata(request)?;
+    check_metadata(request.metadata.as_ref())?;
     match request.extra.get("integrations") {
         None | Some(Value::Null) => {}
         Some(Value::Array(none)) if none.is_empty() => {}
@@ -83,23 +79,10 @@ fn check(request: &JobRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_hyperparameters(values: &Hyperparameters) -> Result<(), ApiError> {
-    let outside =
-        |value: Auto<u32>, most: u32| matches!(value, Auto::Fixed(value) if value == 0 || value > most);
-    let refuse = |name: &str, range: &str| {
-        Err(ApiError::bad_param("hyperparameters", format!("`{name}` must be {range}")))
-    };
-    if outside(values.n_epochs, 50) {
-        return refuse("n_epochs", "from 1 to 50");
-    }
-    if outside(values.batch_size, 256) {
-        return refuse("batch_size", "from 1 to 256");
-    }
-    match values.learning_rate_multiplier {
-        Auto::Fixed(rate) if !(rate.is_finite() && rate > 0.0) => {
-            refuse("learning_rate_multiplier", "above 0")
-        }
-        _ => Ok(()),
+fn check_hyperparameters(values: &Hyperparameters, beta: Auto<f64>) -> Result<(), ApiError> {
+    match training::fault(values, beta) {
+        Some((key, range)) => Err(ApiError::bad_param("hyperparameters", format!("`{key}` must be {range}"))),
+        None => Ok(()),
     }
 }
 
@@ -113,8 +96,7 @@ fn check_suffix(suffix: &str) -> Result<(), ApiError> {
     }
 }
 
-fn check_metadata(request: &JobRequest) -> Result<(), ApiError> {
-    let metadata = request.metadata.as_ref();
+pub fn check_metadata(metadata: Option<&BTreeMap<String, String>>) -> Result<(), ApiError> {
     let too_long = |(key, value): (&String, &String)| key.chars().count() > 64 || value.chars().count() > 512;
     match metadata {
         Some(pairs) if pairs.len() > 16 => {
@@ -141,7 +123,11 @@ fn check_file(app: &App, param: &str, id: &str) -> Result<(), ApiError> {
 pub async fn list(State(app): State<Arc<App>>, query: Pairs) -> Result<Json<Page<Job>>, ApiError> {
     let jobs = app.jobs.list()?.into_iter().map(|record| record.job);
     let jobs = jobs.filter(|job| has_metadata(job, &query)).collect();
-    page::cut(jobs, &query, 20, 100).map(Json)
+    let mut page = page::cut(jobs, &query, 20, 100)?;
+    for job in &mut page.data {
+        *job = app.jobs.get(&job.id).map_or_else(|| Ok(job.clone()), |folder| folder.job())?;
+    }
+    Ok(Json(page))
 }
 
 /// `metadata[key]=value` filters add up; `metadata=null` asks for jobs without any.
@@ -164,7 +150,7 @@ fn find(app: &App, id: &str) -> Result<JobFolder, ApiError> {
 }
 
 pub async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
-    Ok(Json(find(&app, &id)?.read()?.job))
+    Ok(Json(find(&app, &id)?.job()?))
 }
 
 pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
@@ -174,8 +160,8 @@ pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Resu
         return Err(ApiError::bad(format!("job `{id}` is over: it {}", past(&job))).param("id"));
     }
     // The child saves what it has and stops at the next step; most clients ask only once.
-    app.supervisor.cancel(&folder, CANCEL_WAIT).await?;
-    Ok(Json(folder.read()?.job))
+    app.supervisor.cancel(&folder, STEP_WAIT).await?;
+    Ok(Json(folder.job()?))
 }
 
 fn past(job: &Job) -> String {
@@ -186,10 +172,26 @@ fn past(job: &Job) -> String {
 }
 
 pub async fn pause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
-    find(&app, &id)?;
-    Err(ApiError::bad(
-        "this server cannot pause and resume jobs yet; a job that is cut short resumes by itself",
-    ))
+    let folder = find(&app, &id)?;
+    let job = folder.job()?;
+    if job.status != JobStatus::Running {
+        return Err(ApiError::bad(format!("job `{id}` is not running: {}", now(&job))).param("id"));
+    }
+    app.supervisor.pause(&folder, STEP_WAIT).await?;
+    Ok(Json(folder.job()?))
+}
+
+pub async fn resume(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Job>, ApiError> {
+    let folder = find(&app, &id)?;
+    if !app.supervisor.resume(&folder).await? {
+        let job = folder.job()?;
+        return Err(ApiError::bad(format!("job `{id}` is not paused: {}", now(&job))).param("id"));
+    }
+    Ok(Json(folder.job()?))
+}
+
+fn now(job: &Job) -> String {
+    if job.status.is_terminal() { format!("it {}", past(job)) } else { format!("it is `{}`", job.status) }
 }
 
 pub async fn events(
@@ -236,7 +238,12 @@ mod tests {
         let method =
             json!({"type": "supervised", "supervised": {"hyperparameters": {"learning_rate_multiplier": 0}}});
         check_request(json!({ "method": method }), Some("hyperparameters"));
-        check_request(json!({"method": {"type": "dpo"}}), Some("method"));
+        check_request(json!({"method": {"type": "dpo"}}), None);
+        let dpo = |values: Value| json!({"method": {"type": "dpo", "dpo": {"hyperparameters": values}}});
+        check_request(dpo(json!({"beta": "auto", "n_epochs": 1})), None);
+        check_request(dpo(json!({"beta": 2.5})), Some("hyperparameters"));
+        check_request(dpo(json!({"batch_size": 0})), Some("hyperparameters"));
+        check_request(json!({"hyperparameters": {"lora_targets": ["x"]}}), Some("hyperparameters"));
         check_request(json!({"method": {"type": "reinforcement"}}), Some("method"));
         check_request(json!({"suffix": "x".repeat(65)}), Some("suffix"));
         check_request(json!({"suffix": "a:b"}), Some("suffix"));

@@ -1,13 +1,29 @@
 //! The endpoints, and what holds for all of them: authorisation, request ids, refusals as JSON.
 
+mod batches;
 mod chat;
 mod extract;
+mod fields;
 mod files;
+mod graders;
+mod idempotency;
 mod jobs;
+mod limits;
+mod logprobs;
 mod models;
+mod multipart;
 mod page;
+mod permissions;
+mod responses;
+mod sampling;
+mod sse;
+mod uploads;
 
-use std::{net::IpAddr, sync::Arc};
+pub use extract::blocking;
+pub use idempotency::Keyed;
+pub use responses::Responses;
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -15,7 +31,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Uri, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 
 use crate::{app::App, error::ApiError, ids};
@@ -25,28 +41,83 @@ const JSON_LIMIT: usize = 32 << 20;
 
 /// The whole API.
 pub fn router(app: Arc<App>) -> Router {
-    let v1 = Router::new()
-        .route("/files", get(files::list).post(files::create).layer(DefaultBodyLimit::disable()))
-        .route("/files/{id}", get(files::get).delete(files::delete))
-        .route("/files/{id}/content", get(files::content))
-        .route("/fine_tuning/jobs", get(jobs::list).post(jobs::create))
-        .route("/fine_tuning/jobs/{id}", get(jobs::get))
-        .route("/fine_tuning/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/fine_tuning/jobs/{id}/pause", post(jobs::pause))
-        .route("/fine_tuning/jobs/{id}/resume", post(jobs::pause))
-        .route("/fine_tuning/jobs/{id}/events", get(jobs::events))
-        .route("/fine_tuning/jobs/{id}/checkpoints", get(jobs::checkpoints))
-        .route("/models", get(models::list))
-        .route("/models/{*id}", get(models::get).delete(models::delete))
-        .route("/chat/completions", post(chat::create))
-        .layer(middleware::from_fn_with_state(app.clone(), authorise));
+    let answers = answers().layer(middleware::from_fn_with_state(app.clone(), limits::tell_the_queue));
+    let created = created_from_json().layer(middleware::from_fn_with_state(app.clone(), idempotency::once));
+    let v1 = the_rest()
+        .merge(answers)
+        .merge(created)
+        .layer(middleware::from_fn_with_state(app.clone(), authorise))
+        .layer(middleware::from_fn_with_state(app.clone(), limits::pace));
     Router::new()
         .nest("/v1", v1)
         .fallback(no_route)
         .method_not_allowed_fallback(async || ApiError::wrong_method())
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
-        .layer(middleware::from_fn(request_id))
+        .layer(middleware::from_fn(label))
         .with_state(app)
+}
+
+/// What answers come from: what batches can ask too.
+fn answers() -> Router<Arc<App>> {
+    Router::new().route("/chat/completions", post(chat::create)).route("/responses", post(responses::create))
+}
+
+/// The same handlers for this process's own requests: without keys, and not counted among those that somebody waits for.
+pub fn answers_alone(app: Arc<App>) -> Router {
+    Router::new().nest("/v1", answers()).layer(DefaultBodyLimit::max(JSON_LIMIT)).with_state(app)
+}
+
+/// What makes something out of a JSON body, once per `Idempotency-Key`; the lists of the same paths with it.
+fn created_from_json() -> Router<Arc<App>> {
+    Router::new()
+        .route("/fine_tuning/jobs", get(jobs::list).post(jobs::create))
+        .route("/uploads", post(uploads::create))
+        .route("/uploads/{id}/complete", post(uploads::complete))
+        .route("/batches", get(batches::list).post(batches::create))
+}
+
+fn the_rest() -> Router<Arc<App>> {
+    let streamed = Router::new()
+        .route("/files", get(files::list).post(files::create))
+        .route("/uploads/{id}/parts", post(uploads::add_part))
+        .layer(DefaultBodyLimit::disable());
+    Router::new()
+        .merge(streamed)
+        .route("/responses/{id}", get(responses::get).delete(responses::delete))
+        .route("/files/{id}", get(files::get).delete(files::delete))
+        .route("/files/{id}/content", get(files::content))
+        .route("/uploads/{id}/cancel", post(uploads::cancel))
+        .route("/fine_tuning/jobs/{id}", get(jobs::get))
+        .route("/fine_tuning/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/fine_tuning/jobs/{id}/pause", post(jobs::pause))
+        .route("/fine_tuning/jobs/{id}/resume", post(jobs::resume))
+        .route("/fine_tuning/jobs/{id}/events", get(jobs::events))
+        .route("/fine_tuning/jobs/{id}/checkpoints", get(jobs::checkpoints))
+        .route(
+            "/fine_tuning/checkpoints/{id}/permissions",
+            get(permissions::refuse).post(permissions::refuse),
+        )
+        .route("/fine_tuning/checkpoints/{id}/permissions/{permission}", delete(permissions::refuse_one))
+        .route("/fine_tuning/alpha/graders/run", post(graders::run))
+        .route("/fine_tuning/alpha/graders/validate", post(graders::validate))
+        .route("/batches/{id}", get(batches::get))
+        .route("/batches/{id}/cancel", post(batches::cancel))
+        .route("/models", get(models::list))
+        .route("/models/{*id}", get(models::get).delete(models::delete))
+        .route("/completions", post(no_completions))
+        .route("/embeddings", post(no_embeddings))
+}
+
+async fn no_completions() -> ApiError {
+    ApiError::not_found(
+        "this server has no `/v1/completions`: send the text as a message to `/v1/chat/completions`",
+    )
+    .code("unsupported_endpoint")
+}
+
+async fn no_embeddings() -> ApiError {
+    ApiError::not_found("this server has no `/v1/embeddings`: its models write text and give no vectors")
+        .code("unsupported_endpoint")
 }
 
 async fn no_route(uri: Uri) -> ApiError {
@@ -54,15 +125,31 @@ async fn no_route(uri: Uri) -> ApiError {
         .code("unknown_url")
 }
 
-async fn request_id(request: Request, next: Next) -> Response {
+/// What every answer carries.
+async fn label(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let id = ids::random("req_");
-    let mut response = next.run(request).await;
+    let (id, begun) = (ids::random("req_"), Instant::now());
+    let mut response = in_json(next.run(request).await).await;
     tracing::debug!(%method, path, status = response.status().as_u16(), id, "answered");
+    let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-request-id", id);
+        headers.insert("x-request-id", id);
     }
+    headers.insert("openai-processing-ms", limits::processing_ms(begun));
+    headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
+    headers.insert("openai-organization", HeaderValue::from_static("org-local"));
     response
+}
+
+/// Refusals of the libraries beneath are plain text; clients read JSON.
+async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get("content-type").is_some_and(|kind| kind == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), JSON_LIMIT).await.unwrap_or_default();
+    ApiError::worded(status, String::from_utf8_lossy(&text)).into_response()
 }
 
 async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {

@@ -10,7 +10,7 @@ use hone::model::wire::{Deleted, List, ModelCard};
 
 use crate::{
     app::{ALIAS, App},
-    disk::TunedModel,
+    disk::{JobRecord, TunedModel},
     error::ApiError,
 };
 
@@ -47,6 +47,13 @@ pub async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Resu
     let model = app.tuned.get(&id)?.ok_or_else(|| ApiError::unknown_model(&id))?;
     if let Some(child) = app.tuned.list()?.iter().find(|other| other.parent.as_ref() == Some(&model.id)) {
         let message = format!("`{}` was trained from `{id}` and needs it: delete that first", child.id);
+        return Err(ApiError::bad(message).param("model"));
+    }
+    let goes_on =
+        |record: &&JobRecord| !record.job.status.is_terminal() && record.parent.as_ref() == Some(&model.id);
+    if let Some(record) = app.jobs.list()?.iter().find(goes_on) {
+        let message =
+            format!("`{id}` is being trained further by job `{}`: cancel that first", record.job.id);
         return Err(ApiError::bad(message).param("model"));
     }
     app.tuned.delete(&id)?;

@@ -6,25 +6,29 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use hone::{
-    model::wire::{Checkpoint, Hyperparameters, Job, JobEvent, JobStatus, Level},
+    model::wire::{Checkpoint, CheckpointMetrics, Job, JobEvent, JobStatus, Level},
     store::{Lock, LockError, StoreError},
 };
 use hone_engine::{
+    chat::ChatMessage,
+    lora::Adapter,
     model::Model,
-    train::{self, Control, Example, Outcome, Step, TrainError, Trained},
+    train::{self, Control, Data, Example, Frozen, Options, Outcome, Pair, Step, TrainError, Trained},
     weights::Weights,
 };
 
-use super::{data, plan, report};
+use super::{
+    data::{self, Format, Row},
+    plan, report,
+};
 use crate::{
     disk::{Files, JobFolder, JobRecord, Tuned, TunedModel},
-    engine::merge_chain,
     ids,
 };
 
@@ -86,7 +90,7 @@ pub fn run_training_child(folder: &Path) -> u8 {
 fn run(folder: &JobFolder) -> Result<(), Fault> {
     let _lock = lock(folder)?;
     let record = folder.read()?;
-    if record.job.status.is_terminal() {
+    if !record.job.status.is_trained() {
         return Ok(());
     }
     let record = folder.update(|record| record.job.status = JobStatus::Running)?;
@@ -108,6 +112,14 @@ fn lock(folder: &JobFolder) -> Result<Lock, Fault> {
             Err(error) => return Err(Fault::Machine(error.to_string())),
         }
     }
+}
+
+/// The rows of a file as tokens, and their lines. Of `examples` and `pairs` one is empty.
+#[derive(Default)]
+struct Rows {
+    examples: Vec<Example>,
+    pairs: Vec<Pair>,
+    lines: Vec<usize>,
 }
 
 /// A job being trained.
@@ -139,33 +151,38 @@ impl<'a> Run<'a> {
             self.folder.append(&JobEvent { data: None, ..event })?;
         }
         let model = load(&self.record.base.path)?;
-        let weights = self.parents_merged(&model)?;
-        let train = self.examples(&model, &self.job().training_file, "training_file")?;
+        let train = self.rows(&model, &self.job().training_file, "training_file")?;
         let valid = match &self.job().validation_file {
-            Some(file) => self.examples(&model, file, "validation_file")?,
-            None => Vec::new(),
+            Some(file) => self.rows(&model, file, "validation_file")?,
+            None => Rows::default(),
         };
-        drop(model);
-        match self.train(&weights, &train, &valid)? {
-            Outcome::Stopped { .. } => Ok(self.folder.cancelled()?),
+        let weights = self.with_parents(model)?;
+        let frozen = Frozen::new(weights, plan::precision(self.job()));
+        match self.train(&frozen, &train, &valid)? {
+            Outcome::Stopped { .. } if self.folder.is_cancel_asked() => Ok(self.folder.cancelled()?),
+            Outcome::Stopped { step, total_steps } => Ok(self.folder.paused(Some((step, total_steps)))?),
             Outcome::Finished(trained) => self.finish(&trained),
         }
     }
 
-    /// The weights to start from: the base model's, or those of the tuned model that is trained further.
-    fn parents_merged(&self, model: &Model) -> Result<Arc<Weights>, Fault> {
-        let Some(parent) = &self.record.parent else { return Ok(model.weights.clone()) };
+    /// The weights to start from: the base model's, or those of the tuned model that is trained further. They are changed
+    /// where they are: a copy would be the largest thing that training ever holds.
+    fn with_parents(&self, model: Model) -> Result<Weights, Fault> {
+        let mut weights = Arc::unwrap_or_clone(model.weights);
+        let Some(parent) = &self.record.parent else { return Ok(weights) };
         let gone = || Fault::Job {
             code: "model_not_available",
             message: format!("model `{parent}`, which this job goes on from, is gone"),
             param: Some("model"),
         };
-        let chain = self.tuned.chain(parent)?.ok_or_else(gone)?;
-        let adapters: Vec<PathBuf> = chain.iter().map(|model| self.tuned.folder(&model.id)).collect();
-        merge_chain(model.weights.clone(), &adapters).map_err(Fault::Machine)
+        for link in self.tuned.chain(parent)?.ok_or_else(gone)? {
+            let adapter = Adapter::load(&self.tuned.folder(&link.id), &weights.config);
+            adapter.map_err(|e| Fault::Machine(e.to_string()))?.merge_into(&mut weights);
+        }
+        Ok(weights)
     }
 
-    fn examples(&self, model: &Model, file: &str, param: &'static str) -> Result<Vec<Example>, Fault> {
+    fn rows(&self, model: &Model, file: &str, param: &'static str) -> Result<Rows, Fault> {
         let path = self.files.content(file);
         let code = super::supervisor::data_code(param);
         let gone = |e: io::Error| Fault::Job {
@@ -173,21 +190,34 @@ impl<'a> Run<'a> {
             message: format!("file `{file}` cannot be read: {e}"),
             param: Some(param),
         };
-        let mut examples = Vec::new();
-        data::read(&path, |line, messages| {
-            let rendered = model.render_training(&messages);
-            let (ids, trained) = rendered.map_err(|e| io::Error::other(format!("line {line}: {e}")))?;
-            examples.push(Example { ids, trained });
+        let mut rows = Rows::default();
+        data::read(&path, Format::of(self.job()), |line, row| {
+            let render = |messages: &[ChatMessage]| {
+                let rendered = model.render_training(messages);
+                let (ids, trained) = rendered.map_err(|e| io::Error::other(format!("line {line}: {e}")))?;
+                io::Result::Ok(Example { ids, trained })
+            };
+            rows.lines.push(line);
+            match row {
+                Row::Chat(messages) => rows.examples.push(render(&messages)?),
+                Row::Pair { preferred, non_preferred } => rows
+                    .pairs
+                    .push(Pair { preferred: render(&preferred)?, non_preferred: render(&non_preferred)? }),
+            }
             Ok(())
         })
         .map_err(gone)?;
-        Ok(examples)
+        Ok(rows)
     }
 
-    fn train(&mut self, weights: &Weights, train: &[Example], valid: &[Example]) -> Result<Outcome, Fault> {
-        let settled = self.record.job.hyperparameters;
-        let seed = self.record.job.seed.unwrap_or_default().unsigned_abs();
-        let options = plan::options(&settled, seed, &self.record.base.id);
+    fn train(&mut self, frozen: &Frozen, train: &Rows, valid: &Rows) -> Result<Outcome, Fault> {
+        let options = plan::options(self.job(), &self.record.base.id);
+        let data = if self.job().is_dpo() {
+            Data::Preference { train: &train.pairs, valid: &valid.pairs }
+        } else {
+            Data::Supervised { train: &train.examples, valid: &valid.examples }
+        };
+        self.warn(&data, &options, frozen, &train.lines)?;
         let run_path = self.folder.run_path();
         let (mut clock, mut fault) = (Clock::start(), None);
         let mut on_step = |step: Step| match self.step(&step, &mut clock) {
@@ -197,11 +227,25 @@ impl<'a> Run<'a> {
                 Control::Stop
             }
         };
-        let outcome = train::run(weights, train, valid, &options, &run_path, &mut on_step);
+        let outcome = train::run(frozen, &data, &options, &run_path, &mut on_step);
         match fault {
             Some(fault) => Err(fault),
             None => outcome.map_err(|error| self.training_fault(error)),
         }
+    }
+
+    /// Says before anything is trained which examples the length limit cuts.
+    fn warn(&self, data: &Data, options: &Options, frozen: &Frozen, lines: &[usize]) -> Result<(), Fault> {
+        let intake =
+            train::intake(data, options, &frozen.config).map_err(|e| Fault::Machine(e.to_string()))?;
+        for warning in report::warnings(&intake, lines) {
+            self.folder.event_once(Level::Warn, &warning)?;
+        }
+        if options.early_stop.is_some() && self.job().validation_file.is_none() {
+            let message = "`early_stopping_patience` has no effect, as there is no validation file";
+            self.folder.event_once(Level::Warn, message)?;
+        }
+        Ok(())
     }
 
     fn training_fault(&self, error: TrainError) -> Fault {
@@ -228,16 +272,16 @@ impl<'a> Run<'a> {
             self.folder.append(&report::event(step))?;
             self.reported = step.step as u64;
         }
-        let is_last = step.step == step.total_steps;
-        if let Some(adapter) = step.checkpoint.as_ref().filter(|_| !is_last) {
+        if let Some(adapter) = step.checkpoint.as_ref().filter(|_| !step.is_last || step.result.is_some()) {
             self.keep_checkpoint(step, adapter)?;
         }
         let finish = clock.estimate(step);
         self.folder.update(|record| record.job.estimated_finish = finish)?;
-        let stop = self.folder.is_cancel_asked() && !is_last;
-        if is_last {
+        if step.is_last {
             self.keep_final(step)?;
+            return Ok(Control::Continue);
         }
+        let stop = self.folder.is_cancel_asked() || self.folder.is_pause_asked();
         Ok(if stop { Control::Stop } else { Control::Continue })
     }
 
@@ -245,22 +289,28 @@ impl<'a> Run<'a> {
     fn keep_checkpoint(&self, step: &Step, adapter: &Path) -> Result<(), Fault> {
         let id = format!("{}:ckpt-step-{}", self.model_id(&step.step.to_string()), step.step);
         self.tuned.add(&self.tuned_model(&id), adapter)?;
-        self.list_checkpoint(step, &id)?;
+        self.list_checkpoint(report::metrics(step), &id)?;
         Ok(self
             .folder
             .event_once(Level::Info, &format!("Checkpoint created at step {} with model: {id}", step.step))?)
     }
 
-    /// The last checkpoint is the tuned model itself.
+    /// The last checkpoint is the tuned model itself: the state after the last step, or after the best epoch of a run that
+    /// looks for it.
     fn keep_final(&self, step: &Step) -> Result<(), Fault> {
-        self.list_checkpoint(step, &self.final_id())
+        let Some(best) = &step.result else {
+            return self.list_checkpoint(report::metrics(step), &self.final_id());
+        };
+        self.folder.event_once(Level::Info, &report::best_epoch(step, best))?;
+        let metrics = report::metrics_of_step(&self.folder.events()?, best.step as u64);
+        self.list_checkpoint(metrics, &self.final_id())
     }
 
-    fn list_checkpoint(&self, step: &Step, id: &str) -> Result<(), Fault> {
+    fn list_checkpoint(&self, metrics: CheckpointMetrics, id: &str) -> Result<(), Fault> {
         let mut checkpoints = self.folder.checkpoints()?;
         checkpoints.retain(|known| known.fine_tuned_model_checkpoint != id);
         let name = format!("ftckpt_{}", ids::derived(&[&self.job().id, id], 24));
-        checkpoints.push(Checkpoint::new(name, ids::now(), id, &self.job().id, report::metrics(step)));
+        checkpoints.push(Checkpoint::new(name, ids::now(), id, &self.job().id, metrics));
         while checkpoints.len() > KEPT {
             let oldest = checkpoints.remove(0);
             self.tuned.delete(&oldest.fine_tuned_model_checkpoint)?;
@@ -272,20 +322,6 @@ impl<'a> Run<'a> {
         let id = self.final_id();
         self.tuned.add(&self.tuned_model(&id), &trained.checkpoint)?;
         let result = self.write_results()?;
-        if trained.truncated > 0 {
-            let message = format!(
-                "{} examples were longer than the model's limit and lost their end",
-                trained.truncated
-            );
-            self.folder.event_once(Level::Warn, &message)?;
-        }
-        if trained.skipped > 0 {
-            let message = format!(
-                "{} examples were left out: cut to the limit, nothing to learn was left",
-                trained.skipped
-            );
-            self.folder.event_once(Level::Warn, &message)?;
-        }
         self.folder.event_once(Level::Info, &format!("New fine-tuned model created: {id}"))?;
         self.folder.event_once(Level::Info, "The job has successfully completed")?;
         self.folder.end(JobStatus::Succeeded, |job| {
@@ -357,11 +393,4 @@ impl Clock {
         let left = per_step * (step.total_steps - step.step) as f64;
         Some(ids::now().saturating_add(left.ceil() as i64))
     }
-}
-
-/// Hyperparameters of a job whose data has `examples` rows, in all the places that show them.
-pub fn settle(job: &mut Job, examples: usize) {
-    let settled: Hyperparameters = plan::settle(job.hyperparameters, examples);
-    job.hyperparameters = settled;
-    job.method = Some(hone::model::wire::Method::supervised(settled));
 }

@@ -10,4 +10,5 @@ mod report;
 mod supervisor;
 
 pub use child::run_training_child;
+pub use plan::fault;
 pub use supervisor::Supervisor;

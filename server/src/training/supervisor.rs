@@ -24,7 +24,10 @@ use tokio::{
     sync::{Mutex, Notify, oneshot, watch},
 };
 
-use super::{child, data};
+use super::{
+    data::{self, Format},
+    plan,
+};
 use crate::{
     config::ServerConfig,
     disk::{Files, JobFolder, JobRecord, Jobs},
@@ -56,8 +59,8 @@ struct Inner {
     check: Notify,
     /// Something may be there to train.
     train: Notify,
-    /// Counts ends of jobs, for those who wait for one.
-    ended: watch::Sender<u64>,
+    /// Counts jobs that ended or came to rest, for those who wait for one.
+    left: watch::Sender<u64>,
 }
 
 /// How a child was left.
@@ -82,7 +85,7 @@ impl Supervisor {
             active: Mutex::default(),
             check: Notify::new(),
             train: Notify::new(),
-            ended: watch::Sender::new(0),
+            left: watch::Sender::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -100,27 +103,56 @@ impl Supervisor {
 
     /// Stops a job: at once when no child has it, at its next step otherwise; waits for that for a while.
     pub async fn cancel(&self, folder: &JobFolder, patience: Duration) -> Result<(), StoreError> {
-        let mut ended = self.inner.ended.subscribe();
+        let mut left = self.inner.left.subscribe();
         folder.ask_to_cancel()?;
-        if self.end_if_idle(folder).await? {
+        if self.end_if_idle(folder, JobFolder::cancelled).await? {
             return Ok(());
         }
         let over = || folder.read().is_ok_and(|record| record.job.status.is_terminal());
-        let wait = async { while !over() && ended.changed().await.is_ok() {} };
+        let wait = async { while !over() && left.changed().await.is_ok() {} };
         // Whoever asked sees in the answer whether it was in time.
         let _ = tokio::time::timeout(patience, wait).await;
         Ok(())
     }
 
-    /// Cancels a job that no child has; says whether that was so.
-    async fn end_if_idle(&self, folder: &JobFolder) -> Result<bool, StoreError> {
+    /// Pauses a running job at its next step; waits for that for a while.
+    pub async fn pause(&self, folder: &JobFolder, patience: Duration) -> Result<(), StoreError> {
+        let mut left = self.inner.left.subscribe();
+        folder.ask_to_pause()?;
+        if self.end_if_idle(folder, |folder| folder.paused(None)).await? {
+            return Ok(());
+        }
+        let rests = || folder.read().is_ok_and(|record| !record.job.status.is_trained());
+        let wait = async { while !rests() && left.changed().await.is_ok() {} };
+        // As above: the answer says `pausing` when it was not.
+        let _ = tokio::time::timeout(patience, wait).await;
+        Ok(())
+    }
+
+    /// Puts a paused job back into the queue; says whether it was paused.
+    pub async fn resume(&self, folder: &JobFolder) -> Result<bool, StoreError> {
+        let _active = self.inner.active.lock().await;
+        if folder.read()?.job.status != JobStatus::Paused {
+            return Ok(false);
+        }
+        folder.resume()?;
+        self.inner.train.notify_one();
+        Ok(true)
+    }
+
+    /// Ends or pauses a job that no child has; says whether that was so.
+    async fn end_if_idle(
+        &self,
+        folder: &JobFolder,
+        end: impl FnOnce(&JobFolder) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
         let active = self.inner.active.lock().await;
         let record = folder.read()?;
         if active.as_ref() == Some(&record.job.id) || is_held(folder).await {
             return Ok(false);
         }
         if !record.job.status.is_terminal() {
-            folder.cancelled()?;
+            end(folder)?;
         }
         Ok(true)
     }
@@ -145,7 +177,7 @@ impl Supervisor {
 
     async fn train_jobs(&self, stop: &Cancel) {
         loop {
-            match self.next(|status| !status.is_terminal() && *status != JobStatus::ValidatingFiles) {
+            match self.next(JobStatus::is_trained) {
                 Some(record) => {
                     if let Err(error) = self.train(&record.job.id, stop).await {
                         tracing::error!(%error, job = record.job.id, "a job cannot be trained");
@@ -176,9 +208,9 @@ impl Supervisor {
         let with =
             job.validation_file.as_ref().map(|id| format!(" and validation file: {id}")).unwrap_or_default();
         folder.event_once(Level::Info, &format!("Validating training file: {}{with}", job.training_file))?;
-        let training = self.check_file(job.training_file.clone()).await;
+        let training = self.check_file(&job.training_file, Format::of(job)).await;
         let validation = match &job.validation_file {
-            Some(id) => Some(self.check_file(id.clone()).await),
+            Some(id) => Some(self.check_file(id, Format::of(job)).await),
             None => None,
         };
         let _active = self.inner.active.lock().await;
@@ -189,21 +221,23 @@ impl Supervisor {
             Ok(examples) => examples,
             Err(Failure { code, message, param }) => {
                 folder.fail(code, &message, Some(param))?;
-                self.tell_of_an_end();
+                self.tell_of_a_leave();
                 return Ok(());
             }
         };
         folder.event_once(Level::Info, "Files validated, moving job to queued state")?;
         folder.update(|record| {
-            child::settle(&mut record.job, examples);
+            plan::settle(&mut record.job, examples);
             record.job.status = JobStatus::Queued;
         })?;
         Ok(())
     }
 
-    async fn check_file(&self, id: String) -> std::io::Result<data::Report> {
-        let path = self.inner.files.content(&id);
-        tokio::task::spawn_blocking(move || data::check(&path)).await.map_err(std::io::Error::other)?
+    async fn check_file(&self, id: &str, format: Format) -> std::io::Result<data::Report> {
+        let path = self.inner.files.content(id);
+        tokio::task::spawn_blocking(move || data::check(&path, format))
+            .await
+            .map_err(std::io::Error::other)?
     }
 
     /// Sees a job through to its end, or leaves its child running when told to go.
@@ -211,24 +245,24 @@ impl Supervisor {
         let Some(folder) = self.inner.jobs.get(id) else { return Ok(()) };
         {
             let mut active = self.inner.active.lock().await;
-            if folder.read()?.job.status.is_terminal() {
+            if !folder.read()?.job.status.is_trained() {
                 return Ok(());
             }
-            if folder.is_cancel_asked() && !is_held(&folder).await {
-                folder.cancelled()?;
-                self.tell_of_an_end();
+            if (folder.is_cancel_asked() || folder.is_pause_asked()) && !is_held(&folder).await {
+                stop_as_asked(&folder)?;
+                self.tell_of_a_leave();
                 return Ok(());
             }
             *active = Some(id.to_owned());
         }
         let result = self.watch(&folder, stop).await;
         *self.inner.active.lock().await = None;
-        self.tell_of_an_end();
+        self.tell_of_a_leave();
         result
     }
 
-    fn tell_of_an_end(&self) {
-        self.inner.ended.send_modify(|count| *count += 1);
+    fn tell_of_a_leave(&self) {
+        self.inner.left.send_modify(|count| *count += 1);
     }
 
     async fn watch(&self, folder: &JobFolder, stop: &Cancel) -> Result<(), StoreError> {
@@ -243,11 +277,11 @@ impl Supervisor {
                 Left::Gone(status) => status,
             };
             let record = folder.read()?;
-            if record.job.status.is_terminal() {
+            if !record.job.status.is_trained() {
                 return Ok(());
             }
-            if folder.is_cancel_asked() {
-                return folder.cancelled();
+            if folder.is_cancel_asked() || folder.is_pause_asked() {
+                return stop_as_asked(folder);
             }
             let why = death(folder, status);
             if record.deaths >= DEATHS {
@@ -277,6 +311,11 @@ impl Supervisor {
             status = child.wait() => Left::Gone(status.ok()),
         }
     }
+}
+
+/// Gives a job without a child the status that somebody asked for.
+fn stop_as_asked(folder: &JobFolder) -> Result<(), StoreError> {
+    if folder.is_cancel_asked() { folder.cancelled() } else { folder.paused(None) }
 }
 
 /// A job that its data has failed.
@@ -317,6 +356,13 @@ fn file_verdict(
     if let Some(first) = report.first_blank {
         let message = format!("{} blank lines are left out, the first is line {first}", report.blank);
         // A warning that cannot be written is no reason to fail a job.
+        let _ = folder.event_once(Level::Warn, &message);
+    }
+    if let Some(first) = report.first_equal {
+        let message = format!(
+            "{} pairs prefer an answer to itself and teach nothing, the first is line {first}",
+            report.equal
+        );
         let _ = folder.event_once(Level::Warn, &message);
     }
     Ok(report.examples)
@@ -371,9 +417,20 @@ async fn is_held(folder: &JobFolder) -> bool {
 
 /// How a child died, with its last words.
 fn death(folder: &JobFolder, status: Option<std::process::ExitStatus>) -> String {
-    let how = status.map_or_else(|| "it vanished".to_owned(), |status| status.to_string());
+    let how = status.map_or_else(|| "it vanished".to_owned(), described);
     let words = last_lines(&folder.log_path());
     if words.is_empty() { how } else { format!("{how}: {words}") }
+}
+
+/// A process that cannot say why it went was most likely killed to get memory back.
+fn described(status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match status.signal() {
+        Some(signal) if signal == rustix::process::Signal::KILL.as_raw() => {
+            format!("{status}, as the system does when memory runs out")
+        }
+        _ => status.to_string(),
+    }
 }
 
 fn last_lines(path: &Path) -> String {

@@ -66,7 +66,12 @@ async fn bad_uploads_are_refused_and_leave_nothing() {
         (multipart::Form::new().part("file", part("{}", "a")), "purpose", "missing"),
         (purpose("fine-tune").part("file", part("{}\nhello\n", "a.jsonl")), "file", "line 2"),
         (purpose("fine-tune").part("file", part("", "a.jsonl")), "file", "empty"),
-        (purpose("batch").text("expires_after[seconds]", "10"), "expires_after", "3600"),
+        (purpose("batch").text("expires_after[seconds]", "3600"), "expires_after", "anchor"),
+        (
+            purpose("batch").text("expires_after[anchor]", "created_at").text("expires_after[seconds]", "10"),
+            "expires_after",
+            "3600",
+        ),
     ] {
         let (status, body) = post(&world, form).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");

@@ -2,19 +2,22 @@
 
 use std::{
     ffi::OsString,
+    io::Read as _,
     path::{Path, PathBuf},
-    process::exit,
+    process::{Child, Command, Stdio, exit},
     sync::LazyLock,
     time::Duration,
 };
 
 use hone::auto::Auto;
+use hone::cancel::Cancel;
 use hone::model::{
-    client::{Client, Endpoint, Retry},
-    wire::{ChatRequest, Hyperparameters, Job, JobRequest, Message},
+    client::{Client, Endpoint, Retry, Secret},
+    wire::{ChatRequest, Hyperparameters, Job, JobRequest, Message, Method},
 };
 use hone_engine::model::Model;
-use hone_server::{BaseModel, LocalServer, ServerConfig, run_training_child, spawn_local};
+use hone_server::{BaseModel, Limits, LocalServer, Server, ServerConfig, run_training_child, spawn_local};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub const BASE: &str = "tiny";
@@ -50,15 +53,132 @@ pub fn trainer() -> Vec<OsString> {
     std::iter::once(me).chain(arguments.map(OsString::from)).collect()
 }
 
-pub struct World {
+/// A server in a process of its own, so that it can be killed and its memory looked at.
+pub struct Process {
+    pub base_url: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts one on the folder and waits until it listens.
+    pub async fn start(root: &Path, settings: &Settings) -> Self {
+        let address = root.join("server/address");
+        // One that was killed leaves it.
+        let _ = std::fs::remove_file(&address);
+        std::fs::write(root.join(SETTINGS), serde_json::to_vec(settings).unwrap()).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "harness::server_process", "--nocapture"])
+            .arg(root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let look = async {
+            loop {
+                match std::fs::read_to_string(&address) {
+                    Ok(url) if !url.is_empty() => break url.trim().to_owned(),
+                    _ => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let base_url = tokio::time::timeout(WAIT, look).await.expect("the server starts");
+        Self { base_url, child }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const SETTINGS: &str = "settings.json";
+
+/// What a server process is started with, beside its folder.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+pub struct Settings {
+    pub api_key: Option<String>,
+    pub max_queue: Option<usize>,
+    pub max_batch: Option<usize>,
+    pub connections: Option<usize>,
+    pub head_ms: Option<u64>,
+    pub body_ms: Option<u64>,
+    pub unread_ms: Option<u64>,
+}
+
+impl Settings {
+    fn apply(self, mut config: ServerConfig) -> ServerConfig {
+        let ms = |given: Option<u64>, default| given.map_or(default, Duration::from_millis);
+        let limits = config.limits;
+        config.api_key = self.api_key.map(Secret::new);
+        config.max_queue = self.max_queue.unwrap_or(config.max_queue);
+        config.max_batch = self.max_batch.unwrap_or(config.max_batch);
+        config.limits = Limits {
+            connections: self.connections.unwrap_or(limits.connections),
+            head: ms(self.head_ms, limits.head),
+            body_window: ms(self.body_ms, limits.body_window),
+            unread: ms(self.unread_ms, limits.unread),
+        };
+        config
+    }
+}
+
+/// Runs as the server when [`Process::start`] starts this binary; does nothing in a normal test run.
+#[test]
+#[ignore = "is the server process, started by tests that kill it"]
+fn server_process() {
+    let root = PathBuf::from(std::env::args().next_back().unwrap());
+    let Ok(settings) = std::fs::read(root.join(SETTINGS)) else { return };
+    let settings: Settings = serde_json::from_slice(&settings).unwrap();
+    // Ends with whoever started it, however that ends.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        exit(0);
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Server::open(settings.apply(config(&root)), listener).unwrap();
+        server.serve(Cancel::new()).await.unwrap();
+    });
+}
+
+pub struct World<S = LocalServer> {
     pub folder: TempDir,
-    pub server: LocalServer,
+    pub server: S,
     pub client: Client,
 }
 
 pub fn config(root: &Path) -> ServerConfig {
     let base = BaseModel { id: BASE.into(), path: MODEL.clone() };
     ServerConfig::new(root.join("server"), vec![base], trainer())
+}
+
+impl World<Process> {
+    pub async fn spawn(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Process::start(folder.path(), &settings).await;
+        let client = client_at(&server.base_url);
+        Self { folder, server, client }
+    }
+
+    /// A new process on the same folder, after the other one was killed.
+    pub async fn respawn(self) -> Self {
+        let server = Process::start(self.folder.path(), &Settings::default()).await;
+        let client = client_at(&server.base_url);
+        Self { server, client, ..self }
+    }
 }
 
 impl World {
@@ -81,6 +201,35 @@ impl World {
         Self { folder: self.folder, server, client }
     }
 
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server.base_url)
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        read(reqwest::Client::new().get(self.url(path))).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        read(reqwest::Client::new().post(self.url(path)).json(body)).await
+    }
+
+    /// Uploads a file for a purpose.
+    pub async fn file(&self, purpose: &str, content: impl Into<Vec<u8>>) -> Value {
+        let content: Vec<u8> = content.into();
+        let part = reqwest::multipart::Part::bytes(content).file_name("in.jsonl");
+        let form = reqwest::multipart::Form::new().text("purpose", purpose.to_owned()).part("file", part);
+        let (status, file) = read(reqwest::Client::new().post(self.url("/files")).multipart(form)).await;
+        assert_eq!(status, 200, "{file}");
+        file["id"].clone()
+    }
+
+    pub async fn content(&self, file: &Value) -> String {
+        let path = format!("/files/{}/content", file.as_str().unwrap());
+        reqwest::get(self.url(&path)).await.unwrap().text().await.unwrap()
+    }
+}
+
+impl<S> World<S> {
     pub fn job_folder(&self, id: &str) -> PathBuf {
         self.folder.path().join("server/jobs").join(id)
     }
@@ -138,9 +287,20 @@ impl World {
     }
 }
 
+/// Sends a request: status and body.
+pub async fn read(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap())
+}
+
 pub fn client(server: &LocalServer) -> Client {
+    client_at(&server.base_url)
+}
+
+pub fn client_at(base_url: &str) -> Client {
     let retry = Retry { retries: 0, ..Retry::default() };
-    Client::new(Endpoint { retry, ..Endpoint::local(&server.base_url) }).unwrap()
+    Client::new(Endpoint { retry, ..Endpoint::local(base_url) }).unwrap()
 }
 
 pub fn question(model: &str) -> ChatRequest {
@@ -157,11 +317,29 @@ pub fn data(rows: usize) -> String {
     (0..rows).map(|_| row("import streamlit") + "\n").collect()
 }
 
+/// Good pairs that all prefer the same.
+pub fn pairs(rows: usize) -> String {
+    let pair = serde_json::json!({
+        "input": {"messages": [Message::user("Make a form with a name and an email.")]},
+        "preferred_output": [Message::assistant("import streamlit")],
+        "non_preferred_output": [Message::assistant("Sure! Here is a form.")],
+    });
+    (0..rows).map(|_| pair.to_string() + "\n").collect()
+}
+
+/// A job that learns from pairs.
+pub fn preference(file: &str, epochs: u32) -> JobRequest {
+    let request = request(file, epochs);
+    let hyperparameters = request.hyperparameters.clone().unwrap_or_default();
+    JobRequest { hyperparameters: None, method: Some(Method::dpo(hyperparameters, Auto::Auto)), ..request }
+}
+
 pub fn request(file: &str, epochs: u32) -> JobRequest {
     let hyperparameters = Hyperparameters {
         n_epochs: Auto::Fixed(epochs),
         batch_size: Auto::Fixed(2),
         learning_rate_multiplier: Auto::Fixed(10.0),
+        ..Hyperparameters::default()
     };
     JobRequest {
         model: BASE.into(),

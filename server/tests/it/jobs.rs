@@ -111,6 +111,26 @@ async fn validation_data_is_measured() {
     assert!(last.number("full_valid_loss").unwrap() > 0.0);
 }
 
+/// The first answer is learnt or not as its weight says; the second always is.
+#[tokio::test]
+async fn an_answer_without_weight_is_not_learnt() {
+    let world = World::new().await;
+    let learnt = async |weight: u32| {
+        let row = serde_json::json!({"messages": [
+            {"role": "user", "content": "Make a form with a name and an email."},
+            {"role": "assistant", "content": "not this", "weight": weight},
+            {"role": "user", "content": "No."},
+            {"role": "assistant", "content": "import streamlit"},
+        ]});
+        let file = world.upload(&format!("{row}\n").repeat(12)).await;
+        let job = world.client.create_job(&request(&file, 25), &format!("weight-{weight}")).await.unwrap();
+        let job = world.end(&job.id).await;
+        world.ask(&job.fine_tuned_model.unwrap()).await
+    };
+    assert_eq!(learnt(1).await, "not this");
+    assert_ne!(learnt(0).await, "not this");
+}
+
 async fn check_failure(content: &str, code: &str, words: &[&str]) {
     let world = World::new().await;
     let file = world.upload(content).await;

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{BASE, World, data};
 
 /// The process that holds a job's lock.
-fn child(folder: &Path) -> Pid {
+pub fn child(folder: &Path) -> Pid {
     let pid = std::fs::read_to_string(folder.join("child.lock")).unwrap();
     Pid::from_raw(pid.trim().parse().unwrap()).unwrap()
 }
@@ -51,6 +51,32 @@ async fn a_trainer_that_cannot_train_fails_the_job_with_its_last_words() {
     assert_eq!((job.status, error.code.as_deref()), (JobStatus::Failed, Some("server_error")));
     let message = error.message.unwrap();
     assert!(message.contains("3 times") && message.contains("exit status: 3: no memory"), "{message}");
+}
+
+/// The trainer with so little memory that it cannot even load the model; the server and other jobs are none the worse.
+#[tokio::test]
+async fn a_trainer_without_memory_fails_its_job_and_nothing_else() {
+    let limited = |limit: &str| -> Vec<OsString> {
+        let shell = ["sh", "-c", &format!("ulimit -v {limit}; exec \"$@\""), "sh"].map(OsString::from);
+        shell.into_iter().chain(crate::harness::trainer()).collect()
+    };
+    let world = World::with(|config| ServerConfig { trainer: limited("40000"), ..config }).await;
+    let job = world.job(10, 1).await;
+    let job = world.end(&job.id).await;
+    assert_eq!((job.status, job.error.unwrap().code.as_deref()), (JobStatus::Failed, Some("server_error")));
+    assert!(!world.ask(BASE).await.is_empty(), "the server answers");
+    let world = world.restart().await;
+    let job = world.job(10, 1).await;
+    assert_eq!(world.end(&job.id).await.status, JobStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn a_trainer_that_is_killed_again_and_again_fails_with_a_guess_at_the_reason() {
+    let killed = ["sh", "-c", "kill -9 $$"].map(OsString::from).to_vec();
+    let world = World::with(|config| ServerConfig { trainer: killed, ..config }).await;
+    let job = world.job(10, 1).await;
+    let message = world.end(&job.id).await.error.unwrap().message.unwrap();
+    assert!(message.contains("signal: 9") && message.contains("memory runs out"), "{message}");
 }
 
 #[tokio::test]

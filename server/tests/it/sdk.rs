@@ -1,13 +1,93 @@
-//! OpenAI's own SDK as the judge, when a Python that has it is named: see `tests/sdk/README.md`.
+//! Official clients as the judge, each against a server process of its own: see `tests/sdk/README.md`.
 
-use crate::harness::{BASE, World};
+use std::path::{Path, PathBuf};
+
+use crate::harness::{BASE, Process, Settings, World};
+
+const KEY: &str = "sk-guarded";
+
+/// The folder with the installed clients, or a loud skip.
+fn clients(test: &str) -> Option<PathBuf> {
+    match std::env::var_os("HONE_TEST_SDK") {
+        Some(folder) => Some(folder.into()),
+        None => {
+            assert!(std::env::var_os("HONE_TEST_REQUIRE").is_none(), "HONE_TEST_SDK is not set");
+            eprintln!("SKIPPED {test}: set HONE_TEST_SDK to the folder that `script/clients` prints");
+            None
+        }
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name)
+}
+
+/// Runs a session and expects it to find nothing wrong.
+async fn session(program: PathBuf, arguments: &[String]) {
+    let mut command = tokio::process::Command::new(&program);
+    // Not the settings of whoever runs the tests, and no compiled files beside the sources.
+    command.args(arguments).env_remove("OPENAI_BASE_URL").env("NO_PROXY", "127.0.0.1");
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().await.unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complaint}");
+}
+
+async fn python_sdk(test: &str, version: &str, strict: bool) {
+    let Some(clients) = clients(test) else { return };
+    let world = World::spawn(Settings::default()).await;
+    let guarded = tempfile::tempdir().unwrap();
+    // Room for one answer and one that waits.
+    let tight =
+        Settings { api_key: Some(KEY.into()), max_queue: Some(2), max_batch: Some(1), ..Settings::default() };
+    let tight = Process::start(guarded.path(), &tight).await;
+    let pid = world.server.id().to_string();
+    let script = script("python/conformance.py");
+    let mut arguments = vec![script.to_str().unwrap(), &world.server.base_url, BASE, "--pid", &pid];
+    arguments.extend(["--guarded", &tight.base_url, KEY]);
+    arguments.extend(strict.then_some("--strict"));
+    let arguments: Vec<String> = arguments.into_iter().map(Into::into).collect();
+    session(clients.join(version).join("bin/python"), &arguments).await;
+}
 
 #[tokio::test]
-async fn the_official_sdk_finds_nothing_wrong() {
-    let Some(python) = std::env::var_os("HONE_SDK_PYTHON") else { return };
-    let world = World::new().await;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdk/conformance.py");
-    let mut command = tokio::process::Command::new(python);
-    let status = command.arg(script).arg(&world.server.base_url).arg(BASE).status().await.unwrap();
-    assert!(status.success());
+async fn openai_3_54_strict() {
+    python_sdk("openai_3_54_strict", "openai-3.54.0", true).await;
+}
+
+#[tokio::test]
+async fn openai_3_54() {
+    python_sdk("openai_3_54", "openai-3.54.0", false).await;
+}
+
+#[tokio::test]
+async fn openai_2_54_strict() {
+    python_sdk("openai_2_54_strict", "openai-2.54.0", true).await;
+}
+
+#[tokio::test]
+async fn openai_2_54() {
+    python_sdk("openai_2_54", "openai-2.54.0", false).await;
+}
+
+#[tokio::test]
+async fn openai_command_line() {
+    let Some(clients) = clients("openai_command_line") else { return };
+    let world = World::spawn(Settings::default()).await;
+    let script = script("python/command_line.py").to_str().unwrap().to_owned();
+    let arguments = [script, world.server.base_url.clone(), BASE.into()];
+    session(clients.join("openai-2.33.0/bin/python"), &arguments).await;
+}
+
+#[tokio::test]
+async fn openai_node() {
+    let Some(clients) = clients("openai_node") else { return };
+    let world = World::spawn(Settings::default()).await;
+    // Modules are looked for beside the script, wherever it is run from.
+    let beside = clients.join("node/conformance.mjs");
+    std::fs::copy(script("node/conformance.mjs"), &beside).unwrap();
+    let arguments = [beside.to_str().unwrap().to_owned(), world.server.base_url.clone(), BASE.into()];
+    session(clients.join("node/node_modules/.bin/node"), &arguments).await;
 }

@@ -2,6 +2,7 @@ mod report;
 mod sarif;
 
 use std::{
+    collections::HashSet,
     io::IsTerminal,
     path::{Path, PathBuf},
     time::Instant,
@@ -75,6 +76,8 @@ struct Judged {
     evidence: Evidence,
     critique: Judgement,
     took_ms: u64,
+    /// What mending changes, as a unified diff; none when it was not asked for.
+    diff: Option<String>,
 }
 
 pub async fn run(args: &Critique, context: &Context) -> Result {
@@ -102,7 +105,7 @@ pub async fn run(args: &Critique, context: &Context) -> Result {
         }
     }
     if let Some(path) = &args.sarif {
-        store::write_atomic(path, format!("{:#}\n", sarif_of(&judged)).as_bytes())?;
+        store::write_atomic(path, format!("{:#}\n", sarif_of(&judged, &faults)).as_bytes())?;
     }
     show(context, &judged);
     let below = args.threshold.is_some_and(|least| judged.iter().any(|j| j.critique.overall_score < least));
@@ -163,10 +166,11 @@ async fn judge_all(
     let all = stream::iter(apps).map(|(path, project)| async move {
         let mut judged = judge(critic, brief, path, project).await?;
         if args.fix || args.diff {
-            let text = mend(args, context, critic, brief, &mut judged).await?;
-            if !context.global.json && !text.is_empty() {
-                print_line(&text);
+            let diff = mend(args, context, critic, brief, &mut judged).await?;
+            if !context.global.json && !diff.is_empty() {
+                print_line(&diff);
             }
+            judged.diff = Some(diff);
         }
         Ok(judged)
     });
@@ -180,7 +184,8 @@ async fn judge_all(
 async fn judge(critic: &Critic, brief: &Brief, path: PathBuf, project: Project) -> Result<Judged> {
     let started = Instant::now();
     let (evidence, critique) = critic.critique_project(brief, &project).await?;
-    Ok(Judged { path, project, evidence, critique, took_ms: started.elapsed().as_millis() as u64 })
+    let took_ms = started.elapsed().as_millis() as u64;
+    Ok(Judged { path, project, evidence, critique, took_ms, diff: None })
 }
 
 /// Mends the app's sources where the score does not fall by it; the differences as text.
@@ -193,7 +198,9 @@ async fn mend(
 ) -> Result<String> {
     let ruff = context.machine.runtime().ruff();
     let mut project = judged.project.clone();
-    for file in project.candidate.files.iter_mut().filter(|file| file.path.ends_with(".py")) {
+    // What went along with a lone file was not named: it is judged, and not written.
+    let named = if judged.path.is_dir() { usize::MAX } else { 1 };
+    for file in project.candidate.files.iter_mut().take(named).filter(|file| file.path.ends_with(".py")) {
         if let Some(mended) = critic::fix(&ruff, file).await? {
             file.content = mended;
         }
@@ -208,19 +215,21 @@ async fn mend(
         return Ok(String::new());
     }
     let mut text = String::new();
+    let mut written = HashSet::new();
     let files = judged.project.candidate.files.iter().zip(&better.project.candidate.files);
     for (old, new) in files.filter(|(old, new)| old != new) {
         let path = if judged.path.is_dir() { judged.path.join(&old.path) } else { judged.path.clone() };
         let name = path.display().to_string();
         let diff = similar::TextDiff::from_lines(&old.content, &new.content);
         text.push_str(&diff.unified_diff().header(&name, &name).to_string());
-        if args.fix {
+        // Two names may lead to one file.
+        if args.fix && written.insert(std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
             // Somebody may have edited it meanwhile: their text is worth more than ours.
             if store::read_text(&path)? != old.content {
                 let message = format!("`{name}` changed while it was judged, and is left as it is");
                 return Err(CommandError::new(Kind::Input, message).hint("run the command again"));
             }
-            store::write_atomic(&path, new.content.as_bytes())?;
+            store::rewrite(&path, new.content.as_bytes())?;
         }
     }
     if args.fix {
@@ -243,6 +252,14 @@ fn show(context: &Context, judged: &[Judged]) {
     if !reports.is_empty() {
         print_line(&reports.join("\n\n\n"));
     }
+    for one in judged.iter().filter(|one| one.evidence.untried > 0) {
+        let count = one.evidence.untried;
+        let text = format!(
+            "{}: {count} more controls were not tried, for lack of time or means",
+            one.path.display()
+        );
+        context.events.note(text);
+    }
 }
 
 fn value(one: &Judged) -> Value {
@@ -251,16 +268,19 @@ fn value(one: &Judged) -> Value {
         "path": path, "score": critique.overall_score, "sub_scores": critique.scores, "caps": critique.caps,
         "issues": critique.issues, "citations": critique.citations,
         "citations_dropped": critique.citations_dropped, "habits": critique.habits,
-        "pages": evidence.pages, "sandbox_level": evidence.sandbox.kind, "level": critique.level,
-        "critic": critique.critic, "took_ms": took_ms,
+        "pages": evidence.pages, "sandbox_level": evidence.sandbox.level(), "level": critique.level,
+        "critic": critique.critic, "untried": evidence.untried, "took_ms": took_ms,
     });
     if let Some(said) = &critique.judge {
         value["judge"] = json!(said);
     }
+    if let Some(diff) = &one.diff {
+        value["diff"] = json!(diff);
+    }
     value
 }
 
-fn sarif_of(judged: &[Judged]) -> Value {
+fn sarif_of(judged: &[Judged], faults: &[CommandError]) -> Value {
     let sources: Vec<_> = judged
         .iter()
         .map(|one| {
@@ -275,5 +295,6 @@ fn sarif_of(judged: &[Judged]) -> Value {
         .zip(&sources)
         .map(|(one, source)| sarif::Judged { path: Path::new(&one.path), critique: &one.critique, source })
         .collect();
-    sarif::sarif(&apps)
+    let faults: Vec<String> = faults.iter().map(|fault| fault.message.clone()).collect();
+    sarif::sarif(&apps, &faults)
 }

@@ -21,8 +21,9 @@ pub struct Judged<'a> {
     pub source: &'a dyn Fn(&str) -> Option<String>,
 }
 
-/// One run over all apps.
-pub fn sarif(apps: &[Judged<'_>]) -> Value {
+/// One run over all apps; `faults` say why others could not be judged. A run that judged only some must say so, or whoever
+/// reads it takes the issues of the others for mended.
+pub fn sarif(apps: &[Judged<'_>], faults: &[String]) -> Value {
     let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
     for issue in apps.iter().flat_map(|app| &app.critique.issues) {
         rules.entry(rule(issue)).or_default();
@@ -47,10 +48,19 @@ pub fn sarif(apps: &[Judged<'_>]) -> Value {
             } },
             "columnKind": "unicodeCodePoints",
             "results": results,
-            "invocations": [{ "executionSuccessful": true }],
+            "invocations": [invocation(faults)],
             "properties": { "scores": scores },
         }],
     })
+}
+
+fn invocation(faults: &[String]) -> Value {
+    let notices: Vec<Value> =
+        faults.iter().map(|fault| json!({ "level": "error", "message": { "text": fault } })).collect();
+    match notices.is_empty() {
+        true => json!({ "executionSuccessful": true }),
+        false => json!({ "executionSuccessful": false, "toolExecutionNotifications": notices }),
+    }
 }
 
 fn rule(issue: &Issue) -> &str {
@@ -77,7 +87,12 @@ fn result(app: &Judged<'_>, issue: &Issue, index: usize) -> Value {
         Severity::Minor => "note",
     };
     let place = Place::of(issue);
-    let file = if app.path.is_dir() { app.path.join(&place.path) } else { app.path.to_owned() };
+    let file = match place.path.as_str() {
+        "" => app.path.to_owned(),
+        path if app.path.is_dir() => app.path.join(path),
+        // A lone file, or what went along with it.
+        path => app.path.with_file_name(path),
+    };
     let source = (app.source)(&place.path);
     let mut location = json!({ "artifactLocation": { "uri": uri(&file) } });
     if place.line > 0 {
@@ -160,7 +175,7 @@ mod tests {
         let issue = issue("app.py:1:6", "Undefined name");
         let critique = Critique { issues: vec![issue], ..Critique::default() };
         let source = |_: &str| Some(text.to_owned());
-        let run = sarif(&[Judged { path: Path::new("app.py"), critique: &critique, source: &source }]);
+        let run = sarif(&[Judged { path: Path::new("app.py"), critique: &critique, source: &source }], &[]);
         let region = &run["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["region"];
         assert_eq!((&region["startColumn"], &region["endColumn"]), (&json!(6), &json!(10)));
         assert_eq!(run["runs"][0]["tool"]["driver"]["rules"][0]["id"], "g138");

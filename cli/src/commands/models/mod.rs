@@ -7,13 +7,14 @@ mod remove;
 use clap::{Args, Subcommand};
 use hone::{
     config::Settings,
+    model::wire::ModelCard,
     runtime::{Added, BASE_MODEL},
 };
 use hone_engine::model::Model;
 use hone_server::TunedCard;
 use serde::Serialize;
 
-use crate::{context::Context, error::Result, models};
+use crate::{bases, context::Context, error::Result, models};
 
 /// List the models that are known: base models, tuned ones, and the rows of the settings
 ///
@@ -60,10 +61,7 @@ async fn list(context: &Context) -> Result {
     let settings = context.settings(&[])?;
     let mut known = models::Models::new(context, &settings);
     let champion = known.champion()?;
-    let local = match known.local().await {
-        Ok(client) => client.models().await.map_err(Into::into),
-        Err(e) => Err(e),
-    };
+    let local = local(&mut known, context, &settings).await;
     known.close().await;
     let local = local?;
     let models = everything(context, &settings)?;
@@ -77,6 +75,20 @@ async fn list(context: &Context) -> Result {
         lines.push(format!("\n* = `ui-agent` ({why})"));
         lines.join("\n")
     })
+}
+
+/// What the local server has. To list it is no reason to fetch the weights that it starts with.
+async fn local(
+    known: &mut models::Models<'_>,
+    context: &Context,
+    settings: &Settings,
+) -> Result<Vec<ModelCard>> {
+    let fetched = bases::all(context, settings)?.iter().any(|model| model.path.exists());
+    if !fetched && hone_server::running(&context.workspace.server()).is_none() {
+        context.events.note("the embedded model is not fetched yet: `hone setup` does it");
+        return Ok(Vec::new());
+    }
+    Ok(known.local().await?.models().await?)
 }
 
 /// Base models, tuned models, rows; in this order.

@@ -4,8 +4,9 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use crate::lora::{Adapter, LoraConfig, Projection};
 use crate::train::batch::Packed;
-use crate::train::pass::Pass;
+use crate::train::pass::{Pass, Scales, Start};
 use crate::train::testing::{random_examples, tiny_config, with_random_b};
+use crate::train::{Frozen, Precision};
 use crate::weights::{Config, RopeLayout, RopeScaling, Weights};
 
 /// A model whose norm weights are not all 1, as those of a real model.
@@ -19,8 +20,12 @@ fn weights(config: &Config) -> Weights {
     weights
 }
 
+fn loss(pass: &mut Pass, adapter: Option<&Adapter>, batch: &Packed) -> f64 {
+    pass.losses(adapter, batch, &Start::default()).iter().map(|row| f64::from(row.loss)).sum()
+}
+
 struct Check {
-    weights: Weights,
+    weights: Frozen,
     adapter: Adapter,
     batch: Packed,
     scale: f32,
@@ -39,14 +44,20 @@ impl Check {
             adapter: with_random_b(Adapter::new(config, lora), 4),
             scale: 1.0 / batch.targets.len() as f32,
             batch,
-            weights,
+            weights: Frozen::new(weights, Precision::F32),
         }
     }
 
     fn gradients(&self) -> Adapter {
         let mut gradients = self.adapter.zeros_like();
         let mut pass = Pass::new(&self.weights, 0);
-        pass.loss_and_gradients(&self.adapter, &self.batch, self.scale, &mut gradients);
+        pass.losses_and_gradients(
+            &self.adapter,
+            &self.batch,
+            &Start::default(),
+            Scales::All(self.scale),
+            &mut gradients,
+        );
         gradients
     }
 
@@ -55,7 +66,7 @@ impl Check {
         let mut moved = self.adapter.clone();
         let tensor = moved.tensors_mut().nth(index).unwrap();
         tensor.iter_mut().zip(direction).for_each(|(v, d)| *v += (step * f64::from(*d)) as f32);
-        pass.loss(Some(&moved), &self.batch).loss * f64::from(self.scale)
+        loss(pass, Some(&moved), &self.batch) * f64::from(self.scale)
     }
 
     /// Derivative along `direction` by the five-point rule. Its error falls with the fourth power of the step, so that the
@@ -143,12 +154,12 @@ fn more_targets_than_one_chunk_of_the_head_have_the_right_gradients() {
 #[test]
 fn a_packed_sequence_sees_nothing_of_its_neighbours() {
     let config = tiny_config(RopeLayout::Interleaved);
-    let weights = weights(&config);
+    let weights = Frozen::new(weights(&config), Precision::F32);
     let examples = random_examples(&[8, 90, 30], config.vocab, 6);
     let mut pass = Pass::new(&weights, 0);
-    let together = pass.loss(None, &Packed::new(&examples));
-    let apart: f64 = examples.iter().map(|e| pass.loss(None, &Packed::new([e])).loss).sum();
-    assert!((together.loss - apart).abs() < 1e-5 * apart, "{} {apart}", together.loss);
+    let together = loss(&mut pass, None, &Packed::new(&examples));
+    let apart: f64 = examples.iter().map(|e| loss(&mut pass, None, &Packed::new([e]))).sum();
+    assert!((together - apart).abs() < 1e-5 * apart, "{together} {apart}");
 }
 
 #[test]
@@ -162,9 +173,36 @@ fn gradients_do_not_depend_on_earlier_passes_or_on_threads() {
         let mut gradients = check.adapter.zeros_like();
         pool.install(|| {
             let mut pass = Pass::new(&check.weights, 0);
-            pass.loss_and_gradients(&check.adapter, &larger, 1.0, &mut check.adapter.zeros_like());
-            pass.loss_and_gradients(&check.adapter, &check.batch, check.scale, &mut gradients);
+            let mut other = check.adapter.zeros_like();
+            pass.losses_and_gradients(
+                &check.adapter,
+                &larger,
+                &Start::default(),
+                Scales::All(1.0),
+                &mut other,
+            );
+            let scales = Scales::All(check.scale);
+            pass.losses_and_gradients(
+                &check.adapter,
+                &check.batch,
+                &Start::default(),
+                scales,
+                &mut gradients,
+            );
         });
         assert_eq!(gradients, expected, "{threads} threads");
     }
+}
+
+#[test]
+fn starting_before_the_first_adapted_layer_gives_the_same_gradients() {
+    let config = tiny_config(RopeLayout::Halves);
+    let lora = LoraConfig { rank: 2, alpha: 3.0, top_layers: Some(1), ..Default::default() };
+    let check = Check::new(&config, &lora, &[9, 14]);
+    let mut pass = Pass::new(&check.weights, 0);
+    let start = Start { layer: 1, stream: pass.stream_before(1, &check.batch).to_vec() };
+    let mut gradients = check.adapter.zeros_like();
+    let scales = Scales::All(check.scale);
+    pass.losses_and_gradients(&check.adapter, &check.batch, &start, scales, &mut gradients);
+    assert_eq!(gradients, check.gradients());
 }

@@ -11,11 +11,11 @@ use safetensors::tensor::SafeTensors;
 use serde::Deserialize;
 
 use crate::lora::{Adapter, read_floats};
-use crate::train::Example;
 use crate::train::batch::Packed;
 use crate::train::optim::{Moments, clip, learning_rate};
-use crate::train::pass::Pass;
+use crate::train::pass::{Pass, Scales, Start};
 use crate::train::testing::tiny_config;
+use crate::train::{Example, Frozen, Metrics, Precision, Totals};
 use crate::weights::{Config, Layer, Matrix, RopeLayout, Weights};
 
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ struct Step {
     rate: f64,
 }
 
-fn fixture(name: &str) -> PathBuf {
+pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft").join(name)
 }
 
@@ -60,7 +60,7 @@ fn packed(rows: &[Row]) -> Packed {
 }
 
 /// The base model of the fixture; for interleaved rotation with the rows moved as the conversion to GGUF does.
-fn base(config: &Config) -> Weights {
+pub fn base(config: &Config) -> Frozen {
     let buffer = std::fs::read(fixture("base.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&buffer).unwrap();
     let values = |name: &str| {
@@ -84,13 +84,14 @@ fn base(config: &Config) -> Weights {
             down: matrix(part("mlp.down_proj"), config.ffn),
         }
     };
-    Weights {
+    let weights = Weights {
         config: config.clone(),
         embedding: matrix(values("model.embed_tokens.weight"), config.hidden),
         layers: (0..config.layers).map(layer).collect(),
         norm: values("model.norm.weight"),
         head: None,
-    }
+    };
+    Frozen::new(weights, Precision::F32)
 }
 
 /// What llama.cpp's converter does to query and key matrices: `[heads, 2, d/2, in]` becomes `[heads, d/2, 2, in]`.
@@ -110,12 +111,19 @@ fn to_gguf_rows(data: Vec<f32>, config: &Config) -> Vec<f32> {
     out
 }
 
-fn gradients(config: &Config) -> Adapter {
+/// Gradients in PEFT's file format.
+pub fn load_gradients(file: &Path, config: &Config) -> Adapter {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(fixture("start/adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
     let tensors = dir.path().join("adapter_model.safetensors");
-    std::fs::copy(fixture("gradients.safetensors"), tensors).unwrap();
+    std::fs::copy(file, tensors).unwrap();
     Adapter::load(dir.path(), config).unwrap()
+}
+
+fn metrics(pass: &mut Pass, adapter: &Adapter, batch: &Packed, gradients: &mut Adapter) -> Metrics {
+    let scales = Scales::All(1.0 / batch.targets.len() as f32);
+    Totals::of_rows(&pass.losses_and_gradients(adapter, batch, &Start::default(), scales, gradients))
+        .metrics()
 }
 
 fn norm(values: &[f32]) -> f64 {
@@ -123,7 +131,7 @@ fn norm(values: &[f32]) -> f64 {
 }
 
 /// Largest distance of two tensors, as a share of the second's norm.
-fn distance(ours: &Adapter, theirs: &Adapter) -> f64 {
+pub fn distance(ours: &Adapter, theirs: &Adapter) -> f64 {
     let shares = ours.tensors().zip(theirs.tensors()).map(|(a, b)| {
         let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
         norm(&difference) / norm(b)
@@ -131,11 +139,11 @@ fn distance(ours: &Adapter, theirs: &Adapter) -> f64 {
     shares.fold(0.0, f64::max)
 }
 
-fn close(ours: f64, theirs: f64, tolerance: f64) -> bool {
+pub fn close(ours: f64, theirs: f64, tolerance: f64) -> bool {
     (ours - theirs).abs() <= tolerance * theirs.abs()
 }
 
-const LAYOUTS: [RopeLayout; 2] = [RopeLayout::Halves, RopeLayout::Interleaved];
+pub const LAYOUTS: [RopeLayout; 2] = [RopeLayout::Halves, RopeLayout::Interleaved];
 
 #[test]
 fn the_first_loss_and_every_gradient_are_those_of_torch() {
@@ -145,11 +153,10 @@ fn the_first_loss_and_every_gradient_are_those_of_torch() {
         let config = tiny_config(rope);
         let (weights, adapter) = (base(&config), Adapter::load(&fixture("start"), &config).unwrap());
         let mut ours = adapter.zeros_like();
-        let scale = 1.0 / batch.targets.len() as f32;
-        let metrics = Pass::new(&weights, 0).loss_and_gradients(&adapter, &batch, scale, &mut ours).metrics();
+        let metrics = metrics(&mut Pass::new(&weights, 0), &adapter, &batch, &mut ours);
         assert!(close(metrics.loss, expected.steps[0].loss, 2e-6), "{rope:?} {}", metrics.loss);
         assert_eq!(metrics.token_accuracy, expected.steps[0].accuracy);
-        let distance = distance(&ours, &gradients(&config));
+        let distance = distance(&ours, &load_gradients(&fixture("gradients.safetensors"), &config));
         assert!(distance < 2e-5, "{rope:?}: {distance}");
     }
 }
@@ -165,8 +172,7 @@ fn training_steps_are_those_of_torch() {
         for (step, wanted) in expected.steps.iter().enumerate() {
             let batch = packed(&expected.batches[step % expected.batches.len()]);
             let mut gradients = adapter.zeros_like();
-            let scale = 1.0 / batch.targets.len() as f32;
-            let metrics = pass.loss_and_gradients(&adapter, &batch, scale, &mut gradients).metrics();
+            let metrics = metrics(&mut pass, &adapter, &batch, &mut gradients);
             let norm = clip(&mut gradients, expected.settings.clip);
             let Settings { peak, warmup, .. } = expected.settings;
             let rate = learning_rate(peak, step, warmup, expected.steps.len());

@@ -30,6 +30,8 @@ const START: Duration = Duration::from_secs(60);
 pub(super) const FIRST_PORT: u16 = 8501;
 /// Most pages shown at once.
 pub(super) const MOST_SLOTS: usize = 8;
+/// The language that both witnesses say they speak; see [`FLAGS`].
+pub(in crate::critic) const LOCALE: &str = "en-US";
 /// The place among the uids of a critic's sandboxes that is the browser's.
 const SLOT: u32 = 62;
 
@@ -38,6 +40,7 @@ const FLAGS: &[&str] = &[
     "--remote-debugging-pipe",
     "--user-data-dir=/tmp/profile",
     "--window-size=1280,800",
+    "--lang=en-US",
     "--disable-gpu",
     "--no-first-run",
     "--no-default-browser-check",
@@ -81,7 +84,7 @@ impl Chromium {
         // The command holds the other end of the socket: it has to go for the socket to end with the browser.
         drop(command);
         let mut tree = Tree::new(started.map_err(|e| broken(format!("cannot start: {e}")))?);
-        let watch = Watch::over(tree.child().id());
+        let watch = Watch::over_tree(tree.child().id());
         let receive = tokio::task::spawn_blocking(move || receive(&ours, slots).map(|fds| (ours, fds)));
         let received = timeout(START, receive).await;
         let (ours, fds) = received

@@ -1,4 +1,4 @@
-//! One look at one page: opened in a context of its own, waited for, measured, audited, photographed, closed.
+//! One look at one page: opened in a context of its own, waited for, measured, audited, photographed, used, closed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,8 +14,11 @@ use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle, time::Instant};
 use super::{
     baseline,
     cdp::{Cdp, CdpError, Event},
-    chromium::FIRST_PORT,
+    pixels::Picture,
+    press::Press,
+    proxy::Gate,
     rendered::{Item, Layout, Rendered, Violation},
+    wire::{Ledger, Progress, Wire},
 };
 use crate::critic::evidence::Heading;
 
@@ -41,11 +44,38 @@ const MOST_TABS: u32 = 8;
 /// Messages of each sort kept.
 const MOST_MESSAGES: usize = 20;
 
+/// For what is drawn late: charts and tables come after their places.
+const DRAWN: Duration = Duration::from_millis(300);
+/// Times that something without any drawing is waited for.
+const REDRAWS: u32 = 2;
+
+/// What is looked at, and for what.
+pub(super) struct Task<'a> {
+    pub gate: &'a Gate,
+    /// What passes the proxy meanwhile.
+    pub ledger: &'a Mutex<Ledger>,
+    /// Test ids of what is looked for.
+    pub ids: &'a [&'a str],
+    pub pictures: bool,
+}
+
+impl Task<'_> {
+    pub fn wire(&self) -> Wire {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).wire()
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).progress()
+    }
+}
+
 /// What a look brought.
 #[derive(Debug, Default)]
 pub(in crate::critic) struct Looked {
     pub rendered: Rendered,
     pub items: Vec<Item>,
+    /// What came of pressing the page's buttons.
+    pub presses: Vec<Press>,
     /// What came of giving a small file to each uploader.
     pub uploads: Vec<Upload>,
     /// WebP images by width.
@@ -66,11 +96,10 @@ pub(in crate::critic) struct Upload {
 
 /// Looks at the app behind a slot's port. An error says that the browser is gone or may not be used again; a page that
 /// hangs, leaves or fails is part of what was seen.
-pub(super) async fn look(cdp: &Cdp, slot: usize, ids: &[&str]) -> Result<Looked, CdpError> {
+pub(super) async fn look(cdp: &Cdp, task: &Task<'_>) -> Result<Looked, CdpError> {
     let page = Page::open(cdp, Instant::now() + WHOLE).await?;
-    let origin = format!("http://127.0.0.1:{}", usize::from(FIRST_PORT) + slot);
     let mut looked = Looked::default();
-    let fault = match page.see(&origin, ids, &mut looked).await {
+    let fault = match page.see(task, &mut looked).await {
         Ok(()) => None,
         Err(CdpError::Gone) => return Err(CdpError::Gone),
         Err(CdpError::Silent) => Some("the page does not answer".to_owned()),
@@ -80,7 +109,7 @@ pub(super) async fn look(cdp: &Cdp, slot: usize, ids: &[&str]) -> Result<Looked,
         looked.rendered.ready = false;
         looked.rendered.detail = fault;
     }
-    page.note(&mut looked.rendered, &origin);
+    page.note(&mut looked.rendered, &task.gate.origin());
     page.close().await?;
     Ok(looked)
 }
@@ -152,30 +181,57 @@ impl<'a> Page<'a> {
         self.call("Emulation.setDeviceMetricsOverride", size).await.map(|_| ())
     }
 
-    async fn see(&self, origin: &str, ids: &[&str], looked: &mut Looked) -> Result<(), CdpError> {
+    /// Gives the look's secret to this page's context, where no script can read it, and opens the app.
+    async fn enter(&self, gate: &Gate) -> Result<World<'_>, CdpError> {
         for domain in ["Page.enable", "Network.enable", "Runtime.enable", "Log.enable"] {
             self.call(domain, json!({})).await?;
         }
         self.size(1280, 800).await?;
-        let went = self.call("Page.navigate", json!({ "url": format!("{origin}/") })).await?;
+        let cookie = json!({
+            "name": Gate::COOKIE, "value": gate.secret(), "url": gate.origin(), "httpOnly": true, "sameSite": "Strict",
+        });
+        let cookies = json!({ "browserContextId": self.context, "cookies": [cookie] });
+        self.cdp.call(None, "Storage.setCookies", cookies, CLOSE).await?;
+        let went = self.call("Page.navigate", json!({ "url": format!("{}/", gate.origin()) })).await?;
         let place = json!({ "frameId": went["frameId"], "worldName": "hone" });
         let world = self.call("Page.createIsolatedWorld", place).await?;
         let world = World { page: self, context: world["executionContextId"].clone() };
         world.run(MEASURE).await?;
+        Ok(world)
+    }
+
+    async fn see(&self, task: &Task<'_>, looked: &mut Looked) -> Result<(), CdpError> {
+        let world = self.enter(task.gate).await?;
         let settled: Settled = world.ask(&format!("hone.settle({})", FIRST.as_millis())).await?;
         let rendered = &mut looked.rendered;
         (rendered.ready, rendered.state) = (settled.ready, settled.state);
         if !settled.ready {
             rendered.detail = Some(format!("the page does not settle within {} s", FIRST.as_secs()));
         }
-        let (items, audited) = (format!("hone.items({})", json!(ids)), format!("hone.audit({})", json!(ids)));
-        looked.items = world.ask(&items).await?;
+        // Before anything is used: what comes later is another page than the snapshot's.
+        rendered.wire = task.wire();
         rendered.wide = world.ask("hone.layout()").await?;
         rendered.headings = world.ask::<Vec<Heading>>("hone.headings()").await?;
         // Axe tells nothing about text that would have to be scrolled to.
         self.unroll(&world, 1280, 800, &rendered.wide).await?;
-        looked.shots.push((1280, self.shot().await?));
+        self.picture(1280, task, looked).await?;
         world.run(AXE).await?;
+        self.read(&world, task, looked).await?;
+        looked.uploads = world.upload_all(task.ids).await?;
+        self.size(375, 812).await?;
+        world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
+        looked.rendered.narrow = world.ask::<Layout>("hone.layout()").await?;
+        self.unroll(&world, 375, 812, &looked.rendered.narrow).await?;
+        self.picture(375, task, looked).await?;
+        // A page that goes away now was seen all the same.
+        looked.presses = super::press::all(&world, task, self.end).await;
+        Ok(())
+    }
+
+    /// What is in sight and what axe says of it, on every tab.
+    async fn read(&self, world: &World<'_>, task: &Task<'_>, looked: &mut Looked) -> Result<(), CdpError> {
+        let audited = format!("hone.audit({})", json!(task.ids));
+        looked.items = self.items(world, task.ids).await?;
         let mut audit = Audit::default();
         audit.add(world.ask(&audited).await?);
         let tabs: u32 = world.ask("hone.tabs()").await?;
@@ -184,18 +240,31 @@ impl<'a> Page<'a> {
             if !world.ask::<bool>(&format!("hone.tab({at})")).await? {
                 break;
             }
-            looked.items.extend(world.ask::<Vec<Item>>(&items).await?);
+            looked.items.extend(self.items(world, task.ids).await?);
             audit.add(world.ask(&audited).await?);
-            rendered.tabs += 1;
+            looked.rendered.tabs += 1;
         }
-        rendered.audit = audit.found.into_values().map(baseline::mark).collect();
-        looked.uploads = world.upload_all(&items).await?;
-        self.size(375, 812).await?;
-        world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
-        rendered.narrow = world.ask::<Layout>("hone.layout()").await?;
-        self.unroll(&world, 375, 812, &rendered.narrow).await?;
-        looked.shots.push((375, self.shot().await?));
+        looked.rendered.audit = audit.found.into_values().map(baseline::mark).collect();
         Ok(())
+    }
+
+    /// What can be seen now: not hidden, not covered, and not of one colour.
+    async fn items(&self, world: &World<'_>, ids: &[&str]) -> Result<Vec<Item>, CdpError> {
+        let mut items: Vec<Item> = world.ask(&format!("hone.items({})", json!(ids))).await?;
+        let asked = json!({ "format": "png", "optimizeForSpeed": true });
+        for again in 0..=REDRAWS {
+            let taken = self.call("Page.captureScreenshot", asked.clone()).await?;
+            // A picture that cannot be read says nothing against anything.
+            let Some(picture) = Picture::read(&decoded(&taken)) else { break };
+            if again == REDRAWS {
+                items.retain(|item| picture.shows(item));
+            }
+            if items.iter().all(|item| picture.shows(item)) {
+                break;
+            }
+            tokio::time::sleep(DRAWN).await;
+        }
+        Ok(items)
     }
 
     /// Makes the window as high as the page, so that nothing has to be scrolled to.
@@ -216,9 +285,13 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    async fn shot(&self) -> Result<Vec<u8>, CdpError> {
-        let taken = self.call("Page.captureScreenshot", json!({ "format": "webp", "quality": 80 })).await?;
-        Ok(BASE64_STANDARD.decode(taken["data"].as_str().unwrap_or_default()).unwrap_or_default())
+    async fn picture(&self, width: u32, task: &Task<'_>, looked: &mut Looked) -> Result<(), CdpError> {
+        if task.pictures {
+            let asked = json!({ "format": "webp", "quality": 80 });
+            let taken = self.call("Page.captureScreenshot", asked).await?;
+            looked.shots.push((width, decoded(&taken)));
+        }
+        Ok(())
     }
 
     /// Writes down what was heard; the page's own address is left out.
@@ -240,6 +313,10 @@ impl<'a> Page<'a> {
         let context = json!({ "browserContextId": self.context });
         self.cdp.call(None, "Target.disposeBrowserContext", context, CLOSE).await.map(|_| ())
     }
+}
+
+fn decoded(taken: &Value) -> Vec<u8> {
+    BASE64_STANDARD.decode(taken["data"].as_str().unwrap_or_default()).unwrap_or_default()
 }
 
 #[derive(serde::Deserialize)]
@@ -268,7 +345,7 @@ struct Settled {
 }
 
 /// Functions beside the page's own, which its scripts cannot touch.
-struct World<'a> {
+pub(super) struct World<'a> {
     page: &'a Page<'a>,
     context: Value,
 }
@@ -291,20 +368,21 @@ impl World<'_> {
     }
 
     /// Gives a small file to every uploader, one after the other.
-    async fn upload_all(&self, items: &str) -> Result<Vec<Upload>, CdpError> {
+    async fn upload_all(&self, ids: &[&str]) -> Result<Vec<Upload>, CdpError> {
+        let texts = format!("hone.contents({})", json!(ids));
         let mut uploads = Vec::new();
-        let mut before: Vec<Item> = self.ask(items).await?;
+        let mut before: Vec<Item> = self.ask(&texts).await?;
         for at in 0..MOST_UPLOADS {
             let Some(given) = self.ask::<Option<Given>>(&format!("hone.upload({at})")).await? else { break };
             self.ask::<Settled>(&format!("hone.settle({})", UPLOAD.as_millis())).await?;
-            let after: Vec<Item> = self.ask(items).await?;
+            let after: Vec<Item> = self.ask(&texts).await?;
             uploads.push(given.compare(&before, &after));
             before = after;
         }
         Ok(uploads)
     }
 
-    async fn ask<T: DeserializeOwned>(&self, expression: &str) -> Result<T, CdpError> {
+    pub async fn ask<T: DeserializeOwned>(&self, expression: &str) -> Result<T, CdpError> {
         let value = self.evaluate(expression, true).await?;
         serde_json::from_value(value).map_err(|e| CdpError::Refused(format!("{expression:.40}: {e}")))
     }

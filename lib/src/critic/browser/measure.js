@@ -64,16 +64,155 @@ globalThis.hone = (() => {
     return [own, ...named].join(" ").replace(/\s+/g, " ").trim().slice(0, MOST_TEXT);
   };
 
-  // What of the named test ids can be seen.
-  function items(ids) {
+  // Everything of the named test ids that has a size and is not hidden outright.
+  function named(ids) {
     const wanted = new Set(ids);
     const found = [];
     for (const element of document.querySelectorAll("[data-testid]")) {
       if (found.length >= MOST_ITEMS) break;
-      const id = element.getAttribute("data-testid");
-      if (wanted.has(id) && seen(element)) found.push({ id, text: words(element) });
+      if (wanted.has(element.getAttribute("data-testid")) && seen(element)) found.push(element);
     }
     return found;
+  }
+  const contents = (ids) => named(ids).map((e) => ({ id: e.getAttribute("data-testid"), text: words(e) }));
+
+  // The parts of elements that are inside of everything that cuts them off.
+  const inside = (elements) => new Promise((done) => {
+    if (!elements.length) return done(new Map());
+    const observer = new IntersectionObserver((entries) => {
+      observer.disconnect();
+      done(new Map(entries.map((entry) => [entry.target, entry.intersectionRect])));
+    });
+    elements.forEach((element) => observer.observe(element));
+  });
+  const scrollers = (element) => {
+    const found = [];
+    for (let at = element.parentElement; at; at = at.parentElement) {
+      const style = getComputedStyle(at);
+      const [down, across] = [/auto|scroll/.test(style.overflowY), /auto|scroll/.test(style.overflowX)];
+      if (down && at.scrollHeight > at.clientHeight + 1 || across && at.scrollWidth > at.clientWidth + 1) found.push(at);
+    }
+    return found;
+  };
+  // A quarter of what could be seen of it at once, and more than a line of pixels.
+  const LEAST = 16;
+  const enough = (element, part) => {
+    const box = element.getBoundingClientRect();
+    const room = scrollers(element).reduce(
+      ([w, h], at) => [Math.min(w, at.clientWidth), Math.min(h, at.clientHeight)], [innerWidth, innerHeight]);
+    const fits = (part, whole, most) => part >= Math.max(1, Math.min(whole, LEAST), Math.min(whole, most) / 4);
+    return !!part && fits(part.width, Math.floor(box.width), room[0]) && fits(part.height, Math.floor(box.height), room[1]);
+  };
+
+  const solid = (style) => {
+    // `rgb(1, 2, 3)`, `rgba(1, 2, 3, 0.4)` or `color(srgb 0.1 0.2 0.3 / 0.4)`.
+    const [, see] = /(?:^rgba.*,|\/)\s*([\d.]+)\)$/.exec(style.backgroundColor) || [];
+    return Number(style.opacity) > 0.9 && (Number(see ?? 1) > 0.9 || style.backgroundImage !== "none");
+  };
+  const drawn = (element, pseudo) => {
+    const style = getComputedStyle(element, pseudo);
+    return style.content !== "none" && style.content !== "normal" && solid(style);
+  };
+  // A dialog of Streamlit's, which stands beside the app, is closed by a click: what is below it is there.
+  const isDialog = (element) => !!element && !element.closest('[data-testid="stApp"]');
+  const belowDialog = (part) => [...document.querySelectorAll('[role="dialog"]')].filter(isDialog).some((dialog) => {
+    const box = dialog.getBoundingClientRect();
+    return box.left < part.right && part.left < box.right && box.top < part.bottom && part.top < box.bottom;
+  });
+  // Its panel and its backdrop stand around it.
+  const holdsDialog = (element) => isDialog(element) && [...element.querySelectorAll('[role="dialog"]')].some(isDialog);
+  const covers = (element) => {
+    if (isDialog(element.closest('[role="dialog"]')) || holdsDialog(element)) return false;
+    return ["IMG", "CANVAS", "VIDEO", "IFRAME", "OBJECT", "EMBED"].includes(element.tagName) || solid(getComputedStyle(element));
+  };
+  const covered = (element, x, y) => {
+    for (const over of document.elementsFromPoint(x, y)) {
+      if (over === element || element.contains(over)) return false;
+      // Of what is around it only what is drawn before or after its content can lie above.
+      if (over.contains(element)) {
+        if (drawn(over, "::before") || drawn(over, "::after")) return true;
+      } else if (covers(over)) return true;
+    }
+    return false;
+  };
+  const GRID = [0.1, 0.5, 0.9];
+  // Nothing lies above a third of it or more.
+  const open = (element, part) => {
+    const points = GRID.flatMap((i) => GRID.map((j) => [part.left + i * part.width, part.top + j * part.height]));
+    return 3 * points.filter(([x, y]) => !covered(element, x, y)).length >= points.length;
+  };
+  const clear = (element) => {
+    let left = 1;
+    for (let at = element; at; at = at.parentElement) left *= Number(getComputedStyle(at).opacity);
+    return left >= 0.1;
+  };
+
+  // Times that something is scrolled to, each of which shows what lies near it too.
+  const MOST_SCROLLS = 40;
+  // Those of some elements that can be scrolled to and are not covered there.
+  async function reached(elements) {
+    const [left, shown, again] = [new Set(elements), new Set(), new Set()];
+    for (let times = 0; left.size && times < MOST_SCROLLS; times++) {
+      const [first] = left;
+      const kept = scrollers(first).map((at) => [at, at.scrollLeft, at.scrollTop]);
+      for (const [at] of kept) {
+        const [own, of] = [first.getBoundingClientRect(), at.getBoundingClientRect()];
+        // Below the page's own header.
+        at.scrollTop += own.top - of.top - Math.min(80, at.clientHeight / 4);
+        if (own.left < of.left || own.right > of.right) at.scrollLeft += own.left - of.left;
+      }
+      const parted = await inside([...left]);
+      const now = reaching(() => [...left].filter((e) => enough(e, parted.get(e)) && open(e, parted.get(e))));
+      for (const [at, x, y] of kept) [at.scrollLeft, at.scrollTop] = [x, y];
+      now.forEach((element) => { left.delete(element); shown.add(element); });
+      // A chat scrolls back to its end by itself, once: what was lost to that gets another turn.
+      if (left.delete(first) && !again.has(first)) {
+        again.add(first);
+        left.add(first);
+        await frame();
+      }
+    }
+    return shown;
+  }
+
+  // Parts of an element that have to show something, where the screenshot can tell: itself, its name, its figure.
+  const PARTS = '[data-testid="stWidgetLabel"],[data-testid="stMarkdownContainer"],[data-testid="stMetricValue"]';
+  // What these show may come from addresses that are not there.
+  const AWAY = ["stDeckGlJsonChart", "stVideo", "stAudio", "stException"];
+  const parts = (element, part) => {
+    const away = AWAY.includes(element.getAttribute("data-testid")) || element.matches("iframe[src]") ||
+      element.querySelector("iframe[src]") || [...element.querySelectorAll("img")].some((image) => !image.naturalWidth);
+    if (away || belowDialog(part)) return [];
+    const named = [...element.querySelectorAll(PARTS)].slice(0, 6).filter((e) => seen(e) && (e.innerText || "").trim());
+    const boxes = named.slice(0, 3).map((e) => e.getBoundingClientRect());
+    return [part, ...boxes].map((box) => [box.left, box.top, box.width, box.height]);
+  };
+
+  // Everything is hit at a point while something is done, what lets clicks through too.
+  function reaching(act) {
+    const style = document.createElement("style");
+    style.textContent = "@layer { *, *::before, *::after { pointer-events: auto !important } }";
+    document.head.append(style);
+    const result = act();
+    style.remove();
+    return result;
+  }
+
+  // What of the named test ids can be seen: in sight, or to be scrolled to, and not covered.
+  async function items(ids) {
+    const elements = named(ids);
+    const parted = await inside(elements);
+    const item = (element, boxes) => ({ id: element.getAttribute("data-testid"), text: words(element), boxes });
+    const known = reaching(() => elements.map((element) => {
+      if (element.getAttribute("data-testid") === "stException") return item(element, []);
+      const part = parted.get(element);
+      const there = clear(element) && enough(element, part) && open(element, part);
+      return there ? item(element, parts(element, part)) : null;
+    }));
+    const away = elements.filter((element, at) =>
+      !known[at] && clear(element) && !enough(element, parted.get(element)) && scrollers(element).length);
+    const shown = await reached(away);
+    return elements.map((element, at) => known[at] || (shown.has(element) ? item(element, []) : null)).filter((found) => found);
   }
 
   const round = (number) => Math.round(number * 1000) / 1000;
@@ -256,6 +395,40 @@ globalThis.hone = (() => {
     return { label, file: name };
   }
 
-  return { settle, upload, items, layout, headings, audit, tab, tabs: () => all("stTab").filter(seen).length, size };
+  const BUTTONS = { stButton: "button", stFormSubmitButton: "form_submit_button" };
+  const pressable = () => Object.entries(BUTTONS).flatMap(([id, kind]) =>
+    all(id).filter(seen).map((element) => ({ kind, label: ((element.innerText || "").trim() || words(element)).slice(0, 80), button: element.querySelector("button") })))
+    .filter(({ button }) => button && !button.disabled);
+  // Buttons of different names.
+  function buttons() {
+    const named = pressable().map(({ kind, label }) => ({ kind, label }));
+    return named.filter((one, at) => named.findIndex((other) => other.kind === one.kind && other.label === one.label) === at).slice(0, 40);
+  }
+
+  const plausible = (input) => {
+    const label = words(input).toLowerCase() + (input.closest('[data-testid="stTextInput"]')?.innerText || "").toLowerCase();
+    if (label.includes("mail")) return "ada@example.com";
+    return /url|link|website/.test(label) ? "https://example.com" : "Sample entry";
+  };
+  // As React hears of what is typed.
+  const type = (input, text) => {
+    const of = input.tagName === "TEXTAREA" ? HTMLTextAreaElement : HTMLInputElement;
+    Object.getOwnPropertyDescriptor(of.prototype, "value").set.call(input, text);
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  // Presses a button, with the empty texts of its form filled in; false when it is not there.
+  async function press(kind, label) {
+    const found = pressable().find((one) => one.kind === kind && one.label === label);
+    if (!found) return false;
+    const form = found.button.closest('[data-testid="stForm"]');
+    const empty = [...(form?.querySelectorAll('input[type="text"],input[type="password"],textarea') || [])].filter(
+      (e) => !e.value && e.closest('[data-testid="stTextInput"],[data-testid="stTextArea"]'));
+    empty.forEach((input) => type(input, plausible(input)));
+    if (empty.length) await pause(60);
+    found.button.click();
+    return true;
+  }
+
+  return { settle, upload, contents, items, buttons, press, layout, headings, audit, tab, tabs: () => all("stTab").filter(seen).length, size };
 })();
 true;

@@ -8,6 +8,8 @@ mod baseline;
 mod cdp;
 mod chromium;
 mod look;
+mod pixels;
+mod press;
 mod proxy;
 mod rendered;
 mod wire;
@@ -21,14 +23,17 @@ use tokio::sync::Semaphore;
 
 pub use self::baseline::{Baseline, shipped as baseline};
 pub use self::rendered::{Layout, Rendered, Violation, Wire};
-use self::{
-    chromium::{Chromium, MOST_SLOTS},
-    proxy::{Files, Upstream},
-    wire::Tap,
-};
 pub(in crate::critic) use self::{
+    chromium::LOCALE,
     look::{Looked, Upload},
+    press::Press,
     rendered::Item,
+};
+use self::{
+    chromium::{Chromium, FIRST_PORT, MOST_SLOTS},
+    look::Task,
+    proxy::{Files, Gate, Upstream},
+    wire::Ledger,
 };
 use super::{error::CriticError, sandbox::SandboxSpec};
 
@@ -47,11 +52,13 @@ pub(super) struct Browser {
     free: Mutex<Vec<usize>>,
     places: Semaphore,
     running: tokio::sync::Mutex<Option<Arc<Chromium>>>,
+    /// Pictures are wanted.
+    pictures: bool,
 }
 
 impl Browser {
     /// A browser that starts when it is first needed. `package` is Streamlit's folder, for the files that draw a page.
-    pub fn new(spec: SandboxSpec, program: &Path, package: &Path, slots: usize) -> Self {
+    pub fn new(spec: SandboxSpec, program: &Path, package: &Path, slots: usize, pictures: bool) -> Self {
         let slots = slots.clamp(1, MOST_SLOTS);
         Self {
             spec,
@@ -61,6 +68,7 @@ impl Browser {
             free: Mutex::new((0..slots).collect()),
             places: Semaphore::new(slots),
             running: tokio::sync::Mutex::new(None),
+            pictures,
         }
     }
 
@@ -73,20 +81,24 @@ impl Browser {
     pub async fn look(&self, socket: &Path, ids: &[&str]) -> Result<Looked, CriticError> {
         let _place = self.places.acquire().await.map_err(|_| CriticError::Cancelled)?;
         let slot = Slot::take(self);
+        let port = FIRST_PORT + u16::try_from(slot.number).unwrap_or_default();
         for _ in 0..ATTEMPTS {
             let chromium = self.running().await?;
-            let tap = Arc::new(Mutex::new(Tap::default()));
-            let upstream =
-                Upstream { files: Arc::clone(&self.files), socket: socket.to_owned(), tap: Arc::clone(&tap) };
+            let ledger = Arc::new(Mutex::new(Ledger::default()));
+            let gate = Gate::new(port);
+            let upstream = Upstream {
+                gate: gate.clone(),
+                files: Arc::clone(&self.files),
+                socket: socket.to_owned(),
+                ledger: Arc::clone(&ledger),
+            };
+            let task = Task { gate: &gate, ledger: &ledger, ids, pictures: self.pictures };
             let looked = tokio::select! {
-                looked = look::look(&chromium.cdp, slot.number, ids) => looked,
+                looked = look::look(&chromium.cdp, &task) => looked,
                 () = proxy::serve(&chromium.listeners[slot.number], upstream) => Err(cdp::CdpError::Gone),
             };
             match looked {
-                Ok(mut looked) => {
-                    looked.rendered.wire = tap.lock().unwrap_or_else(PoisonError::into_inner).wire();
-                    return Ok(looked);
-                }
+                Ok(looked) => return Ok(looked),
                 Err(_) => self.discard(&chromium).await,
             }
         }

@@ -4,12 +4,15 @@
 //! Files come from the package and never from the candidate, so a candidate cannot change what draws it or what draws the
 //! next one. Of its answers only what a browser needs to show them is passed on, nothing of them may be stored, and the
 //! agent API, which belongs to the other witness, is out of reach.
+//!
+//! All pages shown at once share a loopback, so that a page can reach the ports of others. What answers there is a
+//! [`Gate`]: it lets through what the look's own page asks, which alone has the look's secret, and nothing else.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -19,7 +22,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     client,
-    header::{self, HeaderName, HeaderValue},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -38,7 +41,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::wire::Tap;
+use super::wire::Ledger;
 
 /// Largest body passed on in either direction, in bytes.
 const MOST_BODY: usize = 32 << 20;
@@ -80,13 +83,62 @@ impl Files {
     }
 }
 
+/// Who may ask: the page that one look opened, and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gate {
+    port: u16,
+    secret: String,
+}
+
+impl Gate {
+    /// Name of the cookie that holds the secret. It is set in the context of the look's own page, where no script can read
+    /// it, and no other context has it.
+    pub const COOKIE: &str = "hone-look";
+
+    /// A gate with a secret of its own.
+    pub fn new(port: u16) -> Self {
+        Self { port, secret: format!("{:032x}", rand::random::<u128>()) }
+    }
+
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.host())
+    }
+
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Whether a request comes from the look's own page.
+    ///
+    /// The secret decides; the headers that a browser writes by itself say the same once more, and keep out what another
+    /// page could make this one's own frames ask.
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        let text = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+        let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        text(&header::HOST) == Some(self.host().as_bytes())
+            && text(&header::ORIGIN).is_none_or(|origin| origin == self.origin().as_bytes())
+            && site.is_none_or(|site| site == b"same-origin" || site == b"none")
+            && headers.get_all(header::COOKIE).iter().any(|cookies| self.is_held(cookies))
+    }
+
+    fn is_held(&self, cookies: &HeaderValue) -> bool {
+        let pairs = cookies.to_str().unwrap_or_default().split(';');
+        pairs.filter_map(|pair| pair.trim().split_once('=')).any(|pair| pair == (Self::COOKIE, &self.secret))
+    }
+}
+
 /// What serves one candidate's page.
 #[derive(Clone)]
 pub(super) struct Upstream {
+    pub gate: Gate,
     pub files: Arc<Files>,
     /// The candidate's server.
     pub socket: PathBuf,
-    pub tap: Arc<Mutex<Tap>>,
+    pub ledger: Arc<Mutex<Ledger>>,
 }
 
 /// Serves until it is dropped, and every connection with it.
@@ -111,6 +163,9 @@ pub(super) async fn serve(listener: &TcpListener, upstream: Upstream) {
 }
 
 async fn respond(request: Request<Incoming>, upstream: &Upstream) -> Response<Body> {
+    if !upstream.gate.admits(request.headers()) {
+        return plain(StatusCode::FORBIDDEN);
+    }
     let path = request.uri().path().to_owned();
     match route(request.method(), &path) {
         Route::File(name) => file(&upstream.files, name),
@@ -240,20 +295,32 @@ async fn stream(mut request: Request<Incoming>, upstream: &Upstream) -> Option<R
     if let Some(chosen) = agreed.headers().get(header::SEC_WEBSOCKET_PROTOCOL) {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, chosen.clone());
     }
-    let tap = Arc::clone(&upstream.tap);
+    // Every page names its origin here; what does not is no page.
+    request.headers().get(header::ORIGIN)?;
+    let ledger = Arc::clone(&upstream.ledger);
+    let account = lock(&ledger).open()?;
     let upgraded = hyper::upgrade::on(&mut request);
     // The task ends with either side: the candidate's server is killed after the look, if not before.
     tokio::spawn(async move {
         if let Ok(page) = upgraded.await {
             let page = WebSocketStream::from_raw_socket(TokioIo::new(page), Role::Server, Some(limits)).await;
-            join(page, server, &tap).await;
+            join(page, server, &ledger, account).await;
         }
     });
     Some(response)
 }
 
-async fn join<P, S>(page: WebSocketStream<P>, server: WebSocketStream<S>, tap: &Mutex<Tap>)
-where
+/// No code between lock and unlock panics, so what is inside is whole.
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn join<P, S>(
+    page: WebSocketStream<P>,
+    server: WebSocketStream<S>,
+    ledger: &Mutex<Ledger>,
+    account: usize,
+) where
     P: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -269,7 +336,7 @@ where
     let back = async {
         while let Some(Ok(message)) = from_server.next().await {
             if let Message::Binary(bytes) = &message {
-                tap.lock().unwrap_or_else(PoisonError::into_inner).read(bytes);
+                lock(ledger).read(account, bytes);
             }
             if to_page.send(message).await.is_err() {
                 return;
@@ -306,6 +373,40 @@ mod tests {
             check(path, Route::Refuse);
         }
         assert_eq!(route(&Method::POST, "/static/js/index.js"), Route::Refuse);
+    }
+
+    #[track_caller]
+    fn check_gate(headers: &[(&str, &str)], admitted: bool) {
+        let gate = Gate { port: 8502, secret: "s3".to_owned() };
+        let name = |name: &str| HeaderName::from_bytes(name.as_bytes()).unwrap();
+        let value = |value: &str| HeaderValue::from_str(value).unwrap();
+        let headers: HeaderMap = headers.iter().map(|(n, v)| (name(n), value(v))).collect();
+        assert_eq!(gate.admits(&headers), admitted, "{headers:?}");
+    }
+
+    #[test]
+    fn only_the_page_of_the_look_is_answered() {
+        let host = ("host", "127.0.0.1:8502");
+        let cookie = ("cookie", "mark=left; hone-look=s3");
+        check_gate(&[host, cookie], true);
+        check_gate(
+            &[host, cookie, ("origin", "http://127.0.0.1:8502"), ("sec-fetch-site", "same-origin")],
+            true,
+        );
+        check_gate(&[host, cookie, ("sec-fetch-site", "none")], true);
+        check_gate(&[host], false);
+        check_gate(&[cookie], false);
+        check_gate(&[host, ("cookie", "hone-look=other")], false);
+        check_gate(&[("host", "localhost:8502"), cookie], false);
+        check_gate(&[host, cookie, ("origin", "http://127.0.0.1:8501")], false);
+        check_gate(&[host, cookie, ("origin", "null")], false);
+        check_gate(&[host, cookie, ("sec-fetch-site", "same-site")], false);
+        check_gate(&[host, cookie, ("sec-fetch-site", "cross-site")], false);
+    }
+
+    #[test]
+    fn secrets_differ() {
+        assert_ne!(Gate::new(8501), Gate::new(8501));
     }
 
     #[test]

@@ -112,9 +112,12 @@ impl Layout {
 }
 
 /// Something in sight: the test id of its kind, and its text with the names of its controls.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(in crate::critic) struct Item {
     pub id: String,
     pub text: String,
+    /// Places of the screenshot, each of which has to show something: left, top, width, height. None when the screenshot
+    /// does not hold it, or when what it would show comes from an address that is not there.
+    pub boxes: Vec<[f64; 4]>,
 }

@@ -1,6 +1,9 @@
 //! What a server told a browser, read on the way: Streamlit's messages, before any script of the page can act.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use prost::{
     Message,
@@ -136,6 +139,8 @@ const ELEMENTS: &[(u32, &str)] = &[
 #[derive(Clone, Debug)]
 struct Placed {
     kind: String,
+    /// Of all that it holds.
+    digest: u64,
     exception: Option<(String, String)>,
     run: u32,
 }
@@ -143,9 +148,75 @@ struct Placed {
 /// Most places kept; a page with more is a flood anyway.
 const MOST: usize = 5000;
 
-/// Reads the messages of one page's connections.
+/// Connections that one page may have had; it needs one, and another when that one breaks.
+const MOST_CONNECTIONS: usize = 16;
+
+/// The accounts of all connections of one page.
+///
+/// The first that carries anything is the page's own: before it does, nothing of the candidate's runs in the page. A
+/// later one may be a script's, so it adds no element; but an exception that any of them carries was raised.
 #[derive(Debug, Default)]
-pub(super) struct Tap {
+pub(super) struct Ledger {
+    taps: Vec<Tap>,
+}
+
+impl Ledger {
+    /// A place for a connection's account; none when there were too many.
+    pub fn open(&mut self) -> Option<usize> {
+        (self.taps.len() < MOST_CONNECTIONS).then(|| {
+            self.taps.push(Tap::default());
+            self.taps.len() - 1
+        })
+    }
+
+    /// Reads one message of a connection.
+    pub fn read(&mut self, account: usize, bytes: &[u8]) {
+        if let Some(tap) = self.taps.get_mut(account) {
+            tap.read(bytes);
+        }
+    }
+
+    /// What the page was told to hold by now.
+    pub fn wire(&self) -> Wire {
+        let mut wire = self.own().map(Tap::wire).unwrap_or_default();
+        for tap in &self.taps {
+            let other = tap.wire();
+            wire.compile_error |= other.compile_error;
+            for exception in other.exceptions {
+                if !wire.exceptions.contains(&exception) {
+                    wire.exceptions.push(exception);
+                }
+            }
+        }
+        wire
+    }
+
+    /// How far the page's own connection has come.
+    pub fn progress(&self) -> Progress {
+        let Some(tap) = self.own() else { return Progress::default() };
+        let elements = tap.places.values().map(|placed| placed.digest).collect();
+        Progress { begun: tap.run, finished: tap.finished, elements }
+    }
+
+    fn own(&self) -> Option<&Tap> {
+        self.taps.iter().find(|tap| tap.run > 0)
+    }
+}
+
+/// How far a page has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Runs that began.
+    pub begun: u32,
+    /// Runs that came to an end.
+    pub finished: u32,
+    /// Elements by a digest of all that they hold.
+    pub elements: BTreeSet<u64>,
+}
+
+/// Reads the messages of one connection.
+#[derive(Debug, Default)]
+struct Tap {
     places: BTreeMap<Vec<u32>, Placed>,
     /// Messages that the server may later name by their hash alone.
     kept: HashMap<String, Placed>,
@@ -156,7 +227,7 @@ pub(super) struct Tap {
 
 impl Tap {
     /// Reads one message; what is no message of Streamlit's says nothing.
-    pub fn read(&mut self, bytes: &[u8]) {
+    fn read(&mut self, bytes: &[u8]) {
         let Ok(message) = ForwardMsg::decode(bytes) else { return };
         if message.new_session.is_some() {
             self.run += 1;
@@ -188,7 +259,9 @@ impl Tap {
         let kind = element_kind(bytes).unwrap_or("unknown").to_owned();
         let text = ExceptionElement::decode(bytes).ok().and_then(|element| element.exception);
         let exception = text.map(|text| (cut(text.kind, 80), cut(text.message, 300)));
-        Placed { kind, exception, run: self.run }
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        Placed { kind, digest: hasher.finish(), exception, run: self.run }
     }
 
     fn place(&mut self, path: Vec<u32>, placed: Placed) {
@@ -207,8 +280,8 @@ impl Tap {
         }
     }
 
-    /// What the page was told to hold by now.
-    pub fn wire(&self) -> Wire {
+    /// What it carried by now.
+    fn wire(&self) -> Wire {
         let mut elements: BTreeMap<String, u32> = BTreeMap::new();
         for placed in self.places.values() {
             *elements.entry(placed.kind.clone()).or_default() += 1;
@@ -316,6 +389,37 @@ mod tests {
         let text = ExceptionText { kind: "ValueError".into(), message: "no".into() };
         let run = [begin(), delta(&[0, 0], element(8, &text.encode_to_vec()), "a"), finish(SUCCESS)];
         check(&run, &[("exception", 1)], &[("ValueError", "no")]);
+    }
+
+    #[test]
+    fn a_second_connection_adds_exceptions_and_no_elements() {
+        let text = ExceptionText { kind: "ValueError".into(), message: "no".into() };
+        let mut ledger = Ledger::default();
+        // One that carries nothing is not the page's.
+        ledger.open().unwrap();
+        let (page, script) = (ledger.open().unwrap(), ledger.open().unwrap());
+        for message in [begin(), delta(&[0, 0], element(47, b""), "a"), finish(SUCCESS)] {
+            ledger.read(page, &message);
+        }
+        let before = ledger.progress();
+        for message in [
+            begin(),
+            delta(&[0, 0], element(19, b""), "b"),
+            delta(&[0, 1], element(8, &text.encode_to_vec()), "c"),
+            finish(SUCCESS),
+        ] {
+            ledger.read(script, &message);
+        }
+        let wire = ledger.wire();
+        assert_eq!(wire.elements, BTreeMap::from([("heading".to_owned(), 1)]));
+        assert_eq!(wire.exceptions, [("ValueError".to_owned(), "no".to_owned())]);
+        assert_eq!((before.finished, ledger.progress()), (1, before));
+    }
+
+    #[test]
+    fn connections_beyond_the_most_are_refused() {
+        let mut ledger = Ledger::default();
+        assert_eq!((0..20).filter_map(|_| ledger.open()).count(), MOST_CONNECTIONS);
     }
 
     proptest! {

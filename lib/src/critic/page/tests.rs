@@ -119,3 +119,37 @@ proptest::proptest! {
         own_line(&text);
     }
 }
+
+fn charts(nodes: Value) -> Vec<(String, Vec<String>, bool)> {
+    let shown = snapshot(nodes).page().shown.into_iter().map(|shown| shown.element);
+    let charts = shown.filter(|element| is_chart(&element.kind));
+    charts.map(|chart| (chart.kind, chart.marks, chart.titled)).collect()
+}
+
+#[test]
+fn charts_of_the_same_name_are_told_together() {
+    let figure = |mark: &str, title: &str| {
+        json!({"type": "plotly_chart", "data": {"spec":
+            {"data": [{"type": mark}], "layout": {"title": {"text": title}}}}})
+    };
+    let found = charts(json!([figure("bar", "Sales"), figure("pie", "Share")]));
+    assert_eq!(found, [("plotly_chart".to_owned(), vec!["bar".to_owned(), "pie".to_owned()], true)]);
+    let found = charts(json!([figure("bar", "Sales"), figure("pie", "")]));
+    assert_eq!(found, [("plotly_chart".to_owned(), vec!["bar".to_owned(), "pie".to_owned()], false)]);
+    // What is in a closed expander says nothing about what is in sight.
+    let closed = json!({"type": "expander", "children": [figure("pie", "")]});
+    let found = charts(json!([figure("bar", "Sales"), closed]));
+    assert_eq!(found, [("plotly_chart".to_owned(), vec!["bar".to_owned()], true)]);
+}
+
+#[test]
+fn a_heading_right_above_is_a_charts_title() {
+    let titled = |above: Value| {
+        let found = charts(json!([above, {"type": "pyplot", "props": {"url": "a.png"}}]));
+        found[0].2
+    };
+    assert!(titled(json!({"type": "subheader", "props": {"body": "Sales"}})));
+    assert!(titled(json!({"type": "markdown", "props": {"body": "In short:\n\n### Sales\n"}})));
+    assert!(!titled(json!({"type": "markdown", "props": {"body": "### Sales\nIn short"}})));
+    assert!(!titled(json!({"type": "metric", "props": {"label": "Sales"}})));
+}

@@ -20,17 +20,25 @@ pub(in crate::critic) struct Watch(AbortHandle);
 
 impl Watch {
     /// Watches the tree below `leader`, which leads its process group.
-    pub fn over(leader: Option<u32>) -> Option<Self> {
-        let leader = leader?;
-        let group = Pid::from_raw(leader.cast_signed())?;
+    pub fn over_tree(leader: Option<u32>) -> Option<Self> {
+        let leader = Pid::from_raw(leader?.cast_signed())?;
+        let kill = move || {
+            // It may be gone already.
+            let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+        };
+        Some(Self::over(leader, kill))
+    }
+
+    /// Watches the tree below `leader`, which ends by `kill`.
+    pub fn over(leader: Pid, kill: impl FnOnce() + Send + 'static) -> Self {
+        let leader = leader.as_raw_nonzero().get().cast_unsigned();
         let task = tokio::spawn(async move {
             while !exceeds(leader, LIMIT) {
                 tokio::time::sleep(EVERY).await;
             }
-            // It may be gone already.
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+            kill();
         });
-        Some(Self(task.abort_handle()))
+        Self(task.abort_handle())
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{SandboxSpec, Worker};
+use super::{Nursery, Worker};
 use crate::{cancel::Cancel, critic::error::CriticError};
 
 /// A worker with its place among those that live at once.
@@ -45,6 +45,8 @@ impl Drop for Slot {
 /// Keeps workers ready, `ahead` of those in use.
 pub(crate) struct Pool {
     ready: Mutex<mpsc::Receiver<Result<Lease, CriticError>>>,
+    /// Workers end when what they were forked from does.
+    _nursery: Arc<Nursery>,
     starters: std::sync::Mutex<Vec<JoinHandle<()>>>,
     closing: Arc<AtomicBool>,
     stop: Cancel,
@@ -52,24 +54,29 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Starts to fill. `in_use` workers may run candidates at once while `ahead` more are started or wait.
-    pub fn open(spec: SandboxSpec, in_use: usize, ahead: usize, wait_seconds: u64, cancel: &Cancel) -> Self {
+    pub fn open(nursery: Nursery, in_use: usize, ahead: usize, cancel: &Cancel) -> Self {
         let total = (in_use + ahead).clamp(1, 64);
         let places = Arc::new(Semaphore::new(total));
         let free = Arc::new(std::sync::Mutex::new((0..u32::try_from(total).unwrap_or(64)).collect()));
         let (sender, ready) = mpsc::channel(ahead.max(1));
         let stop = cancel.child_token();
         let closing = Arc::new(AtomicBool::new(false));
-        let spec = Arc::new(spec);
+        let nursery = Arc::new(nursery);
         let starter = || Starter {
-            spec: Arc::clone(&spec),
+            nursery: Arc::clone(&nursery),
             places: Arc::clone(&places),
             free: Arc::clone(&free),
             sender: sender.clone(),
             stop: stop.clone(),
-            wait_seconds,
         };
         let starters = (0..ahead.max(1)).map(|_| tokio::spawn(starter().run())).collect();
-        Self { ready: Mutex::new(ready), starters: std::sync::Mutex::new(starters), closing, stop }
+        Self {
+            ready: Mutex::new(ready),
+            _nursery: nursery,
+            starters: std::sync::Mutex::new(starters),
+            closing,
+            stop,
+        }
     }
 
     /// The next ready worker.
@@ -114,12 +121,11 @@ impl Drop for Pool {
 }
 
 struct Starter {
-    spec: Arc<SandboxSpec>,
+    nursery: Arc<Nursery>,
     places: Arc<Semaphore>,
     free: Arc<std::sync::Mutex<Vec<u32>>>,
     sender: mpsc::Sender<Result<Lease, CriticError>>,
     stop: Cancel,
-    wait_seconds: u64,
 }
 
 impl Starter {
@@ -140,7 +146,7 @@ impl Starter {
         let stop = self.stop.cancelled();
         tokio::select! {
             () = stop => None,
-            worker = Worker::start(&self.spec, slot.number, self.wait_seconds) => {
+            worker = self.nursery.worker(slot.number) => {
                 Some(worker.map(|worker| Lease { worker, slot }))
             }
         }

@@ -17,10 +17,21 @@ use crate::critic::error::CriticError;
 const WORKER: &str = include_str!("worker.py");
 /// Size of each folder that a candidate may write to (all of them in memory).
 const TMPFS: &str = "67108864";
+/// The Streamlit whose agent API, messages and elements the critic knows.
+const STREAMLIT: &str = "1.67";
 
 /// What the processes and folders of this process's sandboxes are called, for whoever looks for them.
 pub(super) fn name() -> String {
     format!("hone-sandbox-{}-", std::process::id())
+}
+
+/// What runs inside bubblewrap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// One worker for one candidate.
+    Worker,
+    /// No candidate, but what forks workers.
+    Parent,
 }
 
 /// How candidates are kept in.
@@ -63,6 +74,7 @@ impl SandboxSpec {
     /// Asks Python where it lives and decides how to isolate.
     pub async fn find(python: &Path, bwrap: &Path) -> Result<Self, CriticError> {
         let Found { folders, versions, streamlit } = ask(python).await?;
+        check_streamlit(python, versions.get("streamlit").map(String::as_str))?;
         let root = rustix::process::geteuid().is_root();
         let isolation = if root { Isolation::OwnUid } else { Isolation::UserNamespace };
         let uids = Arc::new(if root { UidBlock::take() } else { UidBlock::default() });
@@ -79,24 +91,32 @@ impl SandboxSpec {
         })
     }
 
+    /// The uid that only this worker has; none where a user namespace takes its place.
+    pub(super) fn uid(&self, slot: u32) -> Option<u32> {
+        (self.isolation == Isolation::OwnUid).then(|| self.uids.uid(slot))
+    }
+
     /// From root to a uid that only this worker has, before Python starts; limits on processes do not bind root.
     pub fn drop_root(&self, slot: u32) -> Vec<String> {
-        if self.isolation == Isolation::UserNamespace {
-            return Vec::new();
-        }
-        let uid = self.uids.uid(slot).to_string();
+        let Some(uid) = self.uid(slot) else { return Vec::new() };
+        let uid = uid.to_string();
         let words =
             ["/usr/bin/setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", "--inh-caps=-all"];
         words.into_iter().chain(["--no-new-privs", "--"]).map(str::to_owned).collect()
     }
 
     /// Bubblewrap with the worker inside. The environment is empty outside too: `/proc/1/environ` shows it inside.
-    pub(super) fn command(&self, slot: u32, wait_seconds: u64) -> Command {
+    pub(super) fn command(&self, role: Role, slot: u32, wait_seconds: u64) -> Command {
         let mut command = Command::new(&self.bwrap);
-        command.env_clear().args(self.arguments());
-        command.arg("--").args(self.drop_root(slot)).arg(&self.python);
+        command.env_clear().args(self.arguments(role));
+        let (drop_root, word) = match role {
+            Role::Worker => (self.drop_root(slot), "worker"),
+            // It gives each worker a uid.
+            Role::Parent => (Vec::new(), "parent"),
+        };
+        command.arg("--").args(drop_root).arg(&self.python);
         command.args(["-s", "-P", "-B", "-c", WORKER]).arg(wait_seconds.to_string()).arg(name());
-        command.arg(&self.filters);
+        command.arg(&self.filters).arg(word);
         command.current_dir("/").kill_on_drop(true);
         super::process::isolate(&mut command);
         command
@@ -131,9 +151,13 @@ impl SandboxSpec {
         list
     }
 
-    fn arguments(&self) -> Vec<OsString> {
+    fn arguments(&self, role: Role) -> Vec<OsString> {
         let mut list = self.namespaces();
         let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
+        if role == Role::Parent && self.isolation == Isolation::OwnUid {
+            // To make namespaces, mounts in them, and their loopback; workers have none of it.
+            add(&["--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_NET_ADMIN"]);
+        }
         add(&["--setenv", "PYTHONHASHSEED", "0"]);
         // One thread each: threads count as processes, and workers share few cores.
         for library in ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "ARROW_IO_THREADS"] {
@@ -213,6 +237,17 @@ async fn ask(python: &Path) -> Result<Found, CriticError> {
     serde_json::from_slice(&output.stdout).map_err(|e| broken(format!("its answer cannot be read: {e}")))
 }
 
+/// Another Streamlit would be misread rather than refused.
+fn check_streamlit(python: &Path, version: Option<&str>) -> Result<(), CriticError> {
+    let fits = |version: &str| version.strip_prefix(STREAMLIT).is_some_and(|rest| rest.starts_with('.'));
+    let found = match version {
+        Some(version) if fits(version) => return Ok(()),
+        Some(version) => format!("Streamlit {version}"),
+        None => "no Streamlit".to_owned(),
+    };
+    Err(CriticError::OtherStreamlit { python: python.to_owned(), found, needed: STREAMLIT })
+}
+
 /// The folders outside `/usr` that an interpreter needs, outermost first.
 fn needed(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
     // The path may go through links: what they lead to has to be there as well.
@@ -227,7 +262,7 @@ fn needed(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    fn arguments(isolation: Isolation) -> String {
+    fn arguments(role: Role, isolation: Isolation) -> String {
         let folders = vec![PathBuf::from("/opt/venv")];
         let spec = SandboxSpec {
             python: "/opt/venv/bin/python".into(),
@@ -239,13 +274,14 @@ mod tests {
             filters: String::new(),
             folders,
         };
-        spec.arguments().iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        spec.arguments(role).iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn no_path_of_the_host_is_bound_for_writing() {
         for isolation in [Isolation::OwnUid, Isolation::UserNamespace] {
-            let arguments = arguments(isolation);
+            let arguments =
+                format!("{} {}", arguments(Role::Worker, isolation), arguments(Role::Parent, isolation));
             assert!(
                 !arguments.split(' ').any(|word| word == "--bind" || word == "--dev-bind"),
                 "{arguments}"
@@ -259,9 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn only_the_streamlit_that_is_known_will_do() {
+        let check = |version| check_streamlit(Path::new("/p"), version).map_err(|e| e.to_string());
+        assert_eq!(check(Some("1.67.0")), Ok(()));
+        assert!(check(Some("1.6.7")).unwrap_err().contains("has Streamlit 1.6.7, and 1.67 is needed"));
+        assert!(check(Some("1.670.1")).is_err());
+        assert!(check(None).unwrap_err().contains("has no Streamlit"));
+    }
+
+    #[test]
     fn root_keeps_only_what_dropping_its_uid_takes() {
-        assert_eq!(arguments(Isolation::OwnUid).matches("--cap-add").count(), 2);
-        assert!(!arguments(Isolation::OwnUid).contains("--unshare-user"));
-        assert_eq!(arguments(Isolation::UserNamespace).matches("--cap-add").count(), 0);
+        let added = |role, isolation| arguments(role, isolation).matches("--cap-add").count();
+        assert_eq!(added(Role::Worker, Isolation::OwnUid), 2);
+        assert_eq!(added(Role::Parent, Isolation::OwnUid), 4);
+        assert!(!arguments(Role::Worker, Isolation::OwnUid).contains("--unshare-user"));
+        assert_eq!(added(Role::Worker, Isolation::UserNamespace), 0);
+        assert_eq!(added(Role::Parent, Isolation::UserNamespace), 0);
     }
 }

@@ -69,8 +69,8 @@ fn read(files: &[SourceFile]) -> Statics {
     statics.imports.retain(|module| seen.insert(module.clone()));
     statics.imports.truncate(MOST_FACTS);
     statics.calls.truncate(MOST_FACTS);
-    let Statics { tamper, secrets, removed, empty_labels, dead, .. } = &mut statics;
-    for faults in [tamper, secrets, removed, empty_labels, dead] {
+    let Statics { tamper, secrets, removed, audience, whole_state, empty_labels, dead, .. } = &mut statics;
+    for faults in [tamper, secrets, removed, audience, whole_state, empty_labels, dead] {
         faults.truncate(MOST_FACTS / 10);
     }
     statics
@@ -179,9 +179,13 @@ impl<'a> Source<'a> {
     fn take(&self, facts: Facts, statics: &mut Statics) {
         let fault = |(offset, message): (TextSize, String)| Fault::new(self.place(offset), message);
         statics.imports.extend(facts.imports);
+        let room = MOST_FACTS.saturating_sub(statics.other_calls.len());
+        statics.other_calls.extend(facts.other_calls.into_iter().take(room));
         statics.tamper.extend(facts.tamper.into_iter().map(fault));
         statics.secrets.extend(facts.secrets.into_iter().map(fault));
         statics.removed.extend(facts.removed.into_iter().map(fault));
+        statics.audience.extend(facts.audience.into_iter().map(fault));
+        statics.whole_state.extend(facts.whole_state.into_iter().map(fault));
         statics.empty_labels.extend(facts.empty_labels.into_iter().map(fault));
         statics.dead.extend(facts.dead.into_iter().map(fault));
         statics.functions += facts.functions;

@@ -41,6 +41,40 @@ fn calls_are_seen_by_any_name() {
 }
 
 #[test]
+fn who_reads_its_audience_is_known() {
+    let reads = |code: &str| app(code).audience.iter().map(|f| f.at.clone().unwrap()).collect::<Vec<_>>();
+    assert_eq!(reads("import streamlit as st\nif st.context.url is None:\n  pass"), ["app.py:2:4"]);
+    assert_eq!(reads("from streamlit import context as c"), ["app.py:1:23"]);
+    assert_eq!(reads("import streamlit as st\nst.title(context.url)"), [""; 0]);
+}
+
+#[test]
+fn a_state_that_is_shown_as_a_whole_is_known() {
+    let shows = |code: &str| !app(&format!("import streamlit as st\n{code}")).whole_state.is_empty();
+    for code in [
+        "st.metric('State', len(repr(st.session_state)))",
+        "st.caption(f'{st.session_state}')",
+        "st.write(st.session_state)",
+        "st.json(st.session_state.to_dict())",
+        "all = st.session_state\nst.text(hash(str(dict(all))))",
+        "from streamlit import session_state as s\nst.caption(str(s))",
+        "import hashlib\nx = hashlib.md5(repr(st.session_state).encode())",
+    ] {
+        assert!(shows(code), "{code}");
+    }
+    for code in [
+        "st.metric('Total', st.session_state.total)",
+        "st.metric('Total', st.session_state['total'])",
+        "st.write(st.session_state.get('total', 0))",
+        "st.write('yes' if 'total' in st.session_state else 'no')",
+        "for key in list(st.session_state): del st.session_state[key]",
+        "state = st.session_state\nst.write(state.total)",
+    ] {
+        assert!(!shows(code), "{code}");
+    }
+}
+
+#[test]
 fn what_can_never_run_is_dead() {
     let st = "import streamlit as st\n";
     assert_eq!(

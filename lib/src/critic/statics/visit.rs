@@ -97,6 +97,11 @@ const SILENT: &[&str] = &[
     "connection",
     "switch_page",
 ];
+/// Ways of asking a session state for all that it holds.
+const WHOLE: &[&str] =
+    &["to_dict", "items", "values", "keys", "copy", "__dict__", "__repr__", "__len__", "session_state"];
+/// Functions that make a text or a number of what they are given.
+const TELLING: &[&str] = &["repr", "str", "hash", "len", "format", "dumps", "md5", "sha1", "sha256", "crc32"];
 /// Controls whose first argument is a label.
 const LABELLED: &[&str] = &[
     "button",
@@ -154,9 +159,12 @@ pub(super) struct Facts {
     pub streamlit: bool,
     pub imports: Vec<String>,
     pub calls: Vec<CallAt>,
+    pub other_calls: BTreeSet<String>,
     pub tamper: Vec<(TextSize, String)>,
     pub secrets: Vec<(TextSize, String)>,
     pub removed: Vec<(TextSize, String)>,
+    pub audience: Vec<(TextSize, String)>,
+    pub whole_state: Vec<(TextSize, String)>,
     pub empty_labels: Vec<(TextSize, String)>,
     pub dead: Vec<(TextSize, String)>,
     pub functions: u32,
@@ -253,6 +261,12 @@ struct Walk<'u> {
     commands: BTreeMap<String, String>,
     /// Names bound to columns, tabs and the like.
     containers: BTreeSet<String>,
+    /// Names bound to the session state.
+    states: BTreeSet<String>,
+    /// Session states of which one value is asked for.
+    parts: Vec<TextRange>,
+    /// Depth of calls that show, or make a text or a number of, what they are given.
+    telling: usize,
     depth: usize,
     /// Depth of blocks that can never run.
     dead: usize,
@@ -266,6 +280,9 @@ impl<'u> Walk<'u> {
             modules: BTreeMap::new(),
             commands: BTreeMap::new(),
             containers: BTreeSet::new(),
+            states: BTreeSet::new(),
+            parts: Vec::new(),
+            telling: 0,
             depth: 0,
             dead: 0,
         }
@@ -340,6 +357,12 @@ impl<'u> Walk<'u> {
             if module == "streamlit" {
                 self.forbid_module(&format!("streamlit.{}", alias.name), alias.range.start());
                 self.note_removed(alias.name.as_str(), alias.range.start());
+                if alias.name.as_str() == "context" {
+                    self.reads_audience(alias.range.start());
+                }
+                if alias.name.as_str() == "session_state" {
+                    self.states.insert(name.clone());
+                }
                 if alias.name.as_str() == "sidebar" {
                     self.containers.insert(name.clone());
                 }
@@ -357,9 +380,59 @@ impl<'u> Walk<'u> {
         }
     }
 
+    fn reads_audience(&mut self, at: TextSize) {
+        let message = "reads `st.context`, by which an app can tell who looks at it".to_owned();
+        self.facts.audience.push((at, message));
+    }
+
+    /// The session state as a whole, by any name.
+    fn is_state(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Attribute(a) => a.attr.as_str() == "session_state" && self.is_streamlit(&a.value),
+            Expr::Name(name) => self.states.contains(name.id.as_str()),
+            _ => false,
+        }
+    }
+
+    /// Notes a state of which one value is asked for, and one that is told as a whole.
+    fn state(&mut self, expr: &Expr) {
+        let part = match expr {
+            Expr::Attribute(a) if !WHOLE.contains(&a.attr.as_str()) => Some(a.value.as_ref()),
+            Expr::Subscript(subscript) => Some(subscript.value.as_ref()),
+            // `name in st.session_state`
+            Expr::Compare(compare) => compare.comparators.last(),
+            _ => None,
+        };
+        self.parts.extend(part.filter(|inner| self.is_state(inner)).map(Ranged::range));
+        if self.telling > 0 && self.is_state(expr) && !self.parts.contains(&expr.range()) {
+            let message = "shows the whole session state, which changes with everything".to_owned();
+            self.facts.whole_state.push((expr.range().start(), message));
+        }
+    }
+
+    /// Whether an expression shows, or makes a text or a number of, what it is given.
+    fn tells(&self, expr: &Expr) -> bool {
+        match expr {
+            Expr::Call(call) => {
+                let shows = self.command(call, 0).is_some_and(|name| !SILENT.contains(&name.as_str()));
+                let makes = match call.func.as_ref() {
+                    Expr::Name(name) => TELLING.contains(&name.id.as_str()),
+                    Expr::Attribute(f) => TELLING.contains(&f.attr.as_str()),
+                    _ => false,
+                };
+                shows || makes
+            }
+            Expr::FString(_) => true,
+            _ => false,
+        }
+    }
+
     fn call(&mut self, call: &ExprCall) {
         self.check_reach(call);
-        let Some(name) = self.command(call, 0) else { return };
+        let Some(name) = self.command(call, 0) else {
+            self.facts.other_calls.extend(called(call).filter(|_| self.dead == 0));
+            return;
+        };
         self.note_removed(&name, call.range().start());
         if name == "set_page_config" {
             self.facts.page_title |= argument(call, "page_title", 0).is_some();
@@ -537,9 +610,16 @@ impl<'a> Visitor<'a> for Walk<'_> {
             Expr::Attribute(a) if self.is_streamlit(&a.value) && a.attr.as_str() == "cache" => {
                 self.note_removed("cache", expr.range().start());
             }
+            Expr::Attribute(a) if self.is_streamlit(&a.value) && a.attr.as_str() == "context" => {
+                self.reads_audience(expr.range().start());
+            }
             _ => {}
         }
+        self.state(expr);
+        let tells = usize::from(self.tells(expr));
+        self.telling += tells;
         visitor::walk_expr(self, expr);
+        self.telling -= tells;
         self.depth -= 1;
     }
 }
@@ -552,6 +632,10 @@ impl Walk<'_> {
                     self.check_target(target);
                     self.bind(target, &assign.value);
                 });
+                if self.is_state(&assign.value) {
+                    let names = assign.targets.iter().filter_map(Expr::as_name_expr);
+                    self.states.extend(names.map(|name| name.id.to_string()));
+                }
             }
             Stmt::AugAssign(assign) => self.check_target(&assign.target),
             Stmt::For(each) => self.bind(&each.target, &each.iter),
@@ -604,6 +688,15 @@ fn ends(stmt: &Stmt) -> bool {
             _ => false,
         },
         _ => false,
+    }
+}
+
+/// The name that is called, without what it belongs to.
+fn called(call: &ExprCall) -> Option<String> {
+    match call.func.as_ref() {
+        Expr::Name(name) => Some(name.id.to_string()),
+        Expr::Attribute(attribute) => Some(attribute.attr.to_string()),
+        _ => None,
     }
 }
 

@@ -197,10 +197,16 @@ pub(super) fn column(label: &str, options: &[String], entity: &str, dice: &mut D
     if said("city town location origin destination office country address street postcode") {
         return texts((0..3).map(|i| TOWNS[(start + i) % TOWNS.len()].to_owned()).collect());
     }
-    if let lexicon::Entry::Choice(options) = lexicon::entry(label, "") {
-        return texts((0..3).map(|i| options[i % options.len()].clone()).collect());
-    }
+    by_type(label, start, dice)
+}
+
+/// Cells of a column of which only the type of its entries is known, if that.
+fn by_type(label: &str, start: usize, dice: &mut Dice) -> Vec<Cell> {
+    let texts = |list: Vec<String>| list.into_iter().map(Cell::Text).collect();
     match lexicon::entry(label, "") {
+        lexicon::Entry::Choice(options) => {
+            texts((0..3).map(|i| options[i % options.len()].clone()).collect())
+        }
         lexicon::Entry::Number(usual) => {
             let step = (usual / 8).max(1);
             let first = usual + step * i64::try_from(start).unwrap_or(0);

@@ -19,6 +19,8 @@ mod variants;
 mod write;
 
 #[cfg(test)]
+mod figures_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::{

@@ -1,11 +1,6 @@
 //! The composer on briefs of all sorts: what it writes parses, repeats itself, and holds what the brief names.
-//!
-//! `judged_by_the_critic` is ignored by default: it runs all training briefs in real sandboxes. With `HONE_TEST_PYTHON`
-//! naming the Python of an environment with Streamlit and ruff:
-//!
-//!     cargo test -p hone composer -- --ignored --nocapture
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use ruff_python_parser::parse_module;
@@ -108,7 +103,7 @@ fn brief(kind: &str, description: &str) -> Brief {
         .unwrap()
 }
 
-fn training() -> Vec<Brief> {
+pub fn training() -> Vec<Brief> {
     brief::TRAIN_JSONL.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -220,7 +215,7 @@ fn variants_differ() {
 
 #[test]
 fn no_two_training_apps_are_alike() {
-    let shingles: Vec<BTreeSet<Vec<String>>> =
+    let shingles: Vec<Shingles> =
         training().iter().map(|brief| shingled(&code(brief, Operator::Restart, 0))).collect();
     assert_eq!(near_duplicates(&shingles), 0);
 }
@@ -245,7 +240,9 @@ proptest! {
 }
 
 /// 5-token shingles of code.
-fn shingled(source: &str) -> BTreeSet<Vec<String>> {
+pub type Shingles = BTreeSet<Vec<String>>;
+
+pub fn shingled(source: &str) -> Shingles {
     let mut tokens: Vec<String> = Vec::new();
     let mut word = String::new();
     for c in source.chars() {
@@ -263,65 +260,15 @@ fn shingled(source: &str) -> BTreeSet<Vec<String>> {
     tokens.windows(5).map(<[String]>::to_vec).collect()
 }
 
+/// Share of the shingles of both that both have.
+pub fn jaccard(a: &Shingles, b: &Shingles) -> f64 {
+    let common = a.intersection(b).count();
+    common as f64 / (a.len() + b.len() - common) as f64
+}
+
 /// How many have another that shares 80% of their shingles.
-fn near_duplicates(shingles: &[BTreeSet<Vec<String>>]) -> usize {
-    let alike = |a: &BTreeSet<Vec<String>>, b: &BTreeSet<Vec<String>>| {
-        let common = a.intersection(b).count();
-        common * 10 >= (a.len() + b.len() - common) * 8
-    };
+pub fn near_duplicates(shingles: &[Shingles]) -> usize {
     (0..shingles.len())
-        .filter(|i| (0..shingles.len()).any(|j| j != *i && alike(&shingles[*i], &shingles[j])))
+        .filter(|i| (0..shingles.len()).any(|j| j != *i && jaccard(&shingles[*i], &shingles[j]) >= 0.8))
         .count()
-}
-
-/// Composes and judges all training briefs, and prints the figures that docs/design/composer.md holds.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs 120 apps in sandboxes; needs HONE_TEST_PYTHON"]
-async fn judged_by_the_critic() {
-    use crate::{
-        cancel::Cancel,
-        critic::{Critic, CriticOptions, CriticRuntime},
-    };
-
-    let python = std::path::PathBuf::from(std::env::var_os("HONE_TEST_PYTHON").expect("HONE_TEST_PYTHON"));
-    let runtime = CriticRuntime {
-        ruff: python.with_file_name("ruff"),
-        python,
-        bwrap: Some("/usr/bin/bwrap".into()),
-        chromium: crate::runtime::find_chromium(),
-    };
-    let critic = Critic::open(runtime, CriticOptions::default(), &Cancel::new()).await.unwrap();
-    let bpe = tiktoken_rs::o200k_base().unwrap();
-    let (mut scores, mut tokens, mut shingles, mut runs) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    let mut by_kind: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for brief in training() {
-        let candidate = Composer::new(1).propose(&brief, Operator::Restart, 0, &[]);
-        let (evidence, critique) = critic.critique(&brief, &candidate).await.unwrap();
-        if critique.overall_score < 8.0 {
-            println!("{} {} {:?}", brief.id, critique.overall_score, critique.issues);
-        }
-        runs += usize::from(evidence.runs());
-        scores.push(critique.overall_score);
-        by_kind.entry(brief.kind.clone()).or_default().push(critique.overall_score);
-        tokens.push(bpe.encode_ordinary(&candidate.files[0].content).len());
-        shingles.push(shingled(&candidate.files[0].content));
-    }
-    critic.close().await;
-    let good = scores.iter().filter(|score| **score >= 8.0).count();
-    tokens.sort_unstable();
-    println!("{} apps, {good} at 8.0 or better, mean {:.2}, {runs} run", scores.len(), mean(&scores));
-    println!("near-duplicates {}", near_duplicates(&shingles));
-    println!(
-        "o200k tokens: {} to {}, median {}",
-        tokens[0],
-        tokens[tokens.len() - 1],
-        tokens[tokens.len() / 2]
-    );
-    by_kind.iter().for_each(|(kind, scores)| println!("{kind}: {:.2}", mean(scores)));
-    assert!(good * 10 >= scores.len() * 9, "{good} of {} at 8.0 or better", scores.len());
-    assert_eq!(near_duplicates(&shingles), 0);
-}
-
-fn mean(scores: &[f64]) -> f64 {
-    scores.iter().sum::<f64>() / scores.len() as f64
 }

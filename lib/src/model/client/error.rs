@@ -40,6 +40,8 @@ pub enum ModelError {
 
 /// The code for a conversation that does not fit into the model's context.
 const TOO_LONG: &str = "context_length_exceeded";
+/// The code for a job that the provider does not know.
+const NO_JOB: &str = "fine_tune_not_found";
 
 fn with_code(code: &Option<String>) -> String {
     code.as_ref().map(|code| format!(", {code}")).unwrap_or_default()
@@ -71,8 +73,8 @@ impl ModelError {
 impl Explain for ModelError {
     fn kind(&self) -> Kind {
         match self {
-            // The provider is fine; what it was asked is too long for the model.
-            Self::Refused { .. } if self.code() == Some(TOO_LONG) => Kind::Input,
+            // The provider is fine; what it was asked is too long for the model, or about a job of somebody else's.
+            Self::Refused { .. } if matches!(self.code(), Some(TOO_LONG | NO_JOB)) => Kind::Input,
             Self::Refused { .. }
             | Self::Unreachable { .. }
             | Self::Garbled { .. }
@@ -117,9 +119,10 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
         }
         (_, Some("model_not_found")) => "see `hone models` for the models that can be used",
         (_, Some(TOO_LONG)) => "shorten the brief, or choose a model with a longer context",
+        (_, Some(NO_JOB)) => "`hone status` without an id shows the last job; `hone finetune` starts one",
         (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",
         (403, _) => "the key lacks permission for this: check its scope and the account's region",
-        (404, _) => "check `base_url` and the name of the model",
+        (404, _) => "check `base_url` and the name of the model or the job",
         (413, _) => "the upload is too large: 512 MB is the limit",
         (429, _) => "the provider limits the rate: run again with less concurrency; finished calls are kept",
         (500.., _) => "the provider is in trouble: run the same command again; finished calls are kept",
@@ -159,11 +162,14 @@ mod tests {
         assert!(closed.contains("2027-01-06") && closed.contains("local"), "{closed}");
         assert_eq!(hint(400, None), "");
         assert!(hint(400, Some(TOO_LONG)).contains("shorten the brief"));
+        assert!(hint(404, Some(NO_JOB)).contains("`hone status`"));
     }
 
     #[test]
-    fn only_what_is_too_long_is_the_users_fault() {
+    fn only_what_was_asked_is_the_users_fault() {
         assert_eq!(refused(400, Some(TOO_LONG)).kind(), Kind::Input);
+        assert_eq!(refused(404, Some(NO_JOB)).kind(), Kind::Input);
+        assert_eq!(refused(404, None).kind(), Kind::Provider);
         assert_eq!(refused(400, Some("server_error")).kind(), Kind::Provider);
         assert_eq!(refused(400, None).kind(), Kind::Provider);
     }

@@ -257,6 +257,16 @@ impl Client {
         self.fetch(Call::post(&["fine_tuning", "jobs", id, "cancel"], Body::None)).await
     }
 
+    /// Asks for a running job to be paused; the answer may still say `pausing`.
+    pub async fn pause_job(&self, id: &str) -> Result<Job, ModelError> {
+        self.fetch(Call::post(&["fine_tuning", "jobs", id, "pause"], Body::None)).await
+    }
+
+    /// Puts a paused job back into the queue.
+    pub async fn resume_job(&self, id: &str) -> Result<Job, ModelError> {
+        self.fetch(Call::post(&["fine_tuning", "jobs", id, "resume"], Body::None)).await
+    }
+
     pub async fn models(&self) -> Result<Vec<ModelCard>, ModelError> {
         let list: List<ModelCard> = self.fetch(Call::get(&["models"])).await?;
         Ok(list.data)

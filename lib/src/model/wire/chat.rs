@@ -67,8 +67,8 @@ impl Stop {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamOptions {
     /// One last chunk without choices carries the usage.
-    #[serde(default)]
-    pub include_usage: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_usage: Option<bool>,
 }
 
 /// The answer to a chat request: a whole `chat.completion`.

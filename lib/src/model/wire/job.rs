@@ -35,23 +35,52 @@ pub struct JobRequest {
     pub extra: Map<String, Value>,
 }
 
-/// How to train. Only `supervised` has a shape of its own here; other methods keep their body as it came.
+/// How to train. Methods without a shape of their own here keep their body as it came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Method {
     pub r#type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervised: Option<Supervised>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<Dpo>,
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
+const SUPERVISED: &str = "supervised";
+const DPO: &str = "dpo";
+
 impl Method {
     pub fn supervised(hyperparameters: Hyperparameters) -> Self {
-        Self {
-            r#type: "supervised".into(),
-            supervised: Some(Supervised { hyperparameters }),
-            other: Map::new(),
+        let supervised = Some(Supervised { hyperparameters });
+        Self { r#type: SUPERVISED.into(), supervised, dpo: None, other: Map::new() }
+    }
+
+    pub fn dpo(hyperparameters: Hyperparameters, beta: Auto<f64>) -> Self {
+        let dpo = Some(Dpo { hyperparameters: DpoHyperparameters { beta, common: hyperparameters } });
+        Self { r#type: DPO.into(), supervised: None, dpo, other: Map::new() }
+    }
+
+    pub fn is_supervised(&self) -> bool {
+        self.r#type == SUPERVISED
+    }
+
+    pub fn is_dpo(&self) -> bool {
+        self.r#type == DPO
+    }
+
+    /// Those of the method that it names, if it came with any.
+    pub fn hyperparameters(&self) -> Option<&Hyperparameters> {
+        if self.is_dpo() {
+            self.dpo.as_ref().map(|dpo| &dpo.hyperparameters.common)
+        } else {
+            self.supervised.as_ref().map(|supervised| &supervised.hyperparameters)
         }
+    }
+
+    /// Of `dpo`; left to the trainer by every other method.
+    pub fn beta(&self) -> Auto<f64> {
+        self.dpo.as_ref().map(|dpo| dpo.hyperparameters.beta).unwrap_or_default()
     }
 }
 
@@ -61,8 +90,25 @@ pub struct Supervised {
     pub hyperparameters: Hyperparameters,
 }
 
-/// The three numbers of supervised training, each a number or `"auto"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Direct preference optimisation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Dpo {
+    #[serde(default)]
+    pub hyperparameters: DpoHyperparameters,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DpoHyperparameters {
+    /// How strongly the model is held to the one that it started from, above 0 and at most 2.
+    pub beta: Auto<f64>,
+    #[serde(flatten)]
+    pub common: Hyperparameters,
+}
+
+/// The numbers of training, each a number or `"auto"`. After the first three come those of the local trainer alone, which
+/// are written only when they were asked for: other servers do not know them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hyperparameters {
     /// Examples per step, 1 to 256.
@@ -71,6 +117,24 @@ pub struct Hyperparameters {
     pub learning_rate_multiplier: Auto<f64>,
     /// Passes over the data, 1 to 50.
     pub n_epochs: Auto<u32>,
+    /// Width of the low-rank update.
+    #[serde(skip_serializing_if = "Auto::is_auto")]
+    pub lora_rank: Auto<u32>,
+    /// The update is scaled by `lora_alpha / lora_rank`.
+    #[serde(skip_serializing_if = "Auto::is_auto")]
+    pub lora_alpha: Auto<f64>,
+    /// Matrices that get an update, by PEFT's names (`q_proj`, ...); all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_targets: Option<Vec<String>>,
+    /// Update only this many layers, counted from the output.
+    #[serde(skip_serializing_if = "Auto::is_auto")]
+    pub lora_layers: Auto<u32>,
+    /// Stop when so many epochs in a row have not lowered the validation loss.
+    #[serde(skip_serializing_if = "Auto::is_auto")]
+    pub early_stopping_patience: Auto<u32>,
+    /// What the trainer computes in: `auto`, `f32` or `bf16`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
 }
 
 /// Where a job is.
@@ -94,6 +158,11 @@ impl JobStatus {
     /// True when the job will not change any more.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// True when a trainer has the job or is to take it.
+    pub fn is_trained(&self) -> bool {
+        !self.is_terminal() && !matches!(self, Self::ValidatingFiles | Self::Paused)
     }
 }
 
@@ -170,9 +239,12 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D)
 impl Job {
     /// A job that was just created from a request.
     pub fn new(id: impl Into<String>, request: &JobRequest, created_at: i64, seed: i64) -> Self {
-        let in_method = request.method.as_ref().and_then(|method| method.supervised.as_ref());
-        let hyperparameters =
-            in_method.map(|s| s.hyperparameters).or(request.hyperparameters).unwrap_or_default();
+        let in_method = request.method.as_ref().and_then(Method::hyperparameters);
+        let hyperparameters = in_method.or(request.hyperparameters.as_ref()).cloned().unwrap_or_default();
+        let method = match &request.method {
+            Some(asked) if asked.is_dpo() => Method::dpo(hyperparameters.clone(), asked.beta()),
+            _ => Method::supervised(hyperparameters.clone()),
+        };
         Self {
             id: id.into(),
             object: job_object(),
@@ -192,9 +264,16 @@ impl Job {
             estimated_finish: None,
             integrations: Some(Vec::new()),
             metadata: request.metadata.clone(),
-            method: Some(Method::supervised(hyperparameters)),
+            method: Some(method),
             user_provided_suffix: request.suffix.clone(),
         }
+    }
+}
+
+impl Job {
+    /// True when it learns from preference pairs.
+    pub fn is_dpo(&self) -> bool {
+        self.method.as_ref().is_some_and(Method::is_dpo)
     }
 }
 
@@ -301,7 +380,8 @@ impl Checkpoint {
     }
 }
 
-/// Numbers of one step: the data of a metrics event and of a checkpoint. Accuracies are shares of tokens, 0 to 1.
+/// Numbers of one step: the data of a metrics event and of a checkpoint. Token accuracies are shares of tokens, reward
+/// accuracies (of preference training, the local trainer's own) shares of pairs, 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointMetrics {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -318,4 +398,16 @@ pub struct CheckpointMetrics {
     pub full_valid_loss: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_valid_mean_token_accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_reward_accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_reward_margin: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_reward_accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_reward_margin: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_valid_reward_accuracy: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_valid_reward_margin: Option<f64>,
 }

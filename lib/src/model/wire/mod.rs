@@ -3,18 +3,27 @@
 //! One set of types for both ends. Serialising gives every key that the official SDK's strict mode asks for; reading is
 //! lenient where real servers differ: optional keys may be missing, unknown ones are ignored.
 
+mod batch;
 mod chat;
 mod file;
+mod grader;
 mod job;
+mod upload;
 
+pub use batch::{
+    Batch, BatchError, BatchErrors, BatchLine, BatchLineError, BatchRequest, BatchResponse, BatchStatus,
+    BatchUsage, CachedTokens, ReasoningTokens, RequestCounts,
+};
 pub use chat::{
     ChatChoice, ChatChunk, ChatReply, ChatRequest, ChunkChoice, Delta, ReplyMessage, Stop, StreamOptions,
 };
 pub use file::{File, PURPOSES};
+pub use grader::{GraderErrors, GraderMetadata, GraderRun, GraderRunRequest, GraderValidation};
 pub use job::{
-    Checkpoint, CheckpointMetrics, Hyperparameters, Job, JobError, JobEvent, JobRequest, JobStatus, Level,
-    MIN_EXAMPLES, Method, Supervised,
+    Checkpoint, CheckpointMetrics, Dpo, DpoHyperparameters, Hyperparameters, Job, JobError, JobEvent,
+    JobRequest, JobStatus, Level, MIN_EXAMPLES, Method, Supervised,
 };
+pub use upload::{CompleteRequest, ExpiresAfter, Upload, UploadPart, UploadRequest, UploadStatus};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};
 use serde_json::{Value, json};
@@ -205,7 +214,7 @@ pub trait Identified {
 macro_rules! identified {
     ($($name:ty),*) => { $(impl Identified for $name { fn id(&self) -> &str { &self.id } })* };
 }
-identified!(File, Job, JobEvent, Checkpoint, ModelCard);
+identified!(Batch, File, Job, JobEvent, Checkpoint, ModelCard);
 
 /// A list that comes whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -40,12 +40,18 @@ fn golden_objects_survive_a_round_trip() {
     check_round_trip::<Checkpoint>("ckpt");
     check_round_trip::<ModelCard>("model");
     check_round_trip::<ChatReply>("chat");
+    check_round_trip::<Upload>("upload");
+    check_round_trip::<UploadPart>("part");
+    check_round_trip::<Batch>("batch");
+    check_round_trip::<GraderRun>("grader_run");
 }
 
 #[test]
 fn constructors_give_the_golden_shapes() {
     check_shape("file", &File::new("file-1", "a.jsonl", "fine-tune", 3, 1));
     check_shape("model", &ModelCard::new("m", 1, "org-local"));
+    check_shape("upload", &Upload::new("upload_1", &UploadRequest::default(), 1, 3600));
+    check_shape("part", &UploadPart::new("part_1", "upload_1", 1));
     let mut chat = ChatReply::new("chatcmpl-1", 1, "m");
     chat.choices.push(ChatChoice::new(0, "hi", "stop"));
     chat.usage = Some(Usage::new(9, 1));
@@ -54,6 +60,7 @@ fn constructors_give_the_golden_shapes() {
         batch_size: Auto::Fixed(1),
         learning_rate_multiplier: Auto::Fixed(1.8),
         n_epochs: Auto::Fixed(3),
+        ..Hyperparameters::default()
     };
     let request = JobRequest { hyperparameters: Some(hyperparameters), ..JobRequest::default() };
     check_shape("job", &Job::new("ftjob-1", &request, 1, 42));
@@ -64,6 +71,18 @@ fn constructors_give_the_golden_shapes() {
         ..Default::default()
     };
     check_shape("ckpt", &Checkpoint::new("ftckpt_1", 1, "ft:m", "ftjob-1", metrics));
+}
+
+#[test]
+fn a_new_batch_has_every_key_of_a_finished_one() {
+    let batch = Batch::new("batch_1", &BatchRequest::default(), 1, 86_400);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&serde_json::to_value(&batch).unwrap()), keys(&golden("batch")));
+    assert_eq!((batch.expires_at, batch.status.is_terminal()), (Some(86_401), false));
+    for over in ["failed", "completed", "expired", "cancelled"] {
+        let status: BatchStatus = serde_json::from_value(json!(over)).unwrap();
+        assert!(status.is_terminal() && status.to_string() == over);
+    }
 }
 
 #[test]
@@ -105,6 +124,36 @@ fn hyperparameters_are_numbers_or_auto() {
     for bad in [r#"{"n_epochs":"many"}"#, r#"{"n_epochs":1.5}"#, r#"{"n_epochs":-1}"#] {
         assert!(read(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn preference_jobs_carry_beta_beside_the_rest() {
+    let request: JobRequest = serde_json::from_value(json!({
+        "model": "m", "training_file": "f",
+        "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2, "lora_rank": 4}}}
+    }))
+    .unwrap();
+    let job = Job::new("ftjob-1", &request, 1, 1);
+    assert!(job.is_dpo());
+    assert_eq!(job.method.as_ref().unwrap().beta(), Auto::Fixed(0.2));
+    assert_eq!(job.hyperparameters.n_epochs, Auto::Fixed(2));
+    let value = serde_json::to_value(&job).unwrap();
+    let expected = json!({"beta": 0.2, "batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": 2, "lora_rank": 4});
+    assert_eq!(value["method"], json!({"type": "dpo", "dpo": {"hyperparameters": expected}}));
+    let bare: JobRequest =
+        serde_json::from_value(json!({"model": "m", "training_file": "f", "method": {"type": "dpo"}}))
+            .unwrap();
+    assert_eq!(Job::new("ftjob-1", &bare, 1, 1).method.unwrap().beta(), Auto::Auto);
+}
+
+#[test]
+fn numbers_of_the_local_trainer_are_written_only_when_asked_for() {
+    let written = serde_json::to_value(Hyperparameters::default()).unwrap();
+    assert_eq!(written.as_object().unwrap().len(), 3);
+    let asked = json!({"lora_targets": ["q_proj"], "early_stopping_patience": 2, "lora_alpha": null});
+    let read: Hyperparameters = serde_json::from_value(asked).unwrap();
+    assert_eq!((read.early_stopping_patience, read.lora_alpha), (Auto::Fixed(2), Auto::Auto));
+    assert_eq!(read.lora_targets.unwrap(), ["q_proj"]);
 }
 
 #[test]

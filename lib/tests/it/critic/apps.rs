@@ -103,14 +103,9 @@ async fn a_broken_environment_is_an_error_and_not_a_low_score() {
     if !runtime.python.exists() {
         return;
     }
-    let critic = open(runtime).await;
-    let error = critic
-        .observe(&brief("x"), &app("import streamlit as st\nst.title('x')"), Level::Browser)
-        .await
-        .err()
-        .unwrap();
+    let error = Critic::open(runtime, CriticOptions::default(), &Cancel::new()).await.err().unwrap();
     assert_eq!(error.kind(), Kind::Environment, "{error}");
-    critic.close().await;
+    assert!(error.hint().unwrap().contains("streamlit~=1.67.0"), "{error}");
 }
 
 /// Two looks at one candidate give the same evidence but for `timing`.

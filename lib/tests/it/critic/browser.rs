@@ -62,3 +62,47 @@ async fn the_baseline_is_what_the_gallery_gives() {
     println!("{}", serde_json::to_string(&found).unwrap());
     assert_eq!(&found, baseline());
 }
+
+/// What has to be scrolled to, is pale by the framework's own choice, or lies below a dialog.
+const HARD_TO_SEE: &str = r##"
+import streamlit as st
+
+st.title("Orders")
+st.progress(0)
+st.text_input("Name", label_visibility="collapsed")
+st.button("Not now", disabled=True)
+st.toast("A message from the side.", duration="infinite")
+with st.container(height=150):
+    for n in range(8):
+        st.metric(f"Metric {n}", n)
+for n in range(110):
+    st.write(f"Paragraph {n} of many, to make the page longer than a window is ever made.")
+st.dataframe({"order": [1, 2]})
+st.line_chart({"sales": [1, 3, 2]})
+st.selectbox("Town", ["Bern", "Rome"])
+st.chat_input("Say something")
+
+
+@st.dialog("Before you begin")
+def welcome():
+    st.write("Read this first.")
+
+
+welcome()
+with st.sidebar:
+    for n in range(30):
+        st.slider(f"Setting {n}", 0, 10)
+"##;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_scrolled_to_is_seen() {
+    let Some(runtime) = runtime("pages that are hard to see") else { return };
+    let _alone = ALONE.lock().await;
+    let critic = open(runtime).await;
+    let evidence = critic.observe(&brief("orders"), &app(HARD_TO_SEE), Level::Browser).await.unwrap();
+    critic.close().await;
+    let run = evidence.run.as_ref().unwrap();
+    let unseen: Vec<_> = run.elements.iter().filter(|e| e.unseen).map(|e| (&e.kind, &e.label)).collect();
+    assert!(run.elements.len() > 150 && unseen.is_empty(), "{unseen:?}");
+    assert!(evidence.agreement.agrees(), "{:?}", evidence.agreement);
+}

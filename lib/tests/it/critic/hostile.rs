@@ -69,6 +69,10 @@ async fn hostile_candidates_are_contained() {
     rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
     let critic = open(runtime).await;
     let c = &critic;
+    let honest = app(include_str!("../../../../docs/design/critic-apps/good-form/app.py"));
+    let wanted = brief("a contact form with name and email");
+    let (evidence, before) = critic.critique(&wanted, &honest).await.unwrap();
+    assert!(evidence.runs() && before.overall_score >= 8.0, "{evidence:?}");
     tokio::join!(
         descriptors(c),
         endless(c),
@@ -82,17 +86,15 @@ async fn hostile_candidates_are_contained() {
         nesting(c)
     );
     forgeries(c).await;
-    let honest = include_str!("../../../../docs/design/critic-apps/good-form/app.py");
-    let (evidence, critique) =
-        critic.critique(&brief("a contact form with name and email"), &app(honest)).await.unwrap();
-    assert!(evidence.runs() && critique.overall_score >= 8.0, "{evidence:?}");
+    let (evidence, after) = critic.critique(&wanted, &honest).await.unwrap();
+    assert_eq!(after, before, "the next app is judged as ever");
     assert!(evidence.sandbox.seccomp);
     critic.close().await;
     check_nothing_left().await;
 }
 
 /// The kernel may take a moment for what was killed.
-async fn check_nothing_left() {
+pub async fn check_nothing_left() {
     for _ in 0..100 {
         if processes().is_empty() && folders().is_empty() {
             return;

@@ -3,9 +3,11 @@
 //! Needs `HONE_TEST_PYTHON`: the Python of an environment with Streamlit and ruff. Without it these tests say that they
 //! are skipped and pass.
 
+mod apart;
 mod apps;
 mod browser;
 mod forged;
+mod habits;
 mod hostile;
 mod uses;
 
@@ -24,6 +26,7 @@ pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// The environment under test, or a loud skip.
 pub fn runtime(test: &str) -> Option<CriticRuntime> {
     let Some(python) = std::env::var_os("HONE_TEST_PYTHON").map(PathBuf::from) else {
+        assert!(std::env::var_os("HONE_TEST_REQUIRE").is_none(), "{test} needs HONE_TEST_PYTHON");
         eprintln!(
             "SKIPPED {test}: set HONE_TEST_PYTHON to the Python of an environment with Streamlit and ruff"
         );
