@@ -48,6 +48,11 @@ impl Context {
         Ok(self.load_settings(flags)?.settings)
     }
 
+    /// [`Context::settings`] for whoever needs them after others have: warnings are given once.
+    pub fn settings_again(&self) -> Result<Settings> {
+        Ok(config::load(&self.workspace.settings(), &self.environment, &[])?.settings)
+    }
+
     /// The registry; lines that a killed process spoilt are warned of.
     pub fn registry(&self) -> Result<Registry> {
         let registry = Registry::open(&self.workspace.registry())?;

@@ -197,6 +197,7 @@ fn name(phase: Phase) -> &'static str {
         Phase::Test => "test",
         Phase::Deploy => "deploy",
         Phase::Calibrate => "calibrate",
+        Phase::Models => "models",
     }
 }
 

@@ -50,6 +50,11 @@ impl CommandError {
         Self { kind, message: message.into(), hints: Vec::new() }
     }
 
+    /// The command was called wrongly in a way that the argument parser does not see.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self

@@ -1,6 +1,7 @@
 //! The `hone` command: arguments, terminal, exit codes. What it does is in the library.
 
 mod args;
+mod bases;
 mod commands;
 mod context;
 mod display;

@@ -153,7 +153,7 @@ impl<'a> Models<'a> {
                 Ok((self.home(&champion).await?, champion))
             }
             "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
-            name if name == BASE_MODEL || name.starts_with("ft:") => {
+            name if self.is_base(name) || name.starts_with("ft:") => {
                 Ok((self.home(name).await?, name.to_owned()))
             }
             name => Err(self.unknown(name).into()),
@@ -180,14 +180,23 @@ impl<'a> Models<'a> {
 
     /// Where a model answers: the local server for its own, the trainer for the rest.
     async fn home(&mut self, model: &str) -> Result<Client> {
-        if model == BASE_MODEL || model.contains(LOCAL_MARK) {
+        if self.is_base(model) || model.contains(LOCAL_MARK) {
             return self.local().await;
         }
         Ok(self.trainer().await?.0)
     }
 
+    /// Whether a name is that of a base model on this machine.
+    fn is_base(&self, name: &str) -> bool {
+        // One whose file is gone is still meant; the server says what is wrong with it.
+        name == BASE_MODEL || !matches!(self.context.machine.catalog().get(name), Ok(None))
+    }
+
     fn unknown(&self, name: &str) -> ConfigError {
-        let known = self.settings.models.keys().map(String::as_str).chain([ALIAS, BASE_MODEL, "local"]);
+        let added = self.context.machine.catalog().list().unwrap_or_default();
+        let added = added.iter().map(|model| model.name.as_str());
+        let rows = self.settings.models.keys().map(String::as_str);
+        let known = rows.chain(added).chain([ALIAS, BASE_MODEL, "local"]);
         ConfigError::NoModel { name: name.into(), nearest: config::nearest(name, known) }
     }
 

@@ -10,6 +10,7 @@
 use std::fmt;
 
 use minijinja::{Environment, ErrorKind, Value, context, syntax::SyntaxConfig, value::Serde};
+use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::{Deserialize, Serialize};
 
 use crate::tokenizer::Tokenizer;
@@ -21,6 +22,9 @@ const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['
 /// Private-use characters around a message's number stand for its content.
 const OPEN: char = '\u{f0ba0}';
 const CLOSE: char = '\u{f0ba1}';
+
+/// Steps that rendering may take; a long conversation takes some ten thousand.
+const MOST_STEPS: u64 = 10_000_000;
 
 /// Who speaks. A closed set, so that a role cannot smuggle control tokens into the template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,6 +109,11 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |reason: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{REFUSAL}{reason}")))
         });
+        // A template comes with the model: one that loops without end must end in an error.
+        environment.set_fuel(Some(MOST_STEPS));
+        // Templates are written for Python's strings, lists and dictionaries.
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_function("strftime_now", strftime_now);
         environment.add_template_owned("chat", source.to_owned())?;
         Ok(Self { source: source.to_owned(), environment })
     }
@@ -209,6 +218,16 @@ impl ChatTemplate {
     }
 }
 
+/// Templates ask for today's date. The same conversation has to give the same tokens tomorrow, so they get one day.
+fn strftime_now(format: &str) -> String {
+    format
+        .replace("%d", "26")
+        .replace("%b", "Jul")
+        .replace("%B", "July")
+        .replace("%m", "07")
+        .replace("%Y", "2024")
+}
+
 /// Marks an error as the template's own objection.
 const REFUSAL: &str = "refused: ";
 
@@ -302,6 +321,16 @@ mod tests {
     }
 
     #[test]
+    fn templates_may_use_python_and_ask_for_the_day() {
+        let tokenizer = tokenizer();
+        let template = "{% if messages[0].role.startswith('us') %}{{ strftime_now('%d %b %Y') }}: \
+                        {{ messages[0]['content'].strip() }}{% endif %}";
+        let template = ChatTemplate::new(template).unwrap();
+        let ids = template.render(&tokenizer, &[ChatMessage::user("x")], false).unwrap();
+        assert_eq!(show(&tokenizer, &ids), "26 Jul 2024: x");
+    }
+
+    #[test]
     fn a_template_may_refuse_or_lose_messages() {
         let tokenizer = tokenizer();
         let render = |source: &str| {
@@ -317,6 +346,8 @@ mod tests {
         );
         assert_eq!(render("nothing"), "the chat template leaves message 0 out");
         assert!(ChatTemplate::new("{% for %}").is_err());
+        let endless = "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}";
+        assert!(render(endless).contains("fuel"), "{}", render(endless));
     }
 
     fn message() -> impl Strategy<Value = ChatMessage> {

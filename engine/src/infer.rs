@@ -16,10 +16,6 @@ mod sequence;
 mod team;
 mod workspace;
 
-pub(crate) use self::{
-    decoder::{Block, Parts, order, rows},
-    load::{Coding, StoredRows, linear},
-};
 pub use self::{
     decoder::{Decoder, Options, Precision},
     delta::Delta,

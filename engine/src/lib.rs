@@ -4,7 +4,7 @@
 //! the caller owns; progress goes to callbacks, nothing is printed. Training spreads its work over rayon's global
 //! pool, a decoder over threads of its own.
 //!
-//! Reading order: `weights` (the shapes), `gguf` (files), `tokenizer` and `chat` (text to tokens), `infer` (the
+//! Reading order: `weights` (the shapes), `tensors` with `gguf` and `hub` (files), `tokenizer` and `chat` (text to tokens), `infer` (the
 //! forward pass, quantised) on `kernel` and `rope`, `sample`, `stop` and `constrain` (from logits to text), `generate`
 //! (many requests at once); `lora` and `train`; `model` ties a file's parts together.
 
@@ -12,6 +12,7 @@ pub mod chat;
 pub mod constrain;
 pub mod generate;
 pub mod gguf;
+pub mod hub;
 pub mod infer;
 mod kernel;
 pub mod lora;
@@ -19,6 +20,7 @@ pub mod model;
 mod rope;
 pub mod sample;
 pub mod stop;
+pub mod tensors;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

@@ -9,7 +9,7 @@ mod peft;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use serde::{Deserialize, Serialize};
 
-pub use peft::AdapterError;
+pub use peft::{AdapterCard, AdapterError};
 pub(crate) use peft::{bytes, read_floats};
 
 use crate::weights::{Config, Layer, Matrix, Weights};
@@ -80,7 +80,7 @@ impl Projection {
     }
 
     /// First row of this projection in its fused matrix.
-    fn first_row(self, config: &Config) -> usize {
+    pub(crate) fn first_row(self, config: &Config) -> usize {
         match self {
             Self::Key => config.q_dim(),
             Self::Value => config.q_dim() + config.kv_dim(),
@@ -269,6 +269,52 @@ impl Adapter {
         })
     }
 
+    /// One adapter that acts as all of `chain` together, or none of none: the sum of the products is the product of the
+    /// stacked matrices.
+    pub fn stacked(config: &Config, chain: &[Self]) -> Option<Self> {
+        if let [] | [_] = chain {
+            return chain.first().cloned();
+        }
+        let rank = chain.iter().map(|adapter| adapter.rank).sum();
+        let targets = |layer: usize| {
+            let groups = chain.iter().filter_map(|adapter| adapter.layers.get(layer)).flatten();
+            groups.flat_map(|group| &group.members).map(|member| member.projection).collect()
+        };
+        let layer = |layer: usize| {
+            let one = Config { layers: 1, ..config.clone() };
+            let lora = LoraConfig { rank, alpha: rank as f32, targets: targets(layer), ..Default::default() };
+            Self::zeros(&one, &lora).layers.into_iter().flatten().collect()
+        };
+        // The scale of the whole is 1; each part's is multiplied into its `B`.
+        let mut stack = Self { rank, alpha: rank as f32, layers: (0..config.layers).map(layer).collect() };
+        let mut first = 0;
+        for adapter in chain {
+            stack.put(adapter, first);
+            first += adapter.rank;
+        }
+        Some(stack)
+    }
+
+    /// Copies `part` into the ranks from `first` on, its scale multiplied into `B`.
+    fn put(&mut self, part: &Self, first: usize) {
+        let (rank, scale) = (self.rank, part.scale());
+        for (groups, theirs) in self.layers.iter_mut().zip(&part.layers) {
+            for group in groups {
+                let Some(from) = theirs.iter().find(|other| other.site == group.site) else { continue };
+                let cols = group.a.cols;
+                for (member, a) in group.pairs_mut() {
+                    let pair = from.pairs().find(|(other, _)| other.projection == member.projection);
+                    let Some((other, from_a)) = pair else { continue };
+                    a[first * cols..][..from_a.len()].copy_from_slice(from_a);
+                    let rows = member.b.data.chunks_exact_mut(rank).zip(other.b.data.chunks_exact(part.rank));
+                    for (row, values) in rows {
+                        row[first..][..part.rank].iter_mut().zip(values).for_each(|(b, v)| *b = scale * v);
+                    }
+                }
+            }
+        }
+    }
+
     /// Adds `alpha / rank * B A` to the weights that it adapts.
     ///
     /// # Panics
@@ -341,6 +387,33 @@ mod tests {
         assert_eq!(merged.layers[1].qkv.data[..untouched], weights.layers[1].qkv.data[..untouched]);
         assert_eq!(merged.layers[1].down, weights.layers[1].down);
         assert_ne!(merged.layers[1].gate_up, weights.layers[1].gate_up);
+    }
+
+    #[test]
+    fn a_stack_of_adapters_does_what_they_do_one_after_the_other() {
+        let config = tiny_config(RopeLayout::Interleaved);
+        let weights = Weights::random(config.clone(), 3);
+        let with = |rank, targets: Vec<Projection>, top_layers, seed| {
+            let lora = LoraConfig { rank, alpha: 5.0, targets, top_layers, seed };
+            with_random_b(Adapter::new(&config, &lora), seed + 1)
+        };
+        let chain = [
+            with(2, Projection::ALL.to_vec(), None, 1),
+            with(3, vec![Projection::Value, Projection::Down], Some(1), 2),
+            with(1, vec![Projection::Key, Projection::Gate], None, 3),
+        ];
+        let stack = Adapter::stacked(&config, &chain).unwrap();
+        assert_eq!(stack.rank, 6);
+        let one_by_one = chain.iter().fold(weights.clone(), |weights, adapter| merge(&weights, adapter));
+        let at_once = merge(&weights, &stack);
+        for (a, b) in one_by_one.layers.iter().zip(&at_once.layers) {
+            for site in Site::ALL {
+                let pairs = site.matrix(a).data.iter().zip(&site.matrix(b).data);
+                pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-5, "{a} {b}"));
+            }
+        }
+        assert_eq!(Adapter::stacked(&config, &chain[..1]), Some(chain[0].clone()));
+        assert_eq!(Adapter::stacked(&config, &[]), None);
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! Byte-level BPE as GGUF files carry it: text to token ids and back.
+//! Byte-level BPE as GGUF files and `tokenizer.json` carry it: text to token ids and back.
 //!
 //! Text never becomes a control token: those are kept out of the BPE vocabulary, and only [`Tokenizer::special`] names
 //! them. Decoding is done here, on bytes, because a token may hold a part of a character.
+
+mod json;
+mod split;
 
 use std::{
     collections::HashMap,
@@ -10,30 +13,33 @@ use std::{
 };
 
 use tokenizers::{
-    PreTokenizerWrapper,
+    AddedToken,
     models::bpe::{BPE, Vocab},
-    pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence},
 };
+
+pub use self::split::{Cut, PreTokenizer};
 
 /// Control tokens that end an answer in the model families that use ChatML or its kin, besides the file's own `eos`.
 const END_TOKENS: [&str; 6] =
     ["<|im_end|>", "<|endoftext|>", "<|im_start|>", "<|eot_id|>", "<|end|>", "</s>"];
-/// Names under which llama.cpp knows "digits one by one, then GPT-2's pattern".
-const DIGITS_THEN_GPT2: [&str; 5] = ["smollm", "starcoder", "refact", "command-r", "codeshell"];
 
-/// What a GGUF file says about its tokeniser.
+/// What a model file says about its tokeniser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vocabulary {
     /// By id, in GPT-2's printable alphabet for bytes.
     pub tokens: Vec<String>,
-    /// ggml's token type of each; control tokens are 3, others count as text.
+    /// ggml's token type of each: [`Vocabulary::NORMAL`] and its kin; others count as normal.
     pub kinds: Vec<i64>,
     /// `"left right"`, best first.
     pub merges: Vec<String>,
-    /// How text is split before merging, in llama.cpp's names.
-    pub pre: String,
+    /// How text is split before merging.
+    pub pre: PreTokenizer,
     pub eos: Option<u32>,
     pub bos: Option<u32>,
+    /// Tokens besides `eos` that end an answer.
+    pub more_ends: Vec<u32>,
+    /// Whether `bos` comes before every text. Conversations do not ask: their template says it.
+    pub add_bos: bool,
 }
 
 impl Vocabulary {
@@ -41,6 +47,10 @@ impl Vocabulary {
     pub const NORMAL: i64 = 1;
     /// ggml's type of a control token.
     pub const CONTROL: i64 = 3;
+    /// ggml's type of a token that is taken out of text before anything else is done with it.
+    pub const USER_DEFINED: i64 = 4;
+    /// ggml's type of an id that is no token.
+    pub const UNUSED: i64 = 5;
 
     /// A vocabulary of ChatML's control tokens (ids as in SmolLM2: 0 to 2) and the 256 bytes, without merges.
     pub fn bytes() -> Self {
@@ -48,7 +58,9 @@ impl Vocabulary {
         let bytes = (0..=u8::MAX).map(|byte| byte_char(byte).to_string());
         let tokens: Vec<String> = control.into_iter().chain(bytes).collect();
         let kinds = (0..tokens.len()).map(|id| if id < 3 { Self::CONTROL } else { Self::NORMAL }).collect();
-        Self { tokens, kinds, merges: Vec::new(), pre: "smollm".to_owned(), eos: Some(2), bos: Some(1) }
+        let pre = PreTokenizer { nfc: false, cuts: vec![Cut::Digits, Cut::Gpt2], ignore_merges: false };
+        let (eos, bos, more_ends) = (Some(2), Some(1), Vec::new());
+        Self { tokens, kinds, merges: Vec::new(), pre, eos, bos, more_ends, add_bos: false }
     }
 }
 
@@ -56,8 +68,14 @@ impl Vocabulary {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
-    #[error("pre-tokeniser `{0}` is not supported (`smollm` and `gpt-2` are)")]
+    #[error("its kind is `{0}`, only byte-level BPE is supported")]
+    Model(String),
+    #[error("pre-tokeniser `{0}` is not supported (those of SmolLM, Llama 3, Qwen2 and GPT-2 are)")]
     Pre(String),
+    #[error("`tokenizer.json` cannot be understood: {0}")]
+    Json(String),
+    #[error("`tokenizer.json` asks for {0}, which is not supported")]
+    Unsupported(String),
     #[error("it has {tokens} tokens but {kinds} token types")]
     Kinds { tokens: usize, kinds: usize },
     #[error("it has no tokens")]
@@ -66,6 +84,18 @@ pub enum TokenizerError {
     Merge(usize),
     #[error(transparent)]
     Bpe(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl TokenizerError {
+    /// What the user can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Model(_) | Self::Pre(_) | Self::Unsupported(_) => {
+                "use a model with a tokeniser like those of SmolLM2, Llama 3 or Qwen2.5"
+            }
+            _ => "the file is damaged or incomplete: fetch it again",
+        }
+    }
 }
 
 /// A tokeniser. Cloning is cheap; clones share everything.
@@ -83,7 +113,7 @@ struct Inner {
 
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "Tokenizer({} tokens, {})", self.len(), self.0.vocabulary.pre)
+        write!(f, "Tokenizer({} tokens, {:?})", self.len(), self.0.vocabulary.pre)
     }
 }
 
@@ -100,10 +130,13 @@ impl Tokenizer {
         }
         let special = special(&vocabulary);
         let mut ends: Vec<u32> = END_TOKENS.iter().filter_map(|name| special.get(*name).copied()).collect();
-        ends.extend(vocabulary.eos.filter(|id| (*id as usize) < tokens));
-        let bytes = vocabulary.tokens.iter().zip(&vocabulary.kinds);
-        let bytes =
-            bytes.map(|(token, &kind)| if kind == Vocabulary::CONTROL { vec![] } else { token_bytes(token) });
+        let said = vocabulary.eos.iter().chain(&vocabulary.more_ends).copied();
+        ends.extend(said.filter(|id| (*id as usize) < tokens));
+        let bytes = vocabulary.tokens.iter().zip(&vocabulary.kinds).map(|(token, &kind)| match kind {
+            Vocabulary::CONTROL | Vocabulary::UNUSED => vec![],
+            Vocabulary::USER_DEFINED => token.clone().into_bytes(),
+            _ => token_bytes(token),
+        });
         Ok(Self(Arc::new(Inner {
             bpe: bpe(&vocabulary)?,
             bytes: bytes.collect(),
@@ -198,24 +231,18 @@ fn bpe(vocabulary: &Vocabulary) -> Result<tokenizers::Tokenizer, TokenizerError>
         Ok((left.to_owned(), right.to_owned()))
     });
     let merges = split.collect::<Result<Vec<_>, TokenizerError>>()?;
-    let texts = vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0..);
-    let texts = texts.filter(|((_, kind), _)| **kind != Vocabulary::CONTROL);
+    let tokens = || vocabulary.tokens.iter().zip(&vocabulary.kinds).zip(0..);
+    let texts = tokens().filter(|((_, kind), _)| !matches!(**kind, Vocabulary::CONTROL | Vocabulary::UNUSED));
     let texts: Vocab = texts.map(|((token, _), id)| (token.clone(), id)).collect();
-    let model = BPE::builder().vocab_and_merges(texts, merges).build().map_err(TokenizerError::Bpe)?;
-    let mut bpe = tokenizers::Tokenizer::new(model);
-    bpe.with_pre_tokenizer(Some(pre_tokenizer(&vocabulary.pre)?));
+    let model = BPE::builder().vocab_and_merges(texts, merges).ignore_merges(vocabulary.pre.ignore_merges);
+    let mut bpe = tokenizers::Tokenizer::new(model.build().map_err(TokenizerError::Bpe)?);
+    bpe.with_normalizer(vocabulary.pre.normalizer());
+    bpe.with_pre_tokenizer(Some(vocabulary.pre.build()?));
+    let whole = tokens().filter(|((_, kind), _)| **kind == Vocabulary::USER_DEFINED);
+    let whole: Vec<AddedToken> =
+        whole.map(|((token, _), _)| AddedToken::from(token.as_str(), false).normalized(false)).collect();
+    bpe.add_tokens(&whole);
     Ok(bpe)
-}
-
-fn pre_tokenizer(pre: &str) -> Result<PreTokenizerWrapper, TokenizerError> {
-    let gpt2 = ByteLevel::new(false, true, true);
-    match pre {
-        "gpt-2" | "gpt2" | "default" => Ok(gpt2.into()),
-        _ if DIGITS_THEN_GPT2.contains(&pre) => {
-            Ok(Sequence::new(vec![Digits::new(true).into(), gpt2.into()]).into())
-        }
-        other => Err(TokenizerError::Pre(other.to_owned())),
-    }
 }
 
 /// GPT-2's printable stand-in for a byte: itself where printable, else a character from U+0100 on.
@@ -335,7 +362,8 @@ mod tests {
         };
         assert_eq!(with(|v| v.merges.push("ab".into())), "merge 0 is not a pair");
         assert_eq!(with(|v| v.kinds.truncate(5)), "it has 259 tokens but 5 token types");
-        assert!(with(|v| v.pre = "tekken".into()).contains("`tekken` is not supported"));
+        assert!(with(|v| v.pre.cuts = vec![Cut::Pattern("(".into())]).contains("is not supported"));
+        assert!(with(|v| v.pre.cuts = vec![Cut::Gpt2, Cut::Digits]).contains("before another"));
         assert!(with(|v| v.merges.push("zz y".into())).contains("zz"));
     }
 

@@ -27,6 +27,31 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
+    /// The scaling that has these divisors for a head of twice as many dimensions: with its name where it is linear or
+    /// Llama 3's (whose `low` and `high` are 1 and 4 in every release), so that it can be written down again.
+    pub(crate) fn of_divisors(divisors: Vec<f32>, rope_theta: f32) -> Self {
+        let largest = divisors.iter().copied().fold(0.0, f32::max);
+        let llama3 =
+            |original_context| Self::Llama3 { factor: largest, low: 1.0, high: 4.0, original_context };
+        // That of the releases first.
+        let contexts = std::iter::once(8192.0).chain((5..=20).map(|power| 2_f32.powi(power)));
+        let dim = 2.0 * divisors.len() as f64;
+        let agrees = |named: &Self| {
+            divisors.iter().enumerate().all(|(pair, divisor)| {
+                let frequency = f64::from(rope_theta).powf(-2.0 * pair as f64 / dim);
+                (named.divisor(pair, frequency) / f64::from(*divisor) - 1.0).abs() < 1e-4
+            })
+        };
+        let mut named = std::iter::once(Self::Linear { factor: largest }).chain(contexts.map(llama3));
+        named.find(agrees).unwrap_or(Self::Divisors(divisors))
+    }
+
+    /// The divisors of all pairs.
+    pub(crate) fn divisors(&self, config: &Config) -> Vec<f32> {
+        let plain = Config { rope_scaling: None, ..config.clone() }.rope_frequencies();
+        plain.into_iter().enumerate().map(|(pair, f)| self.divisor(pair, f) as f32).collect()
+    }
+
     /// What the frequency of pair `pair` is divided by.
     fn divisor(&self, pair: usize, frequency: f64) -> f64 {
         match *self {
@@ -211,6 +236,19 @@ mod tests {
         assert!(plain.iter().zip(&scaled).all(|(plain, scaled)| plain / 4.0 == *scaled));
         let divisors = frequencies(Some(RopeScaling::Divisors(vec![4.0; 32])));
         assert_eq!(divisors, scaled);
+    }
+
+    #[test]
+    fn divisors_get_their_name_back() {
+        let config = Config { head_dim: 64, rope_theta: 500_000.0, ..tiny_config(RopeLayout::Halves) };
+        let llama3 = |factor| RopeScaling::Llama3 { factor, low: 1.0, high: 4.0, original_context: 8192.0 };
+        let early = RopeScaling::Llama3 { factor: 4.0, low: 1.0, high: 4.0, original_context: 1024.0 };
+        for scaling in [RopeScaling::Linear { factor: 2.5 }, llama3(8.0), llama3(32.0), early] {
+            let divisors = scaling.divisors(&config);
+            assert_eq!(RopeScaling::of_divisors(divisors, config.rope_theta), scaling);
+        }
+        let other: Vec<f32> = (0..32).map(|i| 1.0 + i as f32).collect();
+        assert_eq!(RopeScaling::of_divisors(other.clone(), 500_000.0), RopeScaling::Divisors(other));
     }
 
     /// Llama 3.2's settings; the expected figures are those of the reference implementation's formula, computed apart.

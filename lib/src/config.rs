@@ -23,6 +23,7 @@ pub struct Settings {
     pub finetune: Finetune,
     pub test: Test,
     pub guidelines: Guidelines,
+    pub hub: Hub,
     /// Models that the user added, by name.
     #[serde(default)]
     pub models: BTreeMap<String, ModelRow>,
@@ -111,6 +112,13 @@ pub struct Guidelines {
     pub store: String,
 }
 
+/// Where weights are downloaded from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hub {
+    /// Address of the hub, or of a mirror of it.
+    pub url: String,
+}
+
 /// A chat model that the user added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelRow {
@@ -188,6 +196,9 @@ samples = 2
 
 [guidelines]
 store = "embedded"
+
+[hub]
+url = "https://huggingface.co"
 "#;
 
 /// Where a value came from.
@@ -441,7 +452,7 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
         let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
         Err(ConfigError::Value { key: key.into(), value, origin, why: why.into() })
     };
-    let Settings { agent, judge, evolve, budget, test, guidelines, .. } = settings;
+    let Settings { agent, judge, evolve, budget, test, guidelines, hub, .. } = settings;
     if !agent.framework.eq_ignore_ascii_case("streamlit") {
         return Err(ConfigError::Framework(agent.framework.clone()));
     }
@@ -469,6 +480,9 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
     }
     if test.samples == 0 {
         return value("test.samples", "0".into(), "at least one reply is needed");
+    }
+    if !is_address(&hub.url) {
+        return value("hub.url", hub.url.clone(), "it is no http:// or https:// address");
     }
     if guidelines.store != "embedded" && !is_address(&guidelines.store) {
         let why = "it is `embedded`, or an address that starts with http:// or https://";

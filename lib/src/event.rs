@@ -51,6 +51,8 @@ pub enum Phase {
     Test,
     Deploy,
     Calibrate,
+    /// Models that come and go.
+    Models,
 }
 
 /// Where events go. Cheap to clone; never blocks; events without a listener are dropped.

@@ -89,8 +89,8 @@ impl App {
     }
 
     /// A base model by its id.
-    pub fn base(&self, id: &str) -> Option<&BaseModel> {
-        self.config.models.iter().find(|model| model.id == id)
+    pub fn base(&self, id: &str) -> Option<BaseModel> {
+        self.config.base_models().into_iter().find(|model| model.id == id)
     }
 
     /// What a request means by `model`.
@@ -99,8 +99,8 @@ impl App {
             return self.lookup(model)?.ok_or_else(|| ApiError::unknown_model(model));
         }
         let champion = (self.config.champion)();
-        let id = champion.as_ref().or_else(|| self.config.models.first().map(|model| &model.id));
-        let id = id.ok_or_else(|| ApiError::unknown_model(model))?;
+        let first = || self.config.base_models().into_iter().next().map(|model| model.id);
+        let id = &champion.or_else(first).ok_or_else(|| ApiError::unknown_model(model))?;
         let gone = || {
             let message = format!("`{ALIAS}` stands for `{id}`, which this server does not have");
             ApiError::not_found(message).param("model").code("model_not_found")
@@ -110,18 +110,18 @@ impl App {
 
     fn lookup(&self, id: &str) -> Result<Option<Resolved>, StoreError> {
         if let Some(base) = self.base(id) {
-            return Ok(Some(Resolved { id: id.into(), base: base.clone(), chain: Vec::new() }));
+            return Ok(Some(Resolved { id: id.into(), base, chain: Vec::new() }));
         }
         let Some(chain) = self.tuned.chain(id)? else { return Ok(None) };
         let base = chain.first().and_then(|first| self.base(&first.base));
         let chain = chain.iter().map(|model| model.id.clone()).collect();
-        Ok(base.map(|base| Resolved { id: id.into(), base: base.clone(), chain }))
+        Ok(base.map(|base| Resolved { id: id.into(), base, chain }))
     }
 
     /// What a job that names `model` starts from: the base, and the tuned model to go on from.
     pub fn trainable(&self, model: &str) -> Result<(BaseModel, Option<String>), ApiError> {
         let unavailable = || {
-            let known: Vec<_> = self.config.models.iter().map(|model| model.id.as_str()).collect();
+            let known: Vec<_> = self.config.base_models().into_iter().map(|model| model.id).collect();
             let message = format!(
                 "model `{model}` cannot be trained here: use `{}` or a model tuned from it",
                 known.join("`, `")

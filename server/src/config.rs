@@ -10,12 +10,15 @@ use serde::{Deserialize, Serialize};
 pub struct BaseModel {
     /// Its name in the API, without colons or slashes: `smollm2-135m-instruct`.
     pub id: String,
-    /// A GGUF file.
+    /// A GGUF file, or a folder of safetensors as the hub stores it.
     pub path: PathBuf,
 }
 
 /// Says which model the alias `ui-agent` means now; none: the first base model.
 pub type Champion = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+/// Says which base models there are besides those that the server was started with: they may come and go.
+pub type MoreModels = Arc<dyn Fn() -> Vec<BaseModel> + Send + Sync>;
 
 /// What a client may take up.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +51,7 @@ pub struct ServerConfig {
     pub root: PathBuf,
     /// Base models; the first one is what the alias means until a model is deployed.
     pub models: Vec<BaseModel>,
+    pub more_models: MoreModels,
     /// When set, every request has to carry it.
     pub api_key: Option<Secret>,
     pub champion: Champion,
@@ -66,10 +70,22 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Every base model, the one that the alias means first.
+    pub fn base_models(&self) -> Vec<BaseModel> {
+        let mut models = self.models.clone();
+        for more in (self.more_models)() {
+            if !models.iter().any(|model| model.id == more.id) {
+                models.push(more);
+            }
+        }
+        models
+    }
+
     pub fn new(root: impl Into<PathBuf>, models: Vec<BaseModel>, trainer: Vec<OsString>) -> Self {
         Self {
             root: root.into(),
             models,
+            more_models: Arc::new(Vec::new),
             api_key: None,
             champion: Arc::new(|| None),
             trainer,

@@ -2,8 +2,8 @@
 //!
 //! Requests come in over `connections` and through `http`; `app` looks models up; `engine` writes answers on a thread of
 //! its own; `training` checks and supervises jobs, which run in child processes; `batch` answers files of requests when
-//! there is time; `grader` scores answers; `disk` is everything that outlives the server. One server at a time runs on a
-//! folder.
+//! there is time; `grader` scores answers; `disk` is everything that outlives the server; `exchange`
+//! takes adapters of other trainers in and gives models out. One server at a time runs on a folder.
 
 mod app;
 mod batch;
@@ -12,6 +12,7 @@ mod connections;
 mod disk;
 mod engine;
 mod error;
+mod exchange;
 mod grader;
 mod http;
 mod ids;
@@ -20,7 +21,8 @@ mod serve;
 mod training;
 
 pub use app::ALIAS;
-pub use config::{BaseModel, Champion, Limits, ServerConfig};
+pub use config::{BaseModel, Champion, Limits, MoreModels, ServerConfig};
 pub use error::ServeError;
+pub use exchange::{ExchangeError, Export, Exported, Form, TunedCard, add_adapter, export, tuned_cards};
 pub use serve::{LocalServer, Server, running, spawn_at, spawn_local};
 pub use training::run_training_child;

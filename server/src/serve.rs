@@ -55,7 +55,7 @@ impl Server {
     /// When another server runs on it, or it cannot be written.
     pub fn open(config: ServerConfig, listener: TcpListener) -> Result<Self, ServeError> {
         let lock = own(&config.root)?;
-        if config.models.is_empty() {
+        if config.base_models().is_empty() {
             return Err(ServeError::NoModels);
         }
         let address = listener.local_addr()?;

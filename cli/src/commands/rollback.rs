@@ -1,5 +1,4 @@
 use clap::Args;
-use hone::runtime::BASE_MODEL;
 
 use crate::{context::Context, error::Result};
 
@@ -14,6 +13,7 @@ pub struct Rollback {
 pub fn run(args: &Rollback, context: &Context) -> Result {
     let mut registry = context.registry()?;
     let entry = registry.rollback(&args.reason, jiff::Timestamp::now())?;
-    let model = entry.model.as_deref().unwrap_or(BASE_MODEL);
+    let base = context.settings(&[])?.finetune.base_model;
+    let model = entry.model.as_deref().unwrap_or(&base);
     context.answer(&entry, || format!("`ui-agent` is `{model}` again"))
 }

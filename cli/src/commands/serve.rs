@@ -1,11 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use hone::{error::Kind, model::client::Secret, registry::Registry, runtime::BASE_MODEL};
+use hone::{error::Kind, model::client::Secret, registry::Registry};
 use hone_engine::model::Model;
 use hone_server::{BaseModel, LocalServer, Server, ServerConfig};
 
 use crate::{
+    bases,
     context::{Context, print_line, to_json},
     error::{CommandError, Exit, Result},
 };
@@ -37,10 +38,11 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
     })?;
     let api_key = args.api_key.clone().or_else(|| context.secret(API_KEY)).map(Secret::new);
     let config = ServerConfig { api_key, ..config(context)? };
+    let models: Vec<String> = config.base_models().into_iter().map(|model| model.id).collect();
     let server = Server::open(config, listener)?;
     let base_url = server.base_url();
     if context.global.json {
-        print_line(&to_json(&serde_json::json!({ "base_url": base_url, "models": [BASE_MODEL] })));
+        print_line(&to_json(&serde_json::json!({ "base_url": base_url, "models": models })));
     } else {
         print_line(&format!(
             "serving OpenAI's API on {base_url}  (Ctrl-C stops; training goes on and is picked up)"
@@ -78,6 +80,13 @@ pub async fn take_over(config: ServerConfig, base_url: String) -> Option<LocalSe
 }
 
 async fn prepare_weights(context: &Context) -> Result<()> {
+    if let Some(chosen) = bases::chosen(context, &context.settings_again()?)? {
+        return Model::check(&chosen.path).map_err(|e| {
+            let message = format!("the model `{}` cannot be used: {e}", chosen.name);
+            let hint = e.hint().unwrap_or("add it again with `hone models add`");
+            CommandError::new(Kind::Environment, message).hint(hint)
+        });
+    }
     if !context.machine.runtime().gguf.is_file() {
         hone::runtime::setup(&context.machine, &context.events, &context.cancel).await?;
     }
@@ -95,13 +104,19 @@ async fn prepare_weights(context: &Context) -> Result<()> {
 
 pub fn config(context: &Context) -> Result<ServerConfig> {
     let program = std::env::current_exe().map_err(|e| CommandError::new(Kind::Environment, e.to_string()))?;
-    let models = vec![BaseModel { id: BASE_MODEL.into(), path: context.machine.runtime().gguf }];
+    let models = bases::all(context, &context.settings_again()?)?;
+    let catalog = context.machine.catalog();
+    // A model that is added while the server runs is served at once.
+    let more_models = move || -> Vec<BaseModel> {
+        catalog.list().unwrap_or_default().into_iter().map(bases::served).collect()
+    };
     let trainer = vec![program.into_os_string(), "train-child".into()];
     let registry = context.workspace.registry();
     // A registry that cannot be read must not take the base model down with it.
     let champion = move || Registry::open(&registry).ok()?.champion().map(str::to_owned);
     Ok(ServerConfig {
         champion: Arc::new(champion),
+        more_models: Arc::new(more_models),
         ..ServerConfig::new(context.workspace.server(), models, trainer)
     })
 }

@@ -11,6 +11,8 @@ mod harness;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod models;
+#[cfg(test)]
 mod pause;
 #[cfg(test)]
 mod provider;

@@ -1,8 +1,11 @@
 //! The structure of a GGUF file: metadata and the whereabouts of tensors.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use super::{LoadError, dequant::Format};
+use crate::{
+    model::{LoadError, malformed},
+    tensors::{Format, Tensor, Tensors},
+};
 
 /// Default of `general.alignment`.
 const ALIGNMENT: usize = 32;
@@ -33,19 +36,10 @@ impl Value {
     }
 }
 
-/// Where a tensor's data lies. `shape` has the fastest dimension first, as in the file.
-#[derive(Clone, Debug)]
-pub(super) struct Tensor<'a> {
-    pub shape: Vec<usize>,
-    pub kind: u32,
-    pub data: &'a [u8],
-}
-
 /// A parsed file.
 pub(super) struct Container<'a> {
     metadata: HashMap<String, Value>,
-    /// By name, in alphabetical order.
-    pub tensors: BTreeMap<String, Tensor<'a>>,
+    pub tensors: Tensors<'a>,
 }
 
 impl<'a> Container<'a> {
@@ -85,6 +79,13 @@ impl<'a> Container<'a> {
         }
     }
 
+    pub(super) fn boolean(&self, key: &str) -> Result<bool, LoadError> {
+        match self.get(key)? {
+            Value::Bool(value) => Ok(*value),
+            other => Err(wrong(key, other, "true or false")),
+        }
+    }
+
     pub(super) fn number(&self, key: &str) -> Result<f64, LoadError> {
         match self.get(key)? {
             Value::Integer(value) => Ok(*value as f64),
@@ -114,10 +115,6 @@ impl<'a> Container<'a> {
 
 fn wrong(key: &str, found: &Value, expected: &'static str) -> LoadError {
     LoadError::Key { key: key.to_owned(), found: found.describe(), expected }
-}
-
-fn malformed(message: impl Into<String>) -> LoadError {
-    LoadError::Malformed(message.into())
 }
 
 fn metadata(reader: &mut Reader, pairs: u64) -> Result<HashMap<String, Value>, LoadError> {
@@ -180,11 +177,13 @@ fn infos(reader: &mut Reader, count: u64) -> Result<Vec<Info>, LoadError> {
 }
 
 /// Finds each tensor's bytes. Tensors may not share bytes, or a small file could describe an enormous model.
-fn locate(infos: Vec<Info>, data: &[u8]) -> Result<BTreeMap<String, Tensor<'_>>, LoadError> {
-    let mut tensors = BTreeMap::new();
+fn locate(infos: Vec<Info>, data: &[u8]) -> Result<Tensors<'_>, LoadError> {
+    let mut tensors = Tensors::new();
     let mut total = 0_usize;
     for Info { name, shape, kind, offset } in infos {
-        let Some(format) = Format::of(kind) else { return Err(LoadError::TensorType { name, kind }) };
+        let Some(format) = Format::of(kind) else {
+            return Err(LoadError::TensorType { name, kind: format!("ggml type {kind}") });
+        };
         let elements = shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size));
         let size = elements.and_then(|n| format.size(n)).ok_or_else(|| {
             malformed(format!("tensor `{name}` of shape {shape:?} does not fill whole blocks"))
@@ -198,7 +197,7 @@ fn locate(infos: Vec<Info>, data: &[u8]) -> Result<BTreeMap<String, Tensor<'_>>,
         if total > data.len() {
             return Err(malformed(format!("tensor `{name}` overlaps another")));
         }
-        if tensors.insert(name.clone(), Tensor { shape, kind, data: bytes }).is_some() {
+        if tensors.insert(name.clone(), Tensor { shape, format, data: bytes }).is_some() {
             return Err(malformed(format!("tensor `{name}` occurs twice")));
         }
     }

@@ -1,14 +1,20 @@
 use proptest::prelude::*;
 
-use super::{dequant::Format, *};
+use super::*;
 use crate::{
-    infer::{Precision, Sequence, step},
-    weights::{RopeLayout, Weights},
+    infer::{Decoder, Precision, Sequence, step},
+    model::Model,
+    tensors::{Encoding, Format},
+    weights::{Config, RopeLayout, RopeScaling, Weights},
 };
 
 fn file(model: &Model) -> Vec<u8> {
+    encoded(model, Encoding::F32)
+}
+
+fn encoded(model: &Model, encoding: Encoding) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write::write(model, &mut bytes).unwrap();
+    write::write(model, encoding, &mut bytes).unwrap();
     bytes
 }
 
@@ -31,16 +37,21 @@ fn error(bytes: &[u8]) -> String {
 
 #[test]
 fn a_model_survives_the_file() {
-    let model = Model::random_tiny(4);
+    for model in [Model::random_tiny(4), Model::random_tiny_qwen2(4)] {
+        survives(&model);
+    }
+}
+
+fn survives(model: &Model) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
-    save(&model, &path).unwrap();
-    let loaded = load(&path).unwrap();
+    model.save(&path).unwrap();
+    let loaded = Model::load(&path).unwrap();
     assert_eq!(loaded.weights.config, model.weights.config);
     assert_eq!(flat(&loaded.weights), flat(&model.weights));
     assert_eq!(loaded.tokenizer.vocabulary(), model.tokenizer.vocabulary());
     assert_eq!((loaded.template.source(), &loaded.name), (model.template.source(), &model.name));
-    assert_eq!(loaded.sha256, hex(&Sha256::digest(std::fs::read(&path).unwrap())));
+    assert_eq!(loaded.sha256, hex(&<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(&path).unwrap())));
     let names: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["tiny.gguf"], "no temporary file is left");
 }
@@ -49,8 +60,56 @@ fn flat(weights: &Weights) -> Vec<f32> {
     let layers = weights
         .layers
         .iter()
-        .flat_map(|l| [&l.attn_norm, &l.qkv.data, &l.out.data, &l.ffn_norm, &l.gate_up.data, &l.down.data]);
-    [&weights.embedding.data, &weights.norm].into_iter().chain(layers).flatten().copied().collect()
+        .flat_map(|l| [&l.attn_norm, &l.qkv.data, &l.out.data, &l.ffn_norm, &l.gate_up.data, &l.down.data])
+        .chain(weights.layers.iter().filter_map(|l| l.qkv_bias.as_ref()));
+    let ends = [&weights.embedding.data, &weights.norm].into_iter();
+    ends.chain(weights.head.iter().map(|head| &head.data)).chain(layers).flatten().copied().collect()
+}
+
+#[test]
+fn half_and_quantised_files_hold_nearly_the_same() {
+    for model in [Model::random_tiny(4), Model::random_tiny_qwen2(4)] {
+        for (encoding, tolerance) in [(Encoding::F16, 1e-3), (Encoding::Bf16, 5e-3), (Encoding::Q8_0, 5e-3)] {
+            let loaded = parse(&encoded(&model, encoding)).unwrap();
+            let (got, want) = (flat(&loaded.weights), flat(&model.weights));
+            assert_eq!(got.len(), want.len());
+            assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= tolerance), "{encoding:?}");
+            assert_ne!(got, want);
+        }
+    }
+}
+
+#[test]
+fn rope_scaling_survives_the_file() {
+    let scalings = [
+        RopeScaling::Linear { factor: 4.0 },
+        RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original_context: 8192.0 },
+        RopeScaling::Divisors(vec![1.0, 2.0, 3.0, 5.0]),
+    ];
+    for scaling in scalings {
+        let mut model = Model::random_tiny(4);
+        let mut weights = (*model.weights).clone();
+        weights.config.rope_scaling = Some(scaling);
+        model.weights = weights.into();
+        // Under which name it comes back depends on how much of it the pairs of so small a head show.
+        let loaded = parse(&file(&model)).unwrap();
+        let frequencies = loaded.weights.config.rope_frequencies();
+        for (got, want) in frequencies.iter().zip(model.weights.config.rope_frequencies()) {
+            assert!((got / want - 1.0).abs() < 1e-6, "{got} {want}");
+        }
+    }
+}
+
+#[test]
+fn missing_rows_of_the_vocabulary_are_filled_up() {
+    let mut model = Model::random_tiny(4);
+    let config = Config { vocab: 300, ..model.weights.config.clone() };
+    model.weights = Weights::random(config, 1).into();
+    let loaded = parse(&file(&model)).unwrap();
+    let vocabulary = loaded.tokenizer.vocabulary();
+    assert_eq!((vocabulary.tokens.len(), &vocabulary.tokens[299][..]), (300, "[PAD299]"));
+    assert_eq!(loaded.tokenizer.bytes(299), b"");
+    assert_eq!(loaded.tokenizer.encode("[PAD299]"), model.tokenizer.encode("[PAD299]"));
 }
 
 #[test]
@@ -83,7 +142,7 @@ fn errors_name_the_cause() {
     );
     assert_eq!(
         error(&patch(&bytes, b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0qwen9")),
-        "architecture `qwen9` is not supported (`llama` is)"
+        "architecture `qwen9` is not supported (`llama` and `qwen2` are)"
     );
     assert_eq!(
         error(&patch(&bytes, b"blk.1.ffn_down", b"blk.1.ffn_gone")),
@@ -95,7 +154,8 @@ fn errors_name_the_cause() {
     );
     assert_eq!(
         error(&patch(&bytes, b"smollm", b"tekken")),
-        "the tokeniser cannot be built: pre-tokeniser `tekken` is not supported (`smollm` and `gpt-2` are)"
+        "the tokeniser cannot be built: pre-tokeniser `tekken` is not supported (those of SmolLM, Llama 3, Qwen2 and \
+         GPT-2 are)"
     );
     let short = &bytes[..bytes.len() - 5000];
     assert_eq!(error(short), "the file ends inside tensor `blk.1.ffn_down.weight`");
@@ -110,7 +170,7 @@ fn a_tensor_without_a_place_is_an_error() {
     model.weights = weights.into();
     assert_eq!(
         error(&file(&model)),
-        "tensor `blk.2.attn_k.weight` has no place in a llama decoder with tied embeddings"
+        "tensor `blk.2.attn_k.weight` has no place in a decoder of the llama or qwen2 family"
     );
 }
 
@@ -155,11 +215,10 @@ proptest! {
     }
 
     #[test]
-    fn blocks_of_any_bytes_decode(kind in prop::sample::select(vec![0_u32, 1, 2, 3, 6, 7, 8, 12, 14, 30]), seed in any::<[u8; 32]>()) {
-        let format = Format::of(kind).unwrap();
+    fn blocks_of_any_bytes_decode(format in prop::sample::select(Format::ALL.to_vec()), seed in any::<[u8; 32]>()) {
         let block: Vec<u8> = seed.iter().copied().cycle().take(format.bytes).collect();
         let mut numbers = vec![f32::MAX; format.elements];
-        format.dequantise(&block, &mut numbers);
+        format.decode(&block, &mut numbers);
         prop_assert!(numbers.iter().all(|x| *x != f32::MAX));
     }
 }
@@ -174,12 +233,12 @@ fn blocks_decode_as_the_reference_does() {
         numbers: Vec<f32>,
     }
     let cases: Vec<Case> = serde_json::from_str(include_str!("../../tests/fixtures/dequant.json")).unwrap();
-    assert_eq!(cases.len(), 10);
+    assert_eq!(cases.len(), Format::ALL.len());
     for case in cases {
         let mut numbers = vec![0.0; case.numbers.len()];
         let format = Format::of(case.kind).unwrap();
         assert_eq!(format.size(numbers.len()), Some(case.bytes.len()));
-        format.dequantise(&case.bytes, &mut numbers);
+        format.decode(&case.bytes, &mut numbers);
         for (got, want) in numbers.iter().zip(&case.numbers) {
             assert!((got - want).abs() <= 1e-6 * want.abs(), "type {}: {got} {want}", case.kind);
         }

@@ -2,8 +2,15 @@
 
 use half::f16;
 
-use super::Precision;
-use crate::kernel::{BLOCK, Block, Format, Linear};
+use super::{
+    Options, Precision,
+    decoder::{self, Decoder, Parts, order, rows},
+};
+use crate::{
+    kernel::{BLOCK, Block, Format, Linear},
+    lora::Site,
+    tensors::{self, Located, LocatedLayer},
+};
 
 /// How rows are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +24,15 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
+    fn of(format: tensors::Format) -> Self {
+        match format.kind {
+            2 => Self::Q4_0,
+            3 => Self::Q4_1,
+            8 => Self::Q8_0,
+            _ => Self::Other,
+        }
+    }
+
     /// Bytes of a block and the kernels' format, unless rows are rounded.
     fn block(self) -> Option<(usize, Format)> {
         match self {
@@ -65,6 +81,46 @@ impl StoredRows<'_> {
     }
 }
 
+impl Decoder {
+    /// Reads a model matrix by matrix.
+    pub(crate) fn read(located: &Located, options: Options) -> Self {
+        let config = &located.config;
+        let linear = |matrix: &tensors::Rows, order: &[Option<usize>]| {
+            let parts: Vec<StoredRows> = matrix.parts.iter().map(stored).collect();
+            linear(options.precision, matrix.cols, order, &parts)
+        };
+        let orders = Site::ALL.map(|site| order(config, site));
+        let [qkv, out, gate_up, down] = &orders;
+        let block = |layer: &LocatedLayer| decoder::Block {
+            attn_norm: layer.attn_norm.clone(),
+            qkv: linear(&layer.qkv, qkv),
+            qkv_bias: layer.qkv_bias.clone(),
+            out: linear(&layer.out, out),
+            ffn_norm: layer.ffn_norm.clone(),
+            gate_up: linear(&layer.gate_up, gate_up),
+            down: linear(&layer.down, down),
+        };
+        let vocab = rows(config.vocab);
+        let parts = Parts {
+            embedding: linear(&located.embedding, &vocab),
+            layers: located.layers.iter().map(block).collect(),
+            norm: located.norm.clone(),
+            head: located.head.as_ref().map(|head| linear(head, &vocab)),
+        };
+        Self::assemble(config.clone(), options, parts)
+    }
+}
+
+fn stored<'a>(tensor: &'a tensors::Tensor<'a>) -> StoredRows<'a> {
+    let format = tensor.format;
+    StoredRows {
+        rows: tensor.shape.get(1).copied().unwrap_or(1),
+        data: tensor.data,
+        coding: Coding::of(format),
+        decode: Box::new(move |bytes, numbers| format.decode(bytes, numbers)),
+    }
+}
+
 /// The matrix whose rows are those of `parts`, one below the other, in the given order.
 pub(crate) fn linear(
     precision: Precision,
@@ -106,7 +162,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::infer::rows;
 
     fn bytes(coding: Coding, seed: &[u8], blocks: usize) -> Vec<u8> {
         let (size, _) = coding.block().unwrap();
@@ -132,7 +187,7 @@ mod tests {
             let (coding, kind) = coding;
             let (blocks, cols) = (3, 3 * BLOCK);
             let data = bytes(coding, &seed, count * blocks);
-            let decode = |bytes: &[u8], numbers: &mut [f32]| crate::gguf::decode(kind, bytes, numbers);
+            let decode = |bytes: &[u8], numbers: &mut [f32]| tensors::Format::of(kind).unwrap().decode(bytes, numbers);
             let part = StoredRows { rows: count, data: &data, coding, decode: Box::new(decode) };
             let mut order = rows(count);
             order.reverse();

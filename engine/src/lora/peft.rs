@@ -1,9 +1,10 @@
 //! An adapter on disk, as PEFT writes it: `adapter_config.json` and `adapter_model.safetensors`.
 //!
 //! Keys are `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight` (`[rank, inputs]`) and `..lora_B.weight`
-//! (`[outputs, rank]`), in f32, for a checkpoint as the hub stores it. GGUF files of the `llama` architecture keep the
-//! rows of the query and key matrices in another order (see [`hub_row`]); the rows of their `lora_B` are put into the
-//! hub's order on export and back on load, so that the same folder serves both kinds of base model.
+//! (`[outputs, rank]`), for a checkpoint as the hub stores it; written in f32, read in f32, f16 or bf16. GGUF files of the
+//! `llama` architecture keep the rows of the query and key matrices in another order (see [`place_in_head`]); the rows of
+//! their `lora_B` are put into the hub's order on export and back on load, so that the same folder serves both kinds of
+//! base model.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,6 +14,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::{Adapter, LoraConfig, Projection};
+use crate::hub::is_pickle;
+use crate::tensors::{Format, Names, place_in_head};
 use crate::train::atomic_write;
 use crate::weights::{Config, Matrix, RopeLayout};
 
@@ -30,6 +33,8 @@ pub enum AdapterError {
     Unsupported { path: PathBuf, why: String },
     #[error("`{}` does not fit the base model: {why}", path.display())]
     WrongModel { path: PathBuf, why: String },
+    #[error("`{}` is a Python pickle, which can run code when it is read", path.display())]
+    Pickle { path: PathBuf },
 }
 
 impl AdapterError {
@@ -40,9 +45,12 @@ impl AdapterError {
                 "check that the folder exists, is readable or writable, and that the disk has room"
             }
             Self::Unsupported { .. } => {
-                "plain LoRA on the linear layers is supported, in f32, without DoRA, rsLoRA, biases or extra modules"
+                "plain LoRA on the linear layers is supported, without DoRA, biases or extra modules"
             }
             Self::WrongModel { .. } => "load it together with the base model that it was trained on",
+            Self::Pickle { .. } => {
+                "save the adapter as safetensors: PEFT's `save_pretrained` does by default"
+            }
         }
     }
 }
@@ -110,13 +118,32 @@ impl PeftConfig {
         }
     }
 
+    /// The settings in the folder `dir`, when they ask for nothing that we do not compute.
+    fn read(dir: &Path) -> Result<Self, AdapterError> {
+        let path = dir.join(CONFIG_FILE);
+        let text = read(&path)?;
+        let unsupported = |why: String| AdapterError::Unsupported { path: path.clone(), why };
+        let peft: Self = serde_json::from_slice(&text).map_err(|e| unsupported(e.to_string()))?;
+        match peft.unsupported() {
+            Some(why) => Err(unsupported(why)),
+            None => Ok(peft),
+        }
+    }
+
+    /// `alpha` for the scale `alpha / rank`, whichever way PEFT would compute it.
+    fn alpha(&self) -> f32 {
+        let alpha = self.lora_alpha.as_f64().unwrap_or_default();
+        // Rank-stabilised LoRA scales by `alpha / sqrt(rank)`.
+        let alpha = if self.use_rslora { alpha * (self.r as f64).sqrt() } else { alpha };
+        alpha as f32
+    }
+
     /// Why this configuration asks for more than `W + alpha / r * B A`, if it does.
     fn unsupported(&self) -> Option<String> {
         let extras = [
             (self.peft_type != "LORA", "its type is not LORA"),
             (self.r == 0 || self.r > MAX_RANK, "its rank is 0 or absurdly large"),
             (self.use_dora, "it uses DoRA"),
-            (self.use_rslora, "it uses rank-stabilised scaling"),
             (self.bias != "none", "it trains biases"),
             (self.modules_to_save.as_ref().is_some_and(|m| !m.is_empty()), "it replaces whole modules"),
             (!self.rank_pattern.is_empty() || !self.alpha_pattern.is_empty(), "its rank differs by layer"),
@@ -141,21 +168,7 @@ fn projections(adapter: &Adapter) -> impl Iterator<Item = Projection> {
 }
 
 fn key(layer: usize, projection: Projection, part: &str) -> String {
-    let block = match projection {
-        Projection::Gate | Projection::Up | Projection::Down => "mlp",
-        _ => "self_attn",
-    };
-    format!("base_model.model.model.layers.{layer}.{block}.{}.lora_{part}.weight", projection.peft_name())
-}
-
-/// Where row `row` of a query or key matrix in interleaved order stands in the hub's order.
-///
-/// Both rotate the same pairs of dimensions by the same angles; interleaved storage puts pair `i` of a head at rows
-/// `2i, 2i + 1`, the hub at `i, i + head_dim / 2`. The conversion to GGUF moves the rows, which leaves every dot product
-/// of a query with a key unchanged.
-fn hub_row(row: usize, head_dim: usize) -> usize {
-    let (head, within) = (row / head_dim, row % head_dim);
-    head * head_dim + within / 2 + within % 2 * (head_dim / 2)
+    format!("base_model.model.{}.lora_{part}.weight", Names::Hub.projection(layer, projection))
 }
 
 /// Whether the rows of this projection stand in another order than the hub's.
@@ -163,16 +176,10 @@ fn is_permuted(projection: Projection, config: &Config) -> bool {
     config.rope == RopeLayout::Interleaved && matches!(projection, Projection::Query | Projection::Key)
 }
 
-fn to_hub_rows(b: &Matrix, head_dim: usize) -> Matrix {
-    let mut out = Matrix::zeros(b.rows, b.cols);
-    for row in 0..b.rows {
-        out.data[hub_row(row, head_dim) * b.cols..][..b.cols].copy_from_slice(b.row(row));
-    }
-    out
-}
-
-fn from_hub_rows(b: &Matrix, head_dim: usize) -> Matrix {
-    let rows = (0..b.rows).flat_map(|row| b.row(hub_row(row, head_dim)));
+/// The rows of `b` in layout `to`, when they are in layout `from`.
+fn reordered(b: &Matrix, head_dim: usize, from: RopeLayout, to: RopeLayout) -> Matrix {
+    let place = |row: usize| row / head_dim * head_dim + place_in_head(row % head_dim, head_dim, from, to);
+    let rows = (0..b.rows).flat_map(|row| b.row(place(row)));
     Matrix { rows: b.rows, cols: b.cols, data: rows.copied().collect() }
 }
 
@@ -208,7 +215,7 @@ impl Adapter {
                 named.push((key(layer, projection, "A"), vec![self.rank, group.a.cols], bytes(a)));
                 let shape = vec![member.b.rows, self.rank];
                 let b = if is_permuted(projection, config) {
-                    bytes(&to_hub_rows(&member.b, config.head_dim).data)
+                    bytes(&reordered(&member.b, config.head_dim, config.rope, RopeLayout::Halves).data)
                 } else {
                     bytes(&member.b.data)
                 };
@@ -227,26 +234,71 @@ impl Adapter {
     /// Reads a folder that [`Adapter::save`] or PEFT wrote, for a base model of this shape and layout.
     ///
     /// # Errors
-    /// [`AdapterError::Io`] when a file is missing or unreadable, [`AdapterError::Unsupported`] when it is more than plain
-    /// f32 LoRA, [`AdapterError::WrongModel`] when tensors are missing, left over or of another shape.
+    /// [`AdapterError::Io`] when a file is missing or unreadable, [`AdapterError::Pickle`] when its tensors are pickled,
+    /// [`AdapterError::Unsupported`] when it is more than plain LoRA, [`AdapterError::WrongModel`] when tensors are missing,
+    /// left over or of another shape.
     pub fn load(dir: &Path, config: &Config) -> Result<Self, AdapterError> {
-        let read =
-            |path: &Path| fs::read(path).map_err(|source| AdapterError::Io { path: path.to_owned(), source });
-        let path = dir.join(CONFIG_FILE);
-        let unsupported = |why: String| AdapterError::Unsupported { path: path.clone(), why };
-        let peft: PeftConfig =
-            serde_json::from_slice(&read(&path)?).map_err(|e| unsupported(e.to_string()))?;
-        if let Some(why) = peft.unsupported() {
-            return Err(unsupported(why));
-        }
+        let peft = PeftConfig::read(dir)?;
         let path = dir.join(TENSOR_FILE);
-        let buffer = read(&path)?;
+        let buffer = match read(&path) {
+            Err(AdapterError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(without_tensors(dir, source));
+            }
+            buffer => buffer?,
+        };
         let tensors = SafeTensors::deserialize(&buffer)
             .map_err(|e| AdapterError::Unsupported { path: path.clone(), why: e.to_string() })?;
         from_tensors(&peft, &tensors, config).map_err(|problem| match problem {
             Problem::Unsupported(why) => AdapterError::Unsupported { path, why },
             Problem::WrongModel(why) => AdapterError::WrongModel { path, why },
         })
+    }
+}
+
+/// What an adapter folder says about itself, before its base model is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterCard {
+    /// `base_model_name_or_path`: a hub id, or a folder on the machine that trained it.
+    pub base_model: Option<String>,
+    pub rank: usize,
+    /// Of the tensors' file, in bytes.
+    pub bytes: u64,
+}
+
+impl AdapterCard {
+    /// Whether the folder is an adapter's.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(CONFIG_FILE).is_file()
+    }
+
+    /// Reads the settings of an adapter folder.
+    ///
+    /// # Errors
+    /// As [`Adapter::load`], for the settings.
+    pub fn read(dir: &Path) -> Result<Self, AdapterError> {
+        let peft = PeftConfig::read(dir)?;
+        let path = dir.join(TENSOR_FILE);
+        let bytes = fs::metadata(&path).map_err(|source| without_tensors(dir, source))?.len();
+        Ok(Self { base_model: peft.base_model_name_or_path, rank: peft.r, bytes })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AdapterError> {
+    let fail = |source| AdapterError::Io { path: path.to_owned(), source };
+    // Opening a pipe would wait for somebody to write.
+    if !fs::metadata(path).map_err(fail)?.is_file() {
+        return Err(AdapterError::Unsupported { path: path.to_owned(), why: "it is not a file".to_owned() });
+    }
+    fs::read(path).map_err(fail)
+}
+
+/// Why there are no tensors: often because they are pickled.
+fn without_tensors(dir: &Path, source: std::io::Error) -> AdapterError {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut paths = names.map(|entry| entry.path());
+    match paths.find(|path| is_pickle(&path.to_string_lossy())) {
+        Some(path) => AdapterError::Pickle { path },
+        None => AdapterError::Io { path: dir.join(TENSOR_FILE), source },
     }
 }
 
@@ -258,7 +310,7 @@ enum Problem {
 /// Puts tensors into an adapter that has exactly the pairs found in the file.
 fn from_tensors(peft: &PeftConfig, tensors: &SafeTensors, config: &Config) -> Result<Adapter, Problem> {
     let has = |layer, projection| tensors.tensor(&key(layer, projection, "A")).is_ok();
-    let alpha = peft.lora_alpha.as_f64().unwrap_or_default() as f32;
+    let alpha = peft.alpha();
     let mut adapter = Adapter { rank: peft.r, alpha, layers: Vec::new() };
     for layer in 0..config.layers {
         let targets: Vec<_> = Projection::ALL.into_iter().filter(|p| has(layer, *p)).collect();
@@ -275,7 +327,7 @@ fn from_tensors(peft: &PeftConfig, tensors: &SafeTensors, config: &Config) -> Re
                 let shape = [member.b.rows, peft.r];
                 fill(&mut member.b.data, tensors, &key(layer, projection, "B"), &shape)?;
                 if is_permuted(projection, config) {
-                    member.b = from_hub_rows(&member.b, config.head_dim);
+                    member.b = reordered(&member.b, config.head_dim, RopeLayout::Halves, config.rope);
                 }
                 taken += 2;
             }
@@ -291,14 +343,17 @@ fn from_tensors(peft: &PeftConfig, tensors: &SafeTensors, config: &Config) -> Re
 fn fill(dst: &mut [f32], tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<(), Problem> {
     let tensor =
         tensors.tensor(name).map_err(|_| Problem::WrongModel(format!("tensor `{name}` is missing")))?;
-    if tensor.dtype() != Dtype::F32 {
-        return Err(Problem::Unsupported(format!("tensor `{name}` is {:?}, not F32", tensor.dtype())));
-    }
+    let format = match tensor.dtype() {
+        Dtype::F32 => Format::F32,
+        Dtype::F16 => Format::F16,
+        Dtype::BF16 => Format::BF16,
+        other => return Err(Problem::Unsupported(format!("tensor `{name}` is stored as {other:?}"))),
+    };
     if tensor.shape() != shape {
         let found = tensor.shape();
         return Err(Problem::WrongModel(format!("tensor `{name}` has shape {found:?}, expected {shape:?}")));
     }
-    read_floats(dst, tensor.data());
+    format.decode(tensor.data(), dst);
     Ok(())
 }
 
@@ -397,9 +452,7 @@ mod tests {
     #[test]
     fn settings_beyond_plain_lora_are_refused() {
         let config = tiny_config(RopeLayout::Halves);
-        for (setting, value) in
-            [("use_dora", "true"), ("bias", "\"all\""), ("use_rslora", "true"), ("r", "0")]
-        {
+        for (setting, value) in [("use_dora", "true"), ("bias", "\"all\""), ("r", "0")] {
             let dir = tempfile::tempdir().unwrap();
             adapter(&config, &LoraConfig::default()).save(dir.path(), &config, "base").unwrap();
             let path = dir.path().join(CONFIG_FILE);
@@ -411,13 +464,71 @@ mod tests {
         }
     }
 
+    #[test]
+    fn adapters_of_other_trainers_in_half_precision_are_read() {
+        let config = tiny_config(RopeLayout::Interleaved);
+        let dir = tempfile::tempdir().unwrap();
+        let saved = adapter(&config, &LoraConfig { rank: 4, ..Default::default() });
+        saved.save(dir.path(), &config, "base").unwrap();
+        let path = dir.path().join(TENSOR_FILE);
+        let buffer = fs::read(&path).unwrap();
+        let tensors = SafeTensors::deserialize(&buffer).unwrap();
+        let halves: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+            .iter()
+            .map(|(name, view)| {
+                let mut numbers = vec![0.0; view.data().len() / 4];
+                read_floats(&mut numbers, view.data());
+                let data = numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+                (name.to_owned(), view.shape().to_vec(), data)
+            })
+            .collect();
+        let views = halves
+            .iter()
+            .map(|(name, shape, data)| (name, TensorView::new(Dtype::BF16, shape.clone(), data).unwrap()));
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        let mut settings: serde_json::Value =
+            serde_json::from_slice(&fs::read(dir.path().join(CONFIG_FILE)).unwrap()).unwrap();
+        settings["use_rslora"] = true.into();
+        fs::write(dir.path().join(CONFIG_FILE), settings.to_string()).unwrap();
+        let loaded = Adapter::load(dir.path(), &config).unwrap();
+        assert_eq!(loaded.scale(), 16.0 / 2.0, "alpha over the root of the rank");
+        for (got, want) in loaded.tensors().flatten().zip(saved.tensors().flatten()) {
+            assert!((got - want).abs() <= 4e-3 * want.abs(), "{got} {want}");
+        }
+        let card = AdapterCard::read(dir.path()).unwrap();
+        assert_eq!((card.base_model.as_deref(), card.rank), (Some("base"), 4));
+    }
+
+    #[test]
+    fn a_pickled_adapter_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = tiny_config(RopeLayout::Halves);
+        adapter(&config, &LoraConfig::default()).save(dir.path(), &config, "base").unwrap();
+        fs::rename(dir.path().join(TENSOR_FILE), dir.path().join("adapter_model.bin")).unwrap();
+        let error = Adapter::load(dir.path(), &config).unwrap_err();
+        assert!(error.to_string().contains("adapter_model.bin` is a Python pickle"), "{error}");
+        assert!(AdapterCard::read(dir.path()).unwrap_err().hint().contains("safetensors"));
+    }
+
     proptest! {
         #[test]
-        fn hub_rows_are_a_permutation(heads in 1usize..5, half in 1usize..40) {
-            let head_dim = 2 * half;
-            let mut rows: Vec<_> = (0..heads * head_dim).map(|row| hub_row(row, head_dim)).collect();
-            rows.sort_unstable();
-            prop_assert_eq!(rows, (0..heads * head_dim).collect::<Vec<_>>());
+        fn damaged_files_end_in_an_error_or_an_adapter(
+            damage in proptest::collection::vec((0..4000_usize, any::<u8>()), 1..6),
+            cut in 0..9000_usize,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let config = tiny_config(RopeLayout::Interleaved);
+            adapter(&config, &LoraConfig { rank: 2, ..Default::default() }).save(dir.path(), &config, "b").unwrap();
+            for name in [CONFIG_FILE, TENSOR_FILE] {
+                let path = dir.path().join(name);
+                let mut bytes = fs::read(&path).unwrap();
+                damage.iter().for_each(|(at, byte)| if let Some(b) = bytes.get_mut(*at) { *b = *byte });
+                bytes.truncate(bytes.len().saturating_sub(cut % 7));
+                fs::write(&path, bytes).unwrap();
+            }
+            if let Ok(adapter) = Adapter::load(dir.path(), &config) {
+                prop_assert_eq!(adapter.layers.len(), config.layers);
+            }
         }
 
         #[test]

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails by a panic says where")]
 
+mod folders;
 mod precision;
 mod reference;
 

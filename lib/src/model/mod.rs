@@ -1,5 +1,7 @@
-//! Chat models and the one client that reaches them: hosted providers and the local server alike.
+//! Chat models and the one client that reaches them: hosted providers and the local server alike; and the hub from which
+//! weights come.
 
 pub mod client;
+pub mod hub;
 pub mod journal;
 pub mod wire;

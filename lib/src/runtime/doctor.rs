@@ -65,6 +65,7 @@ pub async fn doctor(subject: &Doctor<'_>) -> Report {
         python_check(machine).await,
         runtime_check(machine),
         weights_check(machine),
+        added_check(machine, &subject.settings),
         sandbox_check(machine).await,
         browser_check(machine),
         disk_check("disk for the cache", &machine.cache),
@@ -102,6 +103,21 @@ fn weights_check(machine: &Machine) -> Check {
     match weights::verify(&path, weights::SOURCE.sha256) {
         Ok(()) => Check::well("weights", format!("{} with the expected sha256", weights::BASE_MODEL)),
         Err(e) => Check::fault("weights", e.to_string(), e.hint().unwrap_or_default()),
+    }
+}
+
+/// The base model that the settings train, where it is one that was added.
+fn added_check(machine: &Machine, settings: &Result<&Settings, String>) -> Check {
+    const NAME: &str = "base model";
+    let chosen = settings.as_ref().map_or(weights::BASE_MODEL, |settings| &settings.finetune.base_model);
+    if chosen == weights::BASE_MODEL {
+        return Check::well(NAME, "the shipped one");
+    }
+    match machine.catalog().get(chosen) {
+        Ok(Some(added)) => Check::well(NAME, format!("`{chosen}` at `{}`", added.path.display())),
+        // Rows and hosted models are not on this machine.
+        Ok(None) => Check::well(NAME, format!("`{chosen}`, which was not added here")),
+        Err(e) => Check::fault(NAME, e.to_string(), e.hint().unwrap_or_default()),
     }
 }
 

@@ -1,9 +1,10 @@
-//! What a run needs from the machine: Python with Streamlit, the base weights, a sandbox.
+//! What a run needs from the machine: Python with Streamlit, the base weights, a sandbox; and the models that were added.
 //!
 //! Everything that `hone setup` makes lives once per user in a cache folder, in subfolders named by what is in them, so
 //! that another version never meets half of an older one. Each part is finished by a marker that is written last: with
 //! the marker there, a part is used as it is and nothing is asked of the network.
 
+mod catalog;
 mod doctor;
 mod identity;
 mod python;
@@ -13,10 +14,11 @@ mod work;
 
 use std::path::{Path, PathBuf};
 
+pub use catalog::{Added, Catalog, CatalogError, ModelName};
 pub use doctor::{Check, Doctor, Report, doctor};
 pub use identity::same_weights;
 pub use setup::{SetupError, setup};
-pub use weights::{BASE_MODEL, WeightsSource};
+pub use weights::{BASE_MODEL, BASE_MODEL_HUB_ID, WeightsSource, sha256_of};
 
 /// The machine as the command line found it.
 #[derive(Clone, Debug)]
@@ -58,6 +60,11 @@ impl Machine {
     /// A Chromium that a sandbox can start.
     pub fn chromium(&self) -> Option<PathBuf> {
         find_chromium()
+    }
+
+    /// The base models that the user added.
+    pub fn catalog(&self) -> Catalog {
+        Catalog::new(&self.cache)
     }
 
     /// What `hone setup` has made so far.

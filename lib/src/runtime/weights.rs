@@ -19,6 +19,9 @@ use crate::store::{self, StoreError};
 /// The base model's id on the local server.
 pub const BASE_MODEL: &str = "smollm2-135m-instruct";
 
+/// What the hub calls the model that [`BASE_MODEL`] was made from: what adapters of it name as their base.
+pub const BASE_MODEL_HUB_ID: &str = "HuggingFaceTB/SmolLM2-135M-Instruct";
+
 /// Where weights come from and how they are recognised.
 #[derive(Debug)]
 pub struct WeightsSource {

@@ -12,4 +12,6 @@ mod finetune;
 #[cfg(test)]
 mod guidelines;
 #[cfg(test)]
+mod hub;
+#[cfg(test)]
 mod judge;

@@ -15,7 +15,8 @@ use crate::{
 };
 
 pub async fn list(State(app): State<Arc<App>>) -> Result<Json<List<ModelCard>>, ApiError> {
-    let base = app.config.models.iter().map(|model| base_card(&app, &model.id));
+    let models = app.config.base_models();
+    let base = models.iter().map(|model| base_card(&app, &model.id));
     let alias = std::iter::once(base_card(&app, ALIAS));
     let tuned = app.tuned.list()?;
     Ok(Json(List::new(base.chain(alias).chain(tuned.iter().map(tuned_card)).collect())))

@@ -9,6 +9,8 @@ mod chat;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod exchange;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod files;

@@ -3,10 +3,12 @@
 //! Each method is one exchange, repeated as [`Retry`] allows; the answer is checked before it is handed out, so that
 //! whoever gets a [`ChatReply`] can rely on it having a text. Everything waits on the caller's [`Cancel`] too.
 
+mod download;
 mod error;
 mod retry;
 mod secret;
 
+pub use download::Download;
 pub use error::ModelError;
 pub use retry::Retry;
 pub use secret::Secret;
@@ -198,6 +200,16 @@ impl Client {
     pub async fn upload_file(&self, path: &Path, purpose: &str) -> Result<File, ModelError> {
         let call = Call::post(&["files"], Body::Upload { path, purpose });
         self.fetch(Call { idempotency_key: Some(random_key()), ..call }).await
+    }
+
+    /// One GET whose answer is JSON: for services that have a protocol of their own.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T, ModelError> {
+        let query = query.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        self.fetch(Call { query, ..Call::get(path) }).await
     }
 
     pub async fn file(&self, id: &str) -> Result<File, ModelError> {
@@ -415,6 +427,7 @@ impl Client {
         };
         let provider = self.endpoint.name.clone();
         let message = self.redacted(&message);
+        let code = code.or_else(|| Some(headers.get("x-error-code")?.to_str().ok()?.to_owned()));
         Failed { error: ModelError::Refused { provider, status, code, message, request_id }, failure }
     }
 
