@@ -74,13 +74,13 @@ impl Card {
 /// A model's file or folder, mapped into memory.
 pub(crate) enum ModelFile {
     Gguf(Mmap),
-    Hub(hub::Folder),
+    Hub(Box<hub::Folder>),
 }
 
 impl ModelFile {
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         if path.is_dir() {
-            return Ok(Self::Hub(hub::Folder::open(path)?));
+            return Ok(Self::Hub(Box::new(hub::Folder::open(path)?)));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if hub::is_pickle(&name) {

@@ -138,7 +138,7 @@ impl HubConfig {
         if let Some((key, size)) = sizes.iter().find(|(_, size)| !(1..1 << 24).contains(size)) {
             return Err(malformed(format!("`{key}` in `config.json` is {size}, which is no size")));
         }
-        if heads % kv_heads != 0 || head_dim % 2 != 0 {
+        if heads % kv_heads != 0 || !head_dim.is_multiple_of(2) {
             let heads = format!("{heads} heads of {head_dim}, {kv_heads} key/value heads");
             return Err(malformed(format!("`config.json` asks for an impossible shape: {heads}")));
         }
