@@ -374,6 +374,8 @@ fn start(trainer: &[OsString], folder: &JobFolder) -> std::io::Result<tokio::pro
     Command::new(program)
         .args(arguments)
         .arg(folder.path())
+        // A trace takes memory and a lock. A child that runs out of memory while it takes one waits for itself for ever.
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(folder.log_path())?)
