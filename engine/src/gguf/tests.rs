@@ -54,6 +54,8 @@ fn survives(model: &Model) {
     assert_eq!(loaded.sha256, hex(&<sha2::Sha256 as sha2::Digest>::digest(std::fs::read(&path).unwrap())));
     let names: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["tiny.gguf"], "no temporary file is left");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o644, "others may read it");
 }
 
 fn flat(weights: &Weights) -> Vec<f32> {

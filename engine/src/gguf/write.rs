@@ -33,9 +33,16 @@ pub fn save(model: &Model, path: &Path, encoding: Encoding) -> io::Result<()> {
     write(model, encoding, &mut writer)?;
     writer.flush()?;
     drop(writer);
+    make_readable(file.as_file())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     File::open(folder)?.sync_all()
+}
+
+/// Temporary files are private; a model is as readable as any other file.
+fn make_readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
 pub(super) fn write(model: &Model, encoding: Encoding, writer: &mut impl Write) -> io::Result<()> {
