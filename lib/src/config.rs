@@ -119,12 +119,15 @@ pub struct Hub {
     pub url: String,
 }
 
-/// A chat model that the user added.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A chat model, or a program that answers briefs, that the user added.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelRow {
     pub provider: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
+    /// The provider's name for it. Programs have none.
+    #[serde(default)]
     pub model: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
@@ -136,7 +139,55 @@ pub struct ModelRow {
     /// The endpoint holds answers to a JSON schema; by default those of OpenAI do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json_schema: Option<bool>,
+    /// Of providers whose addresses carry one, such as Azure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
+    /// Azure's name for where the model runs; the model's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
+    /// The account that jobs belong to, where addresses carry it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Anthropic's header of the same name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anthropic_version: Option<String>,
+    /// Whether temperature and seed are sent; by default where the provider takes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<bool>,
+    /// In place of the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Longest reply, in tokens of the model; in place of the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// Answers come piece by piece, which finds a dead connection sooner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// Calls at once at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<usize>,
+    /// Longest wait for an answer, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+    /// Sent with every call; a value `env:NAME` is read from the environment or `.env`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Calls go through the provider's batches: cheaper, and answered within a day.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batch: bool,
+    /// Of `provider = "command"`: the program and its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// The program's environment, beside `PATH`, `HOME` and `LANG`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Variables that the program is handed as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pass_env: Vec<String>,
 }
+
+/// Providers that are the user's own agent, not a chat model with a name.
+pub const OWN_AGENTS: [&str; 2] = ["command", "http"];
 
 impl ModelRow {
     /// Whether an answer can be held to a JSON schema.
@@ -242,6 +293,8 @@ pub enum ConfigError {
     Value { key: String, value: String, origin: Origin, why: String },
     #[error("setting `models.{name}` is not complete: {why}")]
     Row { name: String, why: String },
+    #[error("setting `models.{name}` holds a key: settings are shared and shown, keys are not")]
+    KeyInSettings { name: String },
     #[error("no model named `{name}`{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
     NoModel { name: String, nearest: Option<String> },
     #[error("framework `{0}` is not supported yet")]
@@ -264,6 +317,11 @@ impl Explain for ConfigError {
             Self::Framework(_) => Some("use `Streamlit`; others come later".into()),
             Self::NoModel { .. } => Some(
                 "`hone models` lists what is known; add a row under `[models.NAME]` in `hone.toml`".into(),
+            ),
+            Self::KeyInSettings { .. } => Some(
+                "put it into `.env` or the environment, name the variable in `api_key_env`, and remove `api_key`; a key \
+                 that was committed should be revoked"
+                    .into(),
             ),
             Self::Row { .. } => Some("a row needs `provider` and `model`".into()),
             _ => Some("`hone config` shows every setting, its value and where it came from".into()),
@@ -439,9 +497,14 @@ fn models(rows: Option<Value>) -> Result<BTreeMap<String, ModelRow>, ConfigError
     let Some(Value::Table(rows)) = rows else { return Ok(BTreeMap::new()) };
     rows.into_iter()
         .map(|(name, row)| {
-            let parsed = row.try_into::<ModelRow>();
-            let parsed =
-                parsed.map_err(|e| ConfigError::Row { name: name.clone(), why: e.message().into() })?;
+            if row.get("api_key").is_some() {
+                return Err(ConfigError::KeyInSettings { name });
+            }
+            let fail = |why: &str| ConfigError::Row { name: name.clone(), why: why.into() };
+            let parsed = row.try_into::<ModelRow>().map_err(|e| fail(e.message()))?;
+            if parsed.model.is_empty() && !OWN_AGENTS.contains(&parsed.provider.as_str()) {
+                return Err(fail("missing field `model`"));
+            }
             Ok((name, parsed))
         })
         .collect()

@@ -34,7 +34,7 @@ pub async fn run(args: &Generate, context: &Context) -> Result {
         context.events.note(format!("wrote {} files into `{}`", candidate.files.len(), folder.display()));
     }
     let value = serde_json::json!({
-        "model": model, "files": candidate.files, "reply": reply.text, "finish_reason": reply.finish_reason,
+        "model": model, "files": candidate.files, "reply": reply.text, "finish_reason": reply.finish.as_str(),
         "usage": reply.usage,
     });
     context.answer(&value, || reply.text.clone())

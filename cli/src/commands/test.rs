@@ -118,7 +118,7 @@ pub async fn execute(
             reply: reply.text,
             usage: reply.usage,
             took_ms: reply.took_ms,
-            finish_reason: Some(reply.finish_reason),
+            finish_reason: Some(reply.finish.as_str().to_owned()),
         })
     };
     let judge = async |brief: &Brief, candidate: &agent::Candidate| {

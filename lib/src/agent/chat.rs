@@ -3,7 +3,7 @@
 use crate::model::{
     client::{Client, ModelError},
     journal::Journal,
-    wire::{ChatRequest, Message, Usage},
+    wire::{ChatRequest, Finish, Message, Usage},
 };
 
 /// A chat model with its decoding.
@@ -23,17 +23,15 @@ pub struct Agent {
 pub struct Reply {
     pub text: String,
     pub usage: Usage,
-    /// `stop`, or `length` when the limit cut it.
-    pub finish_reason: String,
+    pub finish: Finish,
+    /// What it cost in US dollars, now or when it was first asked for; none when no price is known.
+    pub usd: Option<f64>,
+    /// True when it was asked for before: nothing was paid now.
+    pub replayed: bool,
     pub took_ms: u64,
 }
 
 impl Agent {
-    /// What a call costs in US dollars: nothing on this machine, elsewhere unknown.
-    pub fn price(&self) -> Option<f64> {
-        self.client.is_local().then_some(0.0)
-    }
-
     /// One reply. The seed goes with the request, so that a re-run reads it from the journal.
     pub async fn reply(&self, messages: &[Message], seed: u64) -> Result<Reply, ModelError> {
         let request = ChatRequest {
@@ -43,12 +41,12 @@ impl Agent {
             ..ChatRequest::new(&self.model, messages.to_vec())
         };
         let answer = self.journal.chat(&self.client, &request, "").await?;
-        let finish_reason =
-            answer.reply.choices.first().and_then(|choice| choice.finish_reason.clone()).unwrap_or_default();
         Ok(Reply {
+            finish: answer.reply.finish(),
             text: answer.reply.text().to_owned(),
             usage: answer.reply.usage.unwrap_or_default(),
-            finish_reason,
+            usd: answer.usd,
+            replayed: answer.replayed,
             took_ms: answer.took_ms,
         })
     }

@@ -24,13 +24,13 @@ const RENAMED: &[(&str, &str)] = &[
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The file mended; none when nothing here mends it.
+/// The file mended, as [`lint::target`] names the Python that reads it; none when nothing here mends it.
 ///
 /// # Errors
 /// Ruff cannot be started.
-pub async fn fix(ruff: &Path, file: &SourceFile) -> Result<Option<String>, CriticError> {
+pub(super) async fn fix(ruff: &Path, file: &SourceFile, target: &str) -> Result<Option<String>, CriticError> {
     let renamed = rename(&file.content);
-    let tidied = tidy(ruff, &file.path, &renamed).await?.unwrap_or_else(|| renamed.clone());
+    let tidied = tidy(ruff, &file.path, &renamed, target).await?.unwrap_or_else(|| renamed.clone());
     Ok((tidied != file.content).then_some(tidied))
 }
 
@@ -54,7 +54,7 @@ fn rename(source: &str) -> String {
 }
 
 /// Ruff's safe fixes; none when it cannot read the file. Its name matters: an `__init__.py` imports for others.
-async fn tidy(ruff: &Path, name: &str, source: &str) -> Result<Option<String>, CriticError> {
+async fn tidy(ruff: &Path, name: &str, source: &str, target: &str) -> Result<Option<String>, CriticError> {
     let broken = |e: std::io::Error| CriticError::Runtime {
         python: ruff.to_owned(),
         why: format!("ruff cannot be started: {e}"),
@@ -63,7 +63,7 @@ async fn tidy(ruff: &Path, name: &str, source: &str) -> Result<Option<String>, C
         .env_clear()
         .current_dir("/")
         .args(["check", "--isolated", "--no-cache", "--quiet", "--fix-only", "--exit-zero"])
-        .args(["--select", lint::RULES, "--target-version", "py311", "--stdin-filename", name, "-"])
+        .args(["--select", lint::RULES, "--target-version", target, "--stdin-filename", name, "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

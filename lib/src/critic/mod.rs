@@ -48,7 +48,6 @@ pub use evidence::{
     Action, BriefMatch, Call, Element, Evidence, Exception, Fault, FileFacts, Heading, Level, Lint,
     PageFacts, Run, RunStatus, SandboxFacts, Statics, Timing,
 };
-pub use fix::fix;
 pub use guidelines::{Cited, Guideline, GuidelineError, GuidelineStore, Guidelines, Retrieved, cite};
 pub use habit::{Check, Habit, Kept};
 pub use judge::{
@@ -292,6 +291,14 @@ impl Critic {
         Ok(evidence)
     }
 
+    /// A source with what can be mended without understanding it mended; none when that is nothing.
+    ///
+    /// # Errors
+    /// Ruff cannot be started.
+    pub async fn fix(&self, file: &SourceFile) -> Result<Option<String>, CriticError> {
+        fix::fix(&self.shared.runtime.ruff, file, &self.target()).await
+    }
+
     /// Ends every sandbox and waits for it.
     pub async fn close(self) {
         if let Some(pool) = &self.shared.pool {
@@ -302,11 +309,16 @@ impl Critic {
         }
     }
 
+    /// Ruff's name for the Python that runs candidates.
+    fn target(&self) -> String {
+        lint::target(self.shared.versions.get("python").map(String::as_str))
+    }
+
     async fn lint(&self, candidate: &Candidate, statics: &mut Statics) -> Result<(), CriticError> {
         let clean = |path: &str| statics.files.iter().any(|f| f.path == path && f.python && f.parses);
         let files: Vec<_> = candidate.files.iter().filter(|file| clean(&file.path)).cloned().collect();
         let ruff = self.shared.runtime.ruff.as_path();
-        let target = lint::target(self.shared.versions.get("python").map(String::as_str));
+        let target = self.target();
         let target = target.as_str();
         let each = |file: SourceFile| async move { lint::lint(ruff, &file, target).await };
         let linted = stream::iter(files).map(each).buffered(LINTED_AT_ONCE);

@@ -63,6 +63,7 @@ fn entry(iteration: u32, score: f64, tag: &str) -> LogEntry {
         usage: LogUsage::default(),
         guidelines: vec![],
         guidelines_unknown: 0,
+        finish_reason: None,
         took_ms: 1,
     }
 }
@@ -92,6 +93,7 @@ fn log(id: &str, entries: Vec<LogEntry>) -> SourceLog {
         improvement: 0.0,
         target_reached: true,
         total_iterations: entries.len() as u32,
+        prompts: None,
         pairs: vec![],
         evolution_history: entries,
     };

@@ -48,6 +48,9 @@ pub struct EvolutionLog {
     pub improvement: f64,
     pub target_reached: bool,
     pub total_iterations: u32,
+    /// Of the prompt templates, when they are not the shipped ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<String>,
     /// Pairs of near equals between which the judge was asked to choose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<Pair>,
@@ -86,6 +89,9 @@ pub struct LogEntry {
     /// Ids in the guideline store's answer that are not in the table.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub guidelines_unknown: u32,
+    /// How the model's reply ended when it is not complete: `length`, `refusal` or `content_filter`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
     pub took_ms: u64,
 }
 

@@ -237,6 +237,7 @@ impl Evolver<'_> {
             best_iteration: found.best,
             improvement: found.score - initial_score,
             target_reached: found.target_reached,
+            prompts: None,
             pairs: found.pairs,
         }
     }
@@ -324,6 +325,7 @@ mod tests {
             usage: LogUsage { input_tokens: 1, output_tokens, usd },
             guidelines: vec![],
             guidelines_unknown: 0,
+            finish_reason: None,
             took_ms: 0,
         };
         EvolutionLog {
@@ -349,6 +351,7 @@ mod tests {
             improvement: 0.0,
             target_reached: false,
             total_iterations: 1,
+            prompts: None,
             pairs: vec![],
         }
     }

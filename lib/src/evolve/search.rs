@@ -165,7 +165,7 @@ impl<'a> Search<'a> {
         let started = Instant::now();
         let seed = self.call_seed(draft);
         let reply = self.agent.reply(&agent::messages(self.brief), seed).await?;
-        let usage = LogUsage::of(reply.usage, self.agent.price());
+        let usage = LogUsage::of(reply.usage, reply.usd);
         let candidate = agent::parse_reply(&reply.text);
         let (model, operator) = (self.agent.model.clone(), DRAFT);
         let shown = Retrieved::default();
@@ -217,7 +217,7 @@ impl<'a> Search<'a> {
                 let messages = teach::messages(self.brief, operator, &parents, &shown.guidelines);
                 let seed = self.call_seed(1000 + self.history.len() as u32);
                 let reply = model.reply(&messages, seed).await?;
-                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage, model.price()), shown)
+                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage, reply.usd), shown)
             }
         };
         if self.history.iter().any(|entry| entry.files == candidate.files) {
@@ -264,6 +264,7 @@ impl<'a> Search<'a> {
             usage: made.usage,
             guidelines: made.shown.guidelines.iter().map(|guideline| guideline.id.clone()).collect(),
             guidelines_unknown: made.shown.unknown,
+            finish_reason: None,
             took_ms: made.started.elapsed().as_millis() as u64,
         });
         Ok(())

@@ -83,7 +83,8 @@ pub async fn start(
             Some(uploaded(client, state.validation_file.take(), validation, events).await?);
         state.write(&path)?;
     }
-    let job = client.create_job(&request(&state, options), &state.idempotency_key).await?;
+    let request = request(&state, options);
+    let job = client.create_job(&request, &state.idempotency_key(&request)).await?;
     state.job = Some(job.id.clone());
     state.write(&path)?;
     events.note(format!("job {} is created on base model {}", job.id, options.model));

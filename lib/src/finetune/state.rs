@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::{FinetuneError, Options, succeeded};
 use crate::{
-    model::{client::Client, wire::Job},
+    model::{
+        client::Client,
+        wire::{Job, JobRequest},
+    },
     store::{StoreError, read_text, write_json},
 };
 
@@ -21,8 +24,8 @@ pub struct State {
     version: u32,
     /// What it was started for.
     pub key: String,
-    /// On disk before the job is created, so that asking again finds the same job.
-    pub idempotency_key: String,
+    /// Tells this job from others for the same. On disk before the job is created, so that asking again finds it.
+    idempotency_key: String,
     /// Of the file that was uploaded.
     #[serde(default)]
     pub dataset_sha256: Option<String>,
@@ -46,6 +49,13 @@ impl State {
             validation_file: None,
             job: None,
         }
+    }
+
+    /// For one request, sent as often as needed. A key means one body to a provider, and files that had to be uploaded
+    /// anew have other ids.
+    pub fn idempotency_key(&self, request: &JobRequest) -> String {
+        let asked = serde_json::json!([self.idempotency_key, request]).to_string();
+        format!("hone-{}", crate::text::hex(&Sha256::digest(asked)))
     }
 
     /// The same uploads for another job.
@@ -140,6 +150,16 @@ mod tests {
         assert_ne!(base, key("local", &data, &Options { seed: Some(1), ..options.clone() }).unwrap());
         std::fs::write(&data, "2").unwrap();
         assert_ne!(base, key("local", &data, &options).unwrap());
+    }
+
+    #[test]
+    fn a_key_of_idempotency_is_of_one_body() {
+        let state = State::new("k".into());
+        let request = |file: &str| JobRequest { training_file: file.into(), ..JobRequest::default() };
+        let key = |file| state.idempotency_key(&request(file));
+        assert_eq!(key("file-1"), key("file-1"));
+        assert_ne!(key("file-1"), key("file-2"));
+        assert_ne!(key("file-1"), state.clone().without_job().idempotency_key(&request("file-1")));
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Answer {
     pub reply: ChatReply,
     /// True when it was read from the journal: nothing was sent, nothing was paid.
     pub replayed: bool,
+    /// What it cost in US dollars, now or when it was first asked for; none when no price is known.
+    pub usd: Option<f64>,
     /// How long the provider took, now or when it was first asked.
     pub took_ms: u64,
 }
@@ -68,9 +70,10 @@ impl Journal {
         let endpoint = &client.endpoint().name;
         let asked = serde_json::to_value(request)
             .map_err(|e| ModelError::Endpoint(format!("the request cannot be written: {e}")))?;
+        let usd = client.is_local().then_some(0.0);
         let path = self.path(&key(endpoint, &asked, sample));
         if let Some(entry) = read(&path) {
-            return Ok(Answer { reply: entry.reply, replayed: true, took_ms: entry.took_ms });
+            return Ok(Answer { reply: entry.reply, replayed: true, usd, took_ms: entry.took_ms });
         }
         let started = Instant::now();
         let reply = client.chat(request).await?;
@@ -85,7 +88,7 @@ impl Journal {
             took_ms,
         };
         store::write_json(&path, &entry)?;
-        Ok(Answer { reply: entry.reply, replayed: false, took_ms })
+        Ok(Answer { reply: entry.reply, replayed: false, usd, took_ms })
     }
 
     /// Two letters of the key make the folder, so that none grows too large to list.

@@ -91,6 +91,26 @@ impl Workspace {
         self.state().join("journal")
     }
 
+    /// Jobs of all providers, a folder for each row.
+    pub fn jobs(&self) -> PathBuf {
+        self.state().join("jobs")
+    }
+
+    /// Replies that were made elsewhere, one file for each brief.
+    pub fn imported(&self) -> PathBuf {
+        self.root.join("data/imported")
+    }
+
+    /// Prompt templates that take the place of the shipped ones.
+    pub fn prompts(&self) -> PathBuf {
+        self.root.join("prompts")
+    }
+
+    /// Comparisons of search strategies.
+    pub fn compare(&self) -> PathBuf {
+        self.root.join("data/compare")
+    }
+
     /// The local server's files, jobs and tuned models.
     pub fn server(&self) -> PathBuf {
         self.state().join("server")

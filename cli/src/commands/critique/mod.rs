@@ -13,7 +13,7 @@ use futures::{StreamExt, stream};
 use hone::{
     brief::Brief,
     config::Settings,
-    critic::{self, Critic, CriticOptions, Critique as Judgement, Evidence, Judge, Project},
+    critic::{Critic, CriticOptions, Critique as Judgement, Evidence, Judge, Project},
     error::Kind,
     store,
 };
@@ -196,12 +196,11 @@ async fn mend(
     brief: &Brief,
     judged: &mut Judged,
 ) -> Result<String> {
-    let ruff = context.machine.runtime().ruff();
     let mut project = judged.project.clone();
     // What went along with a lone file was not named: it is judged, and not written.
     let named = if judged.path.is_dir() { usize::MAX } else { 1 };
     for file in project.candidate.files.iter_mut().take(named).filter(|file| file.path.ends_with(".py")) {
-        if let Some(mended) = critic::fix(&ruff, file).await? {
+        if let Some(mended) = critic.fix(file).await? {
             file.content = mended;
         }
     }

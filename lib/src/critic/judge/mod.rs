@@ -380,6 +380,8 @@ impl Judge {
         }
         let answer = agent.journal.chat(&agent.client, &request, &format!("judge {sample}")).await;
         let sent = !matches!(&answer, Ok(answer) if answer.replayed);
+        // A call that failed gave nothing to bill.
+        let usd = answer.as_ref().map_or(Some(0.0), |answer| answer.usd);
         let used =
             answer.as_ref().ok().filter(|_| sent).and_then(|answer| answer.reply.usage).unwrap_or_default();
         self.count(|tally| {
@@ -387,7 +389,7 @@ impl Judge {
             tally.usage.input_tokens += used.prompt_tokens;
             tally.usage.output_tokens += used.completion_tokens;
             if sent {
-                tally.usd = tally.usd.zip(agent.price()).map(|(sum, usd)| sum + usd);
+                tally.usd = tally.usd.zip(usd).map(|(sum, usd)| sum + usd);
             }
         });
         Ok(answer?.reply.text().to_owned())

@@ -29,7 +29,8 @@ enum Way {
 
 impl Nursery {
     pub fn new(spec: SandboxSpec, wait_seconds: u64) -> Self {
-        Self { spec, wait_seconds, way: RwLock::new(Way::Ask(0)) }
+        let way = if spec.can_fork() { Way::Ask(0) } else { Way::Alone };
+        Self { spec, wait_seconds, way: RwLock::new(way) }
     }
 
     /// A worker that is ready. `slot` tells workers that live at once apart.

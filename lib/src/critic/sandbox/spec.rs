@@ -17,6 +17,8 @@ use crate::critic::error::CriticError;
 const WORKER: &str = include_str!("worker.py");
 /// Size of each folder that a candidate may write to (all of them in memory).
 const TMPFS: &str = "67108864";
+/// Folders of which every worker has its own, empty.
+const OWN_FOLDERS: [&str; 2] = ["/tmp", "/app"];
 /// The Streamlit whose agent API, messages and elements the critic knows.
 const STREAMLIT: &str = "1.67";
 
@@ -96,6 +98,12 @@ impl SandboxSpec {
         (self.isolation == Isolation::OwnUid).then(|| self.uids.uid(slot))
     }
 
+    /// Whether workers can be forked: each mounts folders of its own, which would hide an environment that lies below them.
+    pub(super) fn can_fork(&self) -> bool {
+        let hides = |folder: &PathBuf| OWN_FOLDERS.iter().any(|own| folder.starts_with(own));
+        !self.folders.iter().any(hides)
+    }
+
     /// From root to a uid that only this worker has, before Python starts; limits on processes do not bind root.
     pub fn drop_root(&self, slot: u32) -> Vec<String> {
         let Some(uid) = self.uid(slot) else { return Vec::new() };
@@ -167,7 +175,7 @@ impl SandboxSpec {
         list.extend(system_folders());
         let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
         add(&["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]);
-        for folder in ["/tmp", "/app"] {
+        for folder in OWN_FOLDERS {
             add(&["--perms", "1777", "--size", TMPFS, "--tmpfs", folder]);
         }
         list.extend(self.bound(None));
@@ -262,9 +270,8 @@ fn needed(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    fn arguments(role: Role, isolation: Isolation) -> String {
-        let folders = vec![PathBuf::from("/opt/venv")];
-        let spec = SandboxSpec {
+    fn spec(isolation: Isolation, folder: &str) -> SandboxSpec {
+        SandboxSpec {
             python: "/opt/venv/bin/python".into(),
             bwrap: "bwrap".into(),
             isolation,
@@ -272,8 +279,12 @@ mod tests {
             streamlit: None,
             uids: Arc::default(),
             filters: String::new(),
-            folders,
-        };
+            folders: vec![folder.into()],
+        }
+    }
+
+    fn arguments(role: Role, isolation: Isolation) -> String {
+        let spec = spec(isolation, "/opt/venv");
         spec.arguments(role).iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
     }
 
@@ -292,6 +303,13 @@ mod tests {
                 assert!(arguments.contains(flag), "{flag} in {arguments}");
             }
         }
+    }
+
+    #[test]
+    fn an_environment_that_workers_would_hide_is_not_forked_from() {
+        let forks = |folder| spec(Isolation::OwnUid, folder).can_fork();
+        assert!(forks("/opt/venv") && forks("/home/tmp/venv") && forks("/tmpfiles"));
+        assert!(!forks("/tmp/venv") && !forks("/app/.venv") && !forks("/app"));
     }
 
     #[test]

@@ -29,6 +29,21 @@ pub enum ModelError {
     /// The provider asked for a longer wait than two minutes.
     #[error("{provider} asks to wait {} s before the next try", wait.as_secs())]
     WaitTooLong { provider: String, wait: Duration },
+    /// The next call might cost more than is left. All in US dollars.
+    #[error(
+        "the budget of {} is reached: {} is spent, {} may still be billed for calls under way, and the next call may cost {}",
+        usd(*cap), usd(*spent), usd(*held), usd(*next)
+    )]
+    Budget { spent: f64, held: f64, next: f64, cap: f64 },
+    /// A budget cannot be kept where a price is not known.
+    #[error("what `models.{row}` costs is not known, so no budget can be kept")]
+    NoPrice { row: String },
+    /// Nothing but failures for so long that it makes no sense to go on.
+    #[error("{provider} is down since {since}: {why}")]
+    Down { provider: String, since: String, why: String },
+    /// Nothing may be sent, and the journal does not have it.
+    #[error("the journal has no answer of {provider} to a call of `{model}`, and nothing may be sent")]
+    NotInJournal { provider: String, model: String },
     /// The endpoint's settings are unusable.
     #[error("{0}")]
     Endpoint(String),
@@ -42,6 +57,11 @@ pub enum ModelError {
 const TOO_LONG: &str = "context_length_exceeded";
 /// The code for a job that the provider does not know.
 const NO_JOB: &str = "fine_tune_not_found";
+
+/// An amount as people read it: cents, or what there is below them.
+fn usd(amount: f64) -> String {
+    if amount == 0.0 || amount >= 0.01 { format!("${amount:.2}") } else { format!("${amount:.6}") }
+}
 
 fn with_code(code: &Option<String>) -> String {
     code.as_ref().map(|code| format!(", {code}")).unwrap_or_default()
@@ -78,7 +98,10 @@ impl Explain for ModelError {
             Self::Refused { .. }
             | Self::Unreachable { .. }
             | Self::Garbled { .. }
-            | Self::WaitTooLong { .. } => Kind::Provider,
+            | Self::WaitTooLong { .. }
+            | Self::Down { .. }
+            | Self::NotInJournal { .. } => Kind::Provider,
+            Self::Budget { .. } | Self::NoPrice { .. } => Kind::Budget,
             Self::Endpoint(_) => Kind::Input,
             Self::Cancelled => Kind::Cancelled,
             Self::Store(e) => e.kind(),
@@ -100,6 +123,19 @@ impl Explain for ModelError {
                 "check that `base_url` is the API's address (it usually ends in `/v1`) and not a web page or a proxy"
             }
             Self::WaitTooLong { .. } => "run the same command again later; finished calls are kept",
+            Self::Budget { .. } => {
+                "raise it with `--budget USD` or `usd` under `[budget]` and run the same command again; finished work is kept"
+            }
+            Self::NoPrice { row } => {
+                return Some(format!(
+                    "say it under `[models.{row}]`: `price = {{ input = 0.0, output = 0.0, as_of = \"2026-01-31\" }}` in US \
+                     dollars per million tokens; or go without a budget: `--budget inf`"
+                ));
+            }
+            Self::Down { .. } => "run the same command again later; finished calls are kept",
+            Self::NotInJournal { .. } => {
+                "import the journal of the run that made this call (`hone calls import FILE`), or leave `--offline` out"
+            }
             Self::Endpoint(_) => "correct the row under `[models]` in `hone.toml`",
             Self::Cancelled => return None,
             Self::Store(e) => return e.hint(),

@@ -111,9 +111,45 @@ impl ChatReply {
         }
     }
 
+    /// How the first answer ended.
+    pub fn finish(&self) -> Finish {
+        let Some(choice) = self.choices.first() else { return Finish::Complete };
+        match (&choice.message.refusal, choice.finish_reason.as_deref()) {
+            (Some(refusal), _) if choice.message.content.is_none() => Finish::Refused(refusal.clone()),
+            (_, Some("refusal")) => Finish::Refused(String::new()),
+            (_, Some("content_filter")) => Finish::Filtered,
+            (_, Some("length")) => Finish::Length,
+            _ => Finish::Complete,
+        }
+    }
+
     /// The first answer's text; the client has made sure that there is one.
     pub fn text(&self) -> &str {
         self.choices.first().and_then(|choice| choice.message.content.as_deref()).unwrap_or_default()
+    }
+}
+
+/// How an answer ended. Only a complete one may be taught.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finish {
+    Complete,
+    /// The limit on tokens cut it.
+    Length,
+    /// The model declined, in its own words where it gave any.
+    Refused(String),
+    /// The provider held it back.
+    Filtered,
+}
+
+impl Finish {
+    /// As logs and trials call it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Complete => "stop",
+            Self::Length => "length",
+            Self::Refused(_) => "refusal",
+            Self::Filtered => "content_filter",
+        }
     }
 }
 

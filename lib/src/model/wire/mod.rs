@@ -15,7 +15,8 @@ pub use batch::{
     BatchUsage, CachedTokens, ReasoningTokens, RequestCounts,
 };
 pub use chat::{
-    ChatChoice, ChatChunk, ChatReply, ChatRequest, ChunkChoice, Delta, ReplyMessage, Stop, StreamOptions,
+    ChatChoice, ChatChunk, ChatReply, ChatRequest, ChunkChoice, Delta, Finish, ReplyMessage, Stop,
+    StreamOptions,
 };
 pub use file::{File, PURPOSES};
 pub use grader::{GraderErrors, GraderMetadata, GraderRun, GraderRunRequest, GraderValidation};
@@ -156,6 +157,9 @@ pub struct ModelCard {
     pub created: i64,
     #[serde(default)]
     pub owned_by: String,
+    /// The day on which the provider takes it away, where one is announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown_date: Option<String>,
 }
 
 fn model_object() -> String {
@@ -164,7 +168,13 @@ fn model_object() -> String {
 
 impl ModelCard {
     pub fn new(id: impl Into<String>, created: i64, owned_by: impl Into<String>) -> Self {
-        Self { id: id.into(), object: model_object(), created, owned_by: owned_by.into() }
+        Self {
+            id: id.into(),
+            object: model_object(),
+            created,
+            owned_by: owned_by.into(),
+            shutdown_date: None,
+        }
     }
 }
 
