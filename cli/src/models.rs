@@ -10,6 +10,7 @@ use hone::{
     model::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
+        price::Payer,
     },
     runtime::BASE_MODEL,
 };
@@ -32,8 +33,14 @@ pub const NO_JUDGE: &str = "none";
 pub struct Models<'a> {
     context: &'a Context,
     settings: &'a Settings,
+    /// Through which all calls go; opened by the first.
+    journal: Option<Journal>,
+    phase: &'static str,
     local: Option<Local>,
 }
+
+/// How long calls that are paid for may take to come in when everything ends.
+const GRACE: Duration = Duration::from_secs(30);
 
 struct Local {
     client: Client,
@@ -49,21 +56,43 @@ enum Serving {
 
 impl<'a> Models<'a> {
     pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
-        Self { context, settings, local: None }
+        Self { context, settings, journal: None, phase: "", local: None }
+    }
+
+    /// Models whose calls stand under a phase in the ledger.
+    pub fn at(&mut self, phase: &'static str) -> &mut Self {
+        self.phase = phase;
+        self
+    }
+
+    fn journal(&mut self) -> Result<Journal> {
+        let journal = match self.journal.take() {
+            Some(journal) => journal,
+            None => self.context.journal(self.settings)?,
+        };
+        Ok(self.journal.insert(journal).at(self.phase))
     }
 
     /// The chat model behind a name, with the agent's decoding.
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
+        let journal = self.journal()?;
         let (client, model) = match self.settings.models.get(name) {
             Some(row) => (self.row(name, row)?, row.model.clone()),
             None => self.model(name).await?,
         };
+        // An endpoint is named for its row; the local server has none.
+        let payer = client.endpoint().name.as_str();
+        let journal = journal.for_row(match self.settings.models.get(payer) {
+            Some(row) => Payer::new(payer, row),
+            None => Payer::named(payer),
+        });
+        journal.afford(&client, &model)?;
         Ok(Agent {
             client,
             model,
             temperature: self.settings.agent.temperature,
             max_tokens: self.settings.agent.max_tokens,
-            journal: Journal::open(self.context.workspace.journal()),
+            journal,
         })
     }
 
@@ -115,8 +144,16 @@ impl<'a> Models<'a> {
         Ok(client)
     }
 
-    /// Stops the server if it is ours. Training goes on in its own process.
+    /// Lets calls that are paid for come in, and stops the server if it is ours. Training goes on in its own process.
     pub async fn close(self) {
+        if let Some(journal) = &self.journal {
+            let open = journal.open_calls();
+            if open > 0 {
+                let text = format!("{open} calls that are paid for are under way: waiting for their answers");
+                self.context.events.note(format!("{text}; Ctrl-C again ends at once"));
+            }
+            journal.drain(GRACE).await;
+        }
         let server = match self.local.map(|local| local.server) {
             Some(Serving::Ours(server)) => Some(server),
             Some(Serving::Theirs(watch)) => {
@@ -224,19 +261,14 @@ impl<'a> Models<'a> {
         Ok(client)
     }
 
-    /// Calls on this machine are free. Others are not counted yet, so a budget of 0 forbids them and any other is warned of.
+    /// Calls on this machine are free; a budget of 0 forbids all others.
     fn afford(&self, name: &str, client: &Client) -> Result<()> {
-        if client.is_local() {
+        if client.is_local() || self.settings.budget.usd != 0.0 {
             return Ok(());
         }
-        if self.settings.budget.usd == 0.0 {
-            let message = format!("`models.{name}` is not on this machine, and the budget is 0");
-            return Err(CommandError::new(Kind::Budget, message)
-                .hint("set `usd` under `[budget]`, or use the local model"));
-        }
-        let hint = "set a limit at the provider; with `usd = 0` under `[budget]` no such call is made";
-        self.context.events.warn(format!("what `models.{name}` costs is not counted"), Some(hint.into()));
-        Ok(())
+        let message = format!("`models.{name}` is not on this machine, and the budget is 0");
+        Err(CommandError::new(Kind::Budget, message)
+            .hint("set `usd` under `[budget]` or give `--budget USD`, or use the local model"))
     }
 }
 
