@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(Usd::cap(5.0).unwrap().nanos(), 5_000_000_000);
         assert_eq!(Usd::cap(f64::INFINITY), None);
         assert_eq!(
-            [0, 1_500, 9_999_999, 12_340_000_000].map(|nanos| Usd::from_nanos(nanos).to_string()),
+            [0, 1_600, 9_999_999, 12_340_000_000].map(|nanos| Usd::from_nanos(nanos).to_string()),
             ["$0.00", "$0.000002", "$0.010000", "$12.34"]
         );
     }

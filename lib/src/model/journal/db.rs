@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::{Asked, Label};
 use crate::{
@@ -175,12 +175,12 @@ impl Db {
     }
 
     pub fn find(&self, key: &str) -> Sql<Option<Kept>> {
-        let kept = |row: &Row<'_>| {
-            Ok(Kept { reply: row.get(0)?, usd: nanos(row.get(1)?), took_ms: row.get(2)? })
-        };
         let mut statement =
             self.connection.prepare_cached("SELECT reply, nanos, took_ms FROM calls WHERE key = ?1")?;
-        statement.query_row([key], kept).optional()
+        let kept = statement.query_row([key], |row| {
+            Ok(Kept { reply: row.get(0)?, usd: nanos(row.get(1)?), took_ms: row.get(2)? })
+        });
+        kept.optional()
     }
 
     pub fn keep(&self, asked: &Asked, run: &str, kept: &Kept) -> Sql<()> {

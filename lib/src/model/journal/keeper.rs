@@ -20,7 +20,10 @@ use super::{
     ticket::Ticket,
 };
 use crate::{
-    model::{client::ModelError, price::Tariff, price::Usd},
+    model::{
+        client::ModelError,
+        price::{Tariff, Usd},
+    },
     store::StoreError,
 };
 
@@ -159,11 +162,11 @@ impl Keeper {
             Wait::Theirs => others_due,
             Wait::Money => others_due || !ends.is_empty(),
         };
-        let (woken, parked) = std::mem::take(&mut self.parked).into_iter().partition(due);
+        let parked = std::mem::take(&mut self.parked).into_iter().filter(|(message, _)| !is_given_up(message));
+        let (woken, parked): (Vec<_>, Vec<_>) = parked.partition(due);
         self.parked = parked;
-        self.parked.retain(|(message, _)| !is_given_up(message));
         // Ends first: what they give back is what others wait for. Who was parked comes before who is new.
-        let woken: Vec<Message> = Vec::from_iter(woken).into_iter().map(|(message, _)| message).collect();
+        let woken = woken.into_iter().map(|(message, _)| message);
         let (ends, new): (Vec<Message>, Vec<Message>) = new.into_iter().partition(|m| ended(m).is_some());
         let work: Vec<Message> = ends.into_iter().chain(woken).chain(new).filter(|m| !is_given_up(m)).collect();
         if !work.is_empty() {
@@ -318,7 +321,12 @@ impl Keeper {
                 // A ticket that nobody takes gives its hold back when it is dropped.
                 let _ = reply.send(answer);
             }
-            (Message::Again { reply, .. }, Applied::Granted(hold)) => drop(reply.send(Ok(hold))),
+            (Message::Again { reply, .. }, Applied::Granted(hold)) => {
+                if reply.send(Ok(hold)).is_err() {
+                    // Nobody waits for it. Where it cannot be let go it counts as lost when we end.
+                    let _ = self.db.let_go(hold);
+                }
+            }
             (Message::Again { reply, .. }, Applied::Refused(error)) => drop(reply.send(Err(error))),
             (Message::End { reply: Some(reply), .. }, _) => drop(reply.send(Ok(()))),
             _ => {}
@@ -387,6 +395,7 @@ fn ended(message: &Message) -> Option<&str> {
 fn is_given_up(message: &Message) -> bool {
     match message {
         Message::Ask { reply, .. } => reply.is_closed(),
+        Message::Again { reply, .. } => reply.is_closed(),
         _ => false,
     }
 }
