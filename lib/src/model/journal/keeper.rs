@@ -485,7 +485,8 @@ mod tests {
                         flights[at].push(Flight { asked, ticket: None, found: Some(found), hold: 0 });
                     }
                     5 | 6 if !flights[at].is_empty() => {
-                        let flight = &mut flights[at][which / 2 % flights[at].len().max(1)];
+                        let at_flight = which / 2 % flights[at].len();
+                        let flight = &mut flights[at][at_flight];
                         if flight.ticket.is_some() && flight.hold != 0 {
                             // A try with an unknown end, which was billed in part, and one more.
                             let cost = flight.asked.worst.unwrap().nanos() * share / 100;
