@@ -86,7 +86,7 @@ fn main() -> Result {
 /// Serves until its parent ends it.
 fn provider(latency: Duration) -> Result {
     let fake = hone_fake::Fake::start(hone_fake::Options { latency, ..Default::default() })?;
-    println!("{}", fake.url());
+    println!("{}", fake.url);
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }

@@ -35,7 +35,7 @@ fn world(cache: std::path::PathBuf, fake: &Fake) -> World {
     let row = format!(
         "[models.fake]\nprovider = \"openai-compatible\"\nbase_url = \"{}\"\nmodel = \"m\"\n\
          price = {{ input = 3.75, output = 15.0, as_of = \"2026-01-31\" }}\n",
-        fake.url()
+        fake.url
     );
     world.write("hone.toml", format!("[budget]\nusd = inf\n[evolve]\nconcurrency = {AT_ONCE}\n{row}"));
     world
