@@ -1,16 +1,17 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use hone::{
     agent::Agent,
-    config::{self, ConfigError, ModelRow, Settings},
+    config::{self, ConfigError, ModelRow, OWN_AGENTS, Settings},
     critic::{Judge, JudgeOptions},
     error::Kind,
     model::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
         price::Payer,
+        provider::{self, Tuning},
     },
     runtime::BASE_MODEL,
 };
@@ -21,6 +22,7 @@ use crate::{
     commands::serve,
     context::Context,
     error::{CommandError, Result},
+    rows,
 };
 
 /// In the id of every model that the local server tuned.
@@ -37,6 +39,18 @@ pub struct Models<'a> {
     journal: Option<Journal>,
     phase: &'static str,
     local: Option<Local>,
+    /// Of rows, by name: whoever asks for a row again shares its connections and its limits.
+    clients: BTreeMap<String, Client>,
+}
+
+/// Where a row's fine-tuning jobs go.
+pub struct Trains {
+    pub client: Client,
+    /// The model that training starts from.
+    pub model: String,
+    pub tuning: Tuning,
+    /// The account that jobs belong to, where addresses carry it.
+    pub account: Option<String>,
 }
 
 /// How long calls that are paid for may take to come in when everything ends.
@@ -56,7 +70,7 @@ enum Serving {
 
 impl<'a> Models<'a> {
     pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
-        Self { context, settings, journal: None, phase: "", local: None }
+        Self { context, settings, journal: None, phase: "", local: None, clients: BTreeMap::new() }
     }
 
     /// Models whose calls stand under a phase in the ledger.
@@ -76,7 +90,8 @@ impl<'a> Models<'a> {
     /// The chat model behind a name, with the agent's decoding.
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
         let journal = self.journal()?;
-        let (client, model) = match self.settings.models.get(name) {
+        let row = self.settings.models.get(name);
+        let (client, model) = match row {
             Some(row) => (self.row(name, row)?, row.model.clone()),
             None => self.model(name).await?,
         };
@@ -87,11 +102,12 @@ impl<'a> Models<'a> {
             None => Payer::named(payer),
         });
         journal.afford(&client, &model)?;
+        let usual = &self.settings.agent;
         Ok(Agent {
             client,
             model,
-            temperature: self.settings.agent.temperature,
-            max_tokens: self.settings.agent.max_tokens,
+            temperature: row.and_then(|row| row.temperature).unwrap_or(usual.temperature),
+            max_tokens: row.and_then(|row| row.max_tokens).unwrap_or(usual.max_tokens),
             journal,
         })
     }
@@ -105,7 +121,7 @@ impl<'a> Models<'a> {
         let row = self.settings.models.get(&name);
         let options = JudgeOptions {
             vision: row.is_some_and(|row| row.vision),
-            json_schema: row.is_some_and(ModelRow::takes_schema),
+            json_schema: row.is_some_and(takes_schema),
             agent: self.agent(&name).await?,
             row: name,
             samples: self.settings.judge.samples,
@@ -123,6 +139,28 @@ impl<'a> Models<'a> {
                 None => Err(self.unknown(name).into()),
             },
         }
+    }
+
+    /// Where the jobs of one row go.
+    ///
+    /// # Errors
+    /// When the row is none, or its provider trains nothing.
+    pub fn trainer_of(&mut self, name: &str) -> Result<Trains> {
+        let Some(row) = self.settings.models.get(name) else { return Err(self.unknown(name).into()) };
+        let Some(tuning) = rows::provider_of(name, row)?.tuning else {
+            let message = format!("`{}` trains no models, so `models.{name}` cannot be fine-tuned", row.provider);
+            return Err(CommandError::new(Kind::Input, message)
+                .hint("train with the local engine: `[finetune] model = \"local\"`, and export what comes of it"));
+        };
+        let (model, account) = (row.model.clone(), row.account.clone());
+        Ok(Trains { client: self.row(name, row)?, model, tuning, account })
+    }
+
+    /// Rows whose providers train, in the order of their names.
+    pub fn tunable_rows(&self) -> Vec<String> {
+        let trains = |row: &ModelRow| provider::provider(&row.provider).is_some_and(|known| known.tuning.is_some());
+        let rows = self.settings.models.iter().filter(|(_, row)| trains(row));
+        rows.map(|(name, _)| name.clone()).collect()
     }
 
     /// The local server's client; starts the server in this process when none runs.
@@ -237,27 +275,23 @@ impl<'a> Models<'a> {
         ConfigError::NoModel { name: name.into(), nearest: config::nearest(name, known) }
     }
 
-    fn row(&self, name: &str, row: &ModelRow) -> Result<Client> {
-        let Some(base_url) = row.base_url.clone().or_else(|| default_base_url(&row.provider)) else {
-            let message = format!("`models.{name}` does not say where it is");
-            return Err(
-                CommandError::new(Kind::Input, message).hint("add `base_url = \"http://...\"` to the row")
-            );
-        };
-        let key = match &row.api_key_env {
-            Some(variable) => Some(self.context.secret(variable).ok_or_else(|| {
-                CommandError::new(
-                    Kind::Provider,
-                    format!("`models.{name}` has no key: `{variable}` is not set"),
-                )
-                .hint(format!("set `{variable}` in the environment or in `.env`"))
-            })?),
-            None => None,
-        };
-        let endpoint = Endpoint { timeout: Duration::from_secs(600), ..Endpoint::new(name, base_url) };
-        let client =
-            Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone());
+    /// A row's client, which the budget allows to be used.
+    fn row(&mut self, name: &str, row: &ModelRow) -> Result<Client> {
+        if let Some(client) = self.clients.get(name) {
+            return Ok(client.clone());
+        }
+        if OWN_AGENTS.contains(&row.provider.as_str()) {
+            let message = format!("`models.{name}` is a program of yours, not a chat model");
+            return Err(CommandError::new(Kind::Input, message)
+                .hint("it can be the agent; judge, teacher and training want a chat model"));
+        }
+        let mut client = rows::client(name, row, self.context)?;
+        let is_same = |other: &&Client| other.endpoint().identity == client.endpoint().identity;
+        if let Some(other) = self.clients.values().find(is_same) {
+            client = client.beside(other);
+        }
         self.afford(name, &client)?;
+        self.clients.insert(name.to_owned(), client.clone());
         Ok(client)
     }
 
@@ -272,7 +306,7 @@ impl<'a> Models<'a> {
     }
 }
 
-/// Providers whose address everyone knows.
-fn default_base_url(provider: &str) -> Option<String> {
-    (provider == "openai").then(|| "https://api.openai.com/v1".to_owned())
+/// Whether a row's answers can be held to a JSON schema.
+fn takes_schema(row: &ModelRow) -> bool {
+    row.json_schema.unwrap_or_else(|| provider::provider(&row.provider).is_some_and(|known| known.schema))
 }

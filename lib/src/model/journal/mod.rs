@@ -38,7 +38,7 @@ pub use self::{
     ledger::{Ledger, LedgerRow},
 };
 use super::{
-    client::{Client, ModelError},
+    client::{Client, Endpoint, Exchange, ModelError},
     price::{self, Payer, Prices, Tariff, Usd},
     wire::{ChatReply, ChatRequest},
 };
@@ -269,7 +269,7 @@ impl Journal {
             .map_err(|e| ModelError::Endpoint(format!("the request cannot be written: {e}")))?;
         let value = canonical(&value);
         let written = value.to_string();
-        let (identity, name) = (&client.endpoint().name, &client.endpoint().name);
+        let Endpoint { identity, name, .. } = client.endpoint();
         let tariff = self.tariff(client, &request.model);
         let limit = request.token_limit().map(|limit| u64::from(limit) * u64::from(request.n.unwrap_or(1)));
         let worst = match tariff {
@@ -362,7 +362,7 @@ async fn paid(
         let ticket = ticket.clone();
         move |unknown: u32| -> BoxFuture<'static, Result<(), ModelError>> { Box::pin(ticket.clone().admit(unknown)) }
     };
-    let Exchange { result, unknown } = exchange(&client, &request, &admit).await;
+    let Exchange { result, unknown } = client.chat_with(&request, &admit).await;
     let took_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
     let lost = asked.worst.map(|worst| worst.times(unknown));
     let reply = match result {
@@ -411,23 +411,4 @@ fn canonical(value: &Value) -> Value {
 /// Where the database of a journal's folder is.
 fn file(folder: &Path) -> PathBuf {
     folder.join(db::FILE)
-}
-
-/// What a call came to, and how many of its tries may have been billed without an answer.
-struct Exchange {
-    result: Result<ChatReply, ModelError>,
-    unknown: u32,
-}
-
-async fn exchange(
-    client: &Client,
-    request: &ChatRequest,
-    admit: &(dyn Fn(u32) -> BoxFuture<'static, Result<(), ModelError>> + Send + Sync),
-) -> Exchange {
-    if let Err(error) = admit(0).await {
-        return Exchange { result: Err(error), unknown: 0 };
-    }
-    let result = client.chat(request).await;
-    let unknown = u32::from(matches!(result, Err(ModelError::Unreachable { .. } | ModelError::Garbled { .. })));
-    Exchange { result, unknown }
 }
