@@ -148,9 +148,11 @@ impl<'a> Models<'a> {
     pub fn trainer_of(&mut self, name: &str) -> Result<Trains> {
         let Some(row) = self.settings.models.get(name) else { return Err(self.unknown(name).into()) };
         let Some(tuning) = rows::provider_of(name, row)?.tuning else {
-            let message = format!("`{}` trains no models, so `models.{name}` cannot be fine-tuned", row.provider);
-            return Err(CommandError::new(Kind::Input, message)
-                .hint("train with the local engine: `[finetune] model = \"local\"`, and export what comes of it"));
+            let message =
+                format!("`{}` trains no models, so `models.{name}` cannot be fine-tuned", row.provider);
+            return Err(CommandError::new(Kind::Input, message).hint(
+                "train with the local engine: `[finetune] model = \"local\"`, and export what comes of it",
+            ));
         };
         let (model, account) = (row.model.clone(), row.account.clone());
         Ok(Trains { client: self.row(name, row)?, model, tuning, account })
@@ -158,7 +160,8 @@ impl<'a> Models<'a> {
 
     /// Rows whose providers train, in the order of their names.
     pub fn tunable_rows(&self) -> Vec<String> {
-        let trains = |row: &ModelRow| provider::provider(&row.provider).is_some_and(|known| known.tuning.is_some());
+        let trains =
+            |row: &ModelRow| provider::provider(&row.provider).is_some_and(|known| known.tuning.is_some());
         let rows = self.settings.models.iter().filter(|(_, row)| trains(row));
         rows.map(|(name, _)| name.clone()).collect()
     }

@@ -124,7 +124,8 @@ async fn ours(plan: &Plan, url: &str) -> Result {
     let workers: Vec<_> = workers.collect();
     let mut memory = Vec::new();
     for tenths in 1..=9 {
-        while times.lock().await.len() < plan.calls * tenths / 10 && workers.iter().any(|w| !w.is_finished()) {
+        while times.lock().await.len() < plan.calls * tenths / 10 && workers.iter().any(|w| !w.is_finished())
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         memory.push(format!("{:.0}", resident_mb()?));
@@ -159,8 +160,10 @@ fn client(_plan: &Plan, url: &str) -> Result<Client> {
 /// As long as what a search asks: a system message, a brief, and an app of which half is to be improved.
 fn request(n: usize) -> ChatRequest {
     let app = "st.write(\"A line of an app that is shown to the teacher\")\n".repeat(20);
-    let messages =
-        vec![Message::system("You are an expert UI developer."), Message::user(format!("Brief {n}: improve\n{app}"))];
+    let messages = vec![
+        Message::system("You are an expert UI developer."),
+        Message::user(format!("Brief {n}: improve\n{app}")),
+    ];
     ChatRequest { max_tokens: Some(640), seed: Some(n as i64), ..ChatRequest::new("m", messages) }
 }
 

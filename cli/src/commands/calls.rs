@@ -6,10 +6,7 @@ use hone::model::{
     price::Usd,
 };
 
-use crate::{
-    context::Context,
-    error::Result,
-};
+use crate::{context::Context, error::Result};
 
 /// Show what calls of models cost, by run, row, model, role and phase; or carry them elsewhere
 #[derive(Debug, Args)]
@@ -56,8 +53,9 @@ const WORDS: usize = 5;
 fn table(ledger: &Ledger) -> String {
     let mut lines = vec![HEAD.map(str::to_owned)];
     lines.extend(ledger.rows.iter().map(cells));
-    let widths: Vec<usize> =
-        (0..HEAD.len()).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..HEAD.len())
+        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+        .collect();
     let line = |cells: &[String; 11]| {
         let padded = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
             if column < WORDS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
@@ -88,7 +86,8 @@ fn cells(row: &LedgerRow) -> [String; 11] {
 
 fn sentence(ledger: &Ledger) -> String {
     let Ledger { spent_usd, held_usd, lost_usd, .. } = ledger;
-    let known = if ledger.rows.iter().any(|row| row.usd.is_none()) { ", and what has no known price" } else { "" };
+    let known =
+        if ledger.rows.iter().any(|row| row.usd.is_none()) { ", and what has no known price" } else { "" };
     let cap = ledger.cap_usd.map_or_else(|| "no budget".into(), |cap| format!("the budget is ${cap:.2}"));
     format!(
         "spent ${spent_usd:.6}{known}; of it ${lost_usd:.6} for calls whose end nobody knows, at their worst; \
@@ -113,13 +112,21 @@ mod tests {
             ..LedgerRow::default()
         };
         let rows = vec![row("m", Some(0.25)), row("longer", None)];
-        let ledger =
-            Ledger { spent_usd: 0.25, held_usd: 0.0, lost_usd: 0.0, cap_usd: Some(5.0), rows };
+        let ledger = Ledger { spent_usd: 0.25, held_usd: 0.0, lost_usd: 0.0, cap_usd: Some(5.0), rows };
         let text = table(&ledger);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "run  row   model   role   phase   calls  replayed  lost  input  output       USD");
-        assert_eq!(lines[1], "r    mine  m       agent  evolve     12         0     0      0       0  0.250000");
-        assert_eq!(lines[2], "r    mine  longer  agent  evolve     12         0     0      0       0   unknown");
+        assert_eq!(
+            lines[0],
+            "run  row   model   role   phase   calls  replayed  lost  input  output       USD"
+        );
+        assert_eq!(
+            lines[1],
+            "r    mine  m       agent  evolve     12         0     0      0       0  0.250000"
+        );
+        assert_eq!(
+            lines[2],
+            "r    mine  longer  agent  evolve     12         0     0      0       0   unknown"
+        );
         assert_eq!(
             lines[3],
             "spent $0.250000, and what has no known price; of it $0.000000 for calls whose end nobody knows, at their \

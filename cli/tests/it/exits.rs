@@ -205,7 +205,8 @@ fn code_5_is_a_budget_of_nothing() {
 #[test]
 fn code_5_is_a_budget_that_cannot_be_kept() {
     let world = World::bare();
-    let row = "[models.far]\nprovider = \"openai-compatible\"\nbase_url = \"http://192.0.2.1/v1\"\nmodel = \"m\"\n";
+    let row =
+        "[models.far]\nprovider = \"openai-compatible\"\nbase_url = \"http://192.0.2.1/v1\"\nmodel = \"m\"\n";
     world.write("hone.toml", row);
     let ask = ["generate", "a form", "--agent", "far"];
     world.fails(&ask, 5, "what `models.far` costs is not known", "price = {");

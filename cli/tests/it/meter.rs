@@ -30,7 +30,16 @@ fn check(cache: std::path::PathBuf, cap: f64, faults: f64, kills: u32) {
     let budget = cap.to_string();
     let evolve = || {
         world.command(&[
-            "evolve", "--static-only", "--agent", "fake", "--teacher", "fake", "--judge", "fake", "--budget", &budget,
+            "evolve",
+            "--static-only",
+            "--agent",
+            "fake",
+            "--teacher",
+            "fake",
+            "--judge",
+            "fake",
+            "--budget",
+            &budget,
         ])
     };
     let within = |when: &str| {
@@ -38,7 +47,8 @@ fn check(cache: std::path::PathBuf, cap: f64, faults: f64, kills: u32) {
         assert!(billed <= cap, "{when}: {billed} of {cap} is billed");
     };
     for n in 0..kills {
-        let mut pair = [(); 2].map(|()| evolve().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let mut pair =
+            [(); 2].map(|()| evolve().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         std::thread::sleep(Duration::from_millis(150 + 70 * u64::from(n)));
         pair.iter_mut().for_each(|child| child.kill().unwrap());
         pair.iter_mut().for_each(|child| drop(child.wait().unwrap()));
@@ -59,7 +69,9 @@ fn check(cache: std::path::PathBuf, cap: f64, faults: f64, kills: u32) {
     eprintln!(
         "meter: cap {cap}, {:.0}% faults, {kills} kills of two processes: billed {billed:.4}, ledger {:.4}, of it lost {:.4}, \
          {finished} briefs",
-        100.0 * faults, amount("spent_usd"), amount("lost_usd")
+        100.0 * faults,
+        amount("spent_usd"),
+        amount("lost_usd")
     );
 }
 

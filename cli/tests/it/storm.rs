@@ -114,7 +114,9 @@ fn survives(name: &str, processes: usize) {
 
     let meter = fake.meter();
     let ledger = world.json(&["calls"]);
-    let sum = |key: &str| ledger["rows"].as_array().unwrap().iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>();
+    let sum = |key: &str| {
+        ledger["rows"].as_array().unwrap().iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>()
+    };
     let (paid, lost) = (sum("calls"), sum("lost"));
     assert_eq!(paid, meter.by_body.len() as u64, "each call is answered once");
     assert!(meter.repeated() <= lost, "{} repeated, {lost} under way at kills", meter.repeated());
@@ -123,7 +125,9 @@ fn survives(name: &str, processes: usize) {
     assert!(meter.billed <= spent, "{} billed, {spent} in the ledger", meter.billed);
     eprintln!(
         "{name}: {killed} kills, {rounds} rounds, {} requests for {paid} calls, {} repeated, {lost} under way at kills, {:.0} s",
-        meter.requests, meter.repeated(), begun.elapsed().as_secs_f64()
+        meter.requests,
+        meter.repeated(),
+        begun.elapsed().as_secs_f64()
     );
 
     // The same without a storm, with the same replies: the same logs.

@@ -94,9 +94,9 @@ impl Explain for EvolveError {
             Self::Critic(e) => e.hint(),
             Self::Guidelines(e) => e.hint(),
             Self::Store(e) => e.hint(),
-            Self::Unfinished { .. } => {
-                Some("run the same command again: finished briefs are kept, and no call is paid for twice".into())
-            }
+            Self::Unfinished { .. } => Some(
+                "run the same command again: finished briefs are kept, and no call is paid for twice".into(),
+            ),
             Self::Cancelled => Some("run the same command again to go on".into()),
         }
     }
@@ -223,7 +223,8 @@ impl Evolver<'_> {
         while let Some(result) = results.next().await {
             match result {
                 Ok(Done::Made(log)) => {
-                    run.unknown += log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
+                    run.unknown +=
+                        log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
                     run.failures.in_a_row = 0;
                     self.report(&log, true, run);
                 }
@@ -271,7 +272,9 @@ impl Evolver<'_> {
     fn sweep(&self) {
         let Ok(entries) = std::fs::read_dir(self.workspace.logs()) else { return };
         let long_ago = SystemTime::now() - LEFT_OVER;
-        for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".tmp")) {
+        for entry in
+            entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".tmp"))
+        {
             let touched = entry.metadata().and_then(|data| data.modified());
             if touched.is_ok_and(|touched| touched < long_ago) {
                 let _ = std::fs::remove_file(entry.path());
@@ -294,7 +297,12 @@ impl Evolver<'_> {
     }
 
     /// Evolves one brief; its log is on disk when this returns.
-    async fn one<'b>(&self, brief: &'b Brief, wait: bool, stopping: &Cancel) -> Result<Done<'b>, EvolveError> {
+    async fn one<'b>(
+        &self,
+        brief: &'b Brief,
+        wait: bool,
+        stopping: &Cancel,
+    ) -> Result<Done<'b>, EvolveError> {
         let _claim = loop {
             if self.cancel.is_cancelled() {
                 return Err(EvolveError::Cancelled);
@@ -426,7 +434,9 @@ impl Failures {
     /// What is told at the end, if anything went wrong in so many briefs.
     fn into_error(self, of: usize) -> Option<EvolveError> {
         self.fatal.or_else(|| match (self.first, self.of_briefs) {
-            (Some(first), failed) if of > 1 => Some(EvolveError::Unfinished { failed, of, first: Box::new(first) }),
+            (Some(first), failed) if of > 1 => {
+                Some(EvolveError::Unfinished { failed, of, first: Box::new(first) })
+            }
             (first, _) => first,
         })
     }
@@ -496,7 +506,10 @@ mod tests {
         let (end, text, kind) = ended(vec![garbled(), refused(400)], 9);
         assert_eq!((end, kind), (false, Kind::Provider));
         assert_eq!(text, "2 of 9 briefs are not finished: p gave an answer that cannot be used: it is empty");
-        assert!(ended(vec![garbled(), garbled(), garbled()], 9).0, "three in a row are not the briefs' fault");
+        assert!(
+            ended(vec![garbled(), garbled(), garbled()], 9).0,
+            "three in a row are not the briefs' fault"
+        );
         for error in [refused(401), refused(429), refused(500), EvolveError::Cancelled] {
             let want = (true, error.to_string(), error.kind());
             assert_eq!(ended(vec![garbled(), error], 9), want);

@@ -284,8 +284,12 @@ mod tests {
     use super::*;
 
     fn row(price: Option<(f64, f64)>) -> Payer {
-        let price =
-            price.map(|(input, output)| config::Price { input, output, training: None, as_of: "2026-01-31".into() });
+        let price = price.map(|(input, output)| config::Price {
+            input,
+            output,
+            training: None,
+            as_of: "2026-01-31".into(),
+        });
         let row = ModelRow { provider: "openai".into(), model: "m".into(), price, ..ModelRow::default() };
         Payer::new("mine", &row)
     }

@@ -87,7 +87,10 @@ impl ModelError {
     /// True when the provider does not know the model (yet).
     pub fn is_unknown_model(&self) -> bool {
         self.status() == Some(404)
-            && matches!(self.code(), Some("model_not_found" | "not_found_error" | "DeploymentNotFound") | None)
+            && matches!(
+                self.code(),
+                Some("model_not_found" | "not_found_error" | "DeploymentNotFound") | None
+            )
     }
 
     /// True when what was asked for may have been done, though no answer says so: the connection broke, what came was
@@ -169,7 +172,9 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
         (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) | (402, _) => {
             "the account is out of credit: check its billing page, or use the local engine"
         }
-        (_, Some("model_not_found" | "not_found_error" | "DeploymentNotFound")) => "see `hone models` for the models that can be used",
+        (_, Some("model_not_found" | "not_found_error" | "DeploymentNotFound")) => {
+            "see `hone models` for the models that can be used"
+        }
         (_, Some(TOO_LONG)) => "shorten the brief, or choose a model with a longer context",
         (_, Some(NO_JOB)) => "`hone status` without an id shows the last job; `hone finetune` starts one",
         (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",

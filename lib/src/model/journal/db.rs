@@ -116,7 +116,8 @@ impl Db {
         let db = opened().map_err(|e| broken(folder, "open", &e))?;
         match db.prepare().map_err(|e| db.broken("open", &e))? {
             version if version > VERSION => {
-                let why = format!("it is of version {version}, which a later Hone made; this one reads {VERSION}");
+                let why =
+                    format!("it is of version {version}, which a later Hone made; this one reads {VERSION}");
                 let other = std::io::Error::new(std::io::ErrorKind::InvalidData, why);
                 Err(StoreError::new("open", folder.join(FILE), other))
             }
@@ -146,9 +147,10 @@ impl Db {
         }
         self.begin()?;
         let made = match version()? {
-            0 => self.connection.execute_batch(SCHEMA).and_then(|()| {
-                self.connection.pragma_update(None, "user_version", VERSION)
-            }),
+            0 => self
+                .connection
+                .execute_batch(SCHEMA)
+                .and_then(|()| self.connection.pragma_update(None, "user_version", VERSION)),
             _ => Ok(()),
         };
         self.end(made)?;
@@ -184,8 +186,9 @@ impl Db {
     }
 
     pub fn keep(&self, asked: &Asked, run: &str, kept: &Kept) -> Sql<()> {
-        let mut statement =
-            self.connection.prepare_cached("INSERT OR REPLACE INTO calls VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("INSERT OR REPLACE INTO calls VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
         let (usd, at) = (kept.usd.map(Usd::nanos), jiff::Timestamp::now().to_string());
         let Asked { key, identity, sample, request, .. } = asked;
         statement.execute(params![key, identity, sample, request, kept.reply, usd, kept.took_ms, run, at])?;
@@ -194,9 +197,9 @@ impl Db {
 
     /// Adds an entry of another journal; false when it is there already.
     pub fn take_in(&self, entry: &Entry) -> Sql<bool> {
-        let mut statement = self.connection.prepare_cached(
-            "INSERT OR IGNORE INTO calls VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 'import', ?7)",
-        )?;
+        let mut statement = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO calls VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, 'import', ?7)")?;
         let Entry { key, identity, sample, request, reply, usd } = entry;
         let at = jiff::Timestamp::now().to_string();
         let usd = usd.map(Usd::nanos);
@@ -240,9 +243,8 @@ impl Db {
 
     /// Money that may be billed for a try; the number of the hold.
     pub fn hold(&self, owner: &str, usd: Option<Usd>, label: &Label) -> Sql<i64> {
-        let mut statement = self
-            .connection
-            .prepare_cached("INSERT INTO holds VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+        let mut statement =
+            self.connection.prepare_cached("INSERT INTO holds VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
         let Label { run, row, model, role, phase } = label;
         statement.execute(params![owner, usd.map(Usd::nanos), run, row, model, role, phase])?;
         Ok(self.connection.last_insert_rowid())
@@ -264,7 +266,17 @@ impl Db {
         let unpriced = if usd.is_none() { calls } else { 0 };
         let nanos = usd.unwrap_or_default().nanos();
         statement.execute(params![
-            run, row, model, role, phase, kind.as_str(), calls, unpriced, input, output, nanos
+            run,
+            row,
+            model,
+            role,
+            phase,
+            kind.as_str(),
+            calls,
+            unpriced,
+            input,
+            output,
+            nanos
         ])?;
         Ok(())
     }

@@ -112,7 +112,8 @@ pub fn import(folder: &Path, from: &Path) -> Result<Imported, ExportError> {
     let opened = std::fs::File::open(from).map_err(|e| StoreError::new("read", from, e))?;
     let name = || from.display().to_string();
     let mut lines = BufReader::new(opened).lines().enumerate();
-    let head = lines.next().map(|(_, line)| line).transpose().map_err(|e| StoreError::new("read", from, e))?;
+    let head =
+        lines.next().map(|(_, line)| line).transpose().map_err(|e| StoreError::new("read", from, e))?;
     let head: Head = serde_json::from_str(head.as_deref().unwrap_or_default())
         .map_err(|e| ExportError::Format { file: name(), why: e.to_string() })?;
     if head.format != FORMAT || head.version != VERSION {

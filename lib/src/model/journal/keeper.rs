@@ -139,7 +139,8 @@ impl Keeper {
             let others_due = first.is_none();
             let mut batch: Vec<Message> = first.into_iter().chain(inbox.try_iter().take(MOST)).collect();
             closed = batch.iter().any(|message| matches!(message, Message::Close));
-            let flushed = batch.extract_if(.., |message| matches!(message, Message::Flush(_) | Message::Close));
+            let flushed =
+                batch.extract_if(.., |message| matches!(message, Message::Flush(_) | Message::Close));
             let flushed: Vec<Message> = flushed.collect();
             self.turn(batch, others_due);
             if !flushed.is_empty() {
@@ -162,13 +163,15 @@ impl Keeper {
             Wait::Theirs => others_due,
             Wait::Money => others_due || !ends.is_empty(),
         };
-        let parked = std::mem::take(&mut self.parked).into_iter().filter(|(message, _)| !is_given_up(message));
+        let parked =
+            std::mem::take(&mut self.parked).into_iter().filter(|(message, _)| !is_given_up(message));
         let (woken, parked): (Vec<_>, Vec<_>) = parked.partition(due);
         self.parked = parked;
         // Ends first: what they give back is what others wait for. Who was parked comes before who is new.
         let woken = woken.into_iter().map(|(message, _)| message);
         let (ends, new): (Vec<Message>, Vec<Message>) = new.into_iter().partition(|m| ended(m).is_some());
-        let work: Vec<Message> = ends.into_iter().chain(woken).chain(new).filter(|m| !is_given_up(m)).collect();
+        let work: Vec<Message> =
+            ends.into_iter().chain(woken).chain(new).filter(|m| !is_given_up(m)).collect();
         if !work.is_empty() {
             self.write(work);
         }
@@ -421,7 +424,9 @@ fn refuse(message: Message, error: &StoreError) {
 
 fn unlimited(asked: &Asked) -> ModelError {
     let row = &asked.label.row;
-    ModelError::Endpoint(format!("a call through `models.{row}` has no limit on its tokens, so no budget can be kept"))
+    ModelError::Endpoint(format!(
+        "a call through `models.{row}` has no limit on its tokens, so no budget can be kept"
+    ))
 }
 
 #[cfg(test)]

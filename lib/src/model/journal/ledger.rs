@@ -56,9 +56,9 @@ impl Ledger {
         let mut nanos: BTreeMap<String, i64> = BTreeMap::new();
         let take = |label: Label, kind: &str, [calls, unpriced, input, output, amount]: [i64; 5]| {
             *nanos.entry(kind.to_owned()).or_default() += amount;
-            let (row, total) = rows.entry(label).or_insert_with(|| {
-                (LedgerRow { usd: Some(0.0), ..LedgerRow::default() }, 0)
-            });
+            let (row, total) = rows
+                .entry(label)
+                .or_insert_with(|| (LedgerRow { usd: Some(0.0), ..LedgerRow::default() }, 0));
             match kind {
                 "paid" => row.calls += calls.unsigned_abs(),
                 "replayed" => row.replayed += calls.unsigned_abs(),

@@ -72,7 +72,9 @@ fn text(answer: &Answer) -> (&str, bool) {
 
 #[test]
 fn the_key_depends_on_all_that_was_asked_and_on_nothing_else() {
-    let of = |identity: &str, request: Value, sample: &str| key(identity, &canonical(&request).to_string(), sample);
+    let of = |identity: &str, request: Value, sample: &str| {
+        key(identity, &canonical(&request).to_string(), sample)
+    };
     let base = of("a", json!({"model": "m", "seed": 1}), "0");
     assert_eq!(base, of("a", json!({"seed": 1, "model": "m"}), "0"));
     for other in [
@@ -98,7 +100,8 @@ fn the_keys_of_the_embedded_model_stay() {
     let value = serde_json::to_value(&request).unwrap();
     let first_form = serde_json::json!(["local", canonical(&value), ""]).to_string();
     assert_eq!(asked.key, crate::text::hex(&Sha256::digest(first_form)));
-    expect_test::expect!["d3a3061f42849f28d49643c02e4d110cc5895e4373a7668e76984ca191daa4f3"].assert_eq(&asked.key);
+    expect_test::expect!["d3a3061f42849f28d49643c02e4d110cc5895e4373a7668e76984ca191daa4f3"]
+        .assert_eq(&asked.key);
 }
 
 proptest! {
@@ -310,9 +313,7 @@ async fn entries_of_the_first_form_are_taken_over() {
             "reply": reply, "took_ms": 12})
         .to_string()
     };
-    let ask = async || {
-        Journal::open(folder.path()).chat(&client, &request("a"), "judge 1").await.unwrap()
-    };
+    let ask = async || Journal::open(folder.path()).chat(&client, &request("a"), "judge 1").await.unwrap();
     write(entry(1));
     let answer = ask().await;
     assert_eq!((text(&answer), answer.usd, answer.took_ms), (("old", true), Some(0.0), 12));
@@ -324,6 +325,28 @@ async fn entries_of_the_first_form_are_taken_over() {
     let journal = Journal::open(other.path());
     let asked = journal.chat(&client, &request("a"), "judge 1").await.unwrap();
     assert_eq!(text(&asked), ("0", false), "a spoilt entry counts as not there");
+}
+
+/// An agent that is no chat model is asked once, too, and holds no money.
+#[tokio::test]
+async fn what_programs_answer_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = capped(folder.path(), 0.0);
+    let ask = async |who: &str, text: &str| {
+        let reply = || {
+            let choices = json!([{"index": 0, "message": {"role": "assistant", "content": text}}]);
+            serde_json::from_value(json!({ "choices": choices })).unwrap()
+        };
+        let answer = journal.keep(who, &json!({"brief": "a"}), "", async || Ok(reply())).await.unwrap();
+        (answer.reply.text().to_owned(), answer.replayed)
+    };
+    assert_eq!(ask("program 1", "first").await, ("first".into(), false));
+    assert_eq!(ask("program 1", "second").await, ("first".into(), true));
+    assert_eq!(ask("program 2", "third").await, ("third".into(), false));
+    let failed = async || Err(ModelError::Endpoint("no".into()));
+    let error = journal.keep("program 3", &json!({}), "", failed).await.unwrap_err();
+    assert_eq!(error.to_string(), "no");
+    assert_eq!(ask("program 3", "after a failure").await.1, false);
 }
 
 #[tokio::test]

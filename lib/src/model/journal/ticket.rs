@@ -71,7 +71,11 @@ impl Ticket {
     ///
     /// # Errors
     /// When the journal cannot be written: the answer must not be used then.
-    pub async fn end(self, paid: Option<(super::db::Kept, super::db::Spent)>, unknown: u32) -> Result<(), ModelError> {
+    pub async fn end(
+        self,
+        paid: Option<(super::db::Kept, super::db::Spent)>,
+        unknown: u32,
+    ) -> Result<(), ModelError> {
         let state = &self.0;
         state.open.store(false, Ordering::SeqCst);
         let lost = unknown.saturating_sub(state.lost.load(Ordering::SeqCst));

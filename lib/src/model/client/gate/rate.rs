@@ -115,7 +115,8 @@ impl Rate {
             if now < pace.next {
                 return Turn::At(pace.next);
             }
-            pace.next = pace.next.max(now.saturating_sub(CATCH_UP)) + Duration::from_secs_f64(1.0 / pace.per_second);
+            pace.next =
+                pace.next.max(now.saturating_sub(CATCH_UP)) + Duration::from_secs_f64(1.0 / pace.per_second);
         }
         self.in_flight += 1;
         if self.is_full() {
@@ -335,7 +336,8 @@ mod tests {
         let saved = if let Limiter::Bucket { saved, .. } = limiter { saved } else { 0.0 };
         let mut provider =
             Simulated { limiter, saved, at: Duration::ZERO, in_window: 0, window: 0, under_way: 0 };
-        let mut under_way: BinaryHeap<Reverse<(Duration, Duration, bool, Option<Duration>)>> = BinaryHeap::new();
+        let mut under_way: BinaryHeap<Reverse<(Duration, Duration, bool, Option<Duration>)>> =
+            BinaryHeap::new();
         let (mut good, mut limited, mut now, mut n) = (0u32, 0u32, Duration::ZERO, 0u64);
         while now < Duration::from_secs(to) {
             while let Some(Reverse((end, started, is_good, wait))) = under_way.peek().copied() {
@@ -376,7 +378,11 @@ mod tests {
             (Limiter::AtOnce(20), 1000, 20.0),
         ] {
             let (per_second, refused) = simulate(limiter, latency, 120, 600);
-            println!("{limiter:?}: {:.1}% of the limit, {:.2}% refused", 100.0 * per_second / limit, 100.0 * refused);
+            println!(
+                "{limiter:?}: {:.1}% of the limit, {:.2}% refused",
+                100.0 * per_second / limit,
+                100.0 * refused
+            );
             assert!(per_second >= 0.9 * limit, "{limiter:?}: only {per_second} of {limit} a second");
             assert!(refused <= 0.01, "{limiter:?}: {refused} are refused");
         }
