@@ -1,13 +1,13 @@
 //! What every command is handed: the outside world as values.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use hone::{
     cancel::Cancel,
     config::{self, Loaded, Settings},
     event::Events,
     model::{
-        journal::{self, Journal},
+        journal::{self, Journal, Pace},
         price::{Prices, Usd},
     },
     registry::Registry,
@@ -74,6 +74,11 @@ impl Context {
             offline: self.global.offline,
             run: self.run.clone(),
             prices: Prices::load(&self.workspace.prices())?,
+            pace: Pace {
+                idle: Duration::from_secs_f64(settings.batch.idle_s),
+                first_look: Duration::from_secs_f64(settings.batch.look_s),
+                ..Pace::default()
+            },
         };
         Ok(Journal::with(self.workspace.journal(), options))
     }

@@ -1,6 +1,9 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use hone::{
     agent::Agent,
@@ -11,7 +14,7 @@ use hone::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
         price::Payer,
-        provider::{self, Tuning},
+        provider::{self, Batches, Tuning},
     },
     runtime::BASE_MODEL,
 };
@@ -38,6 +41,10 @@ pub struct Models<'a> {
     /// Through which all calls go; opened by the first.
     journal: Option<Journal>,
     phase: &'static str,
+    /// Rows are asked through batches, not those alone that say so.
+    batches: bool,
+    /// Rows of which it was said that they are asked live.
+    live: BTreeSet<String>,
     local: Option<Local>,
     /// Of rows, by name: whoever asks for a row again shares its connections and its limits.
     clients: BTreeMap<String, Client>,
@@ -70,7 +77,36 @@ enum Serving {
 
 impl<'a> Models<'a> {
     pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
-        Self { context, settings, journal: None, phase: "", local: None, clients: BTreeMap::new() }
+        Self {
+            context,
+            settings,
+            journal: None,
+            phase: "",
+            batches: false,
+            live: BTreeSet::new(),
+            local: None,
+            clients: BTreeMap::new(),
+        }
+    }
+
+    /// Models that are asked through their providers' batches where there are any.
+    pub fn in_batches(&mut self, batches: bool) -> &mut Self {
+        self.batches |= batches;
+        self
+    }
+
+    /// Whether a row is asked through batches. What was asked for and cannot be is said once.
+    fn batches(&mut self, name: &str, client: &Client) -> bool {
+        let wanted = self.batches || self.settings.models.get(name).is_some_and(|row| row.batch);
+        let provider = client.endpoint().access.provider;
+        if wanted && provider.batch != Some(Batches::OpenAi) && self.live.insert(name.to_owned()) {
+            let place = if name == "local" { "the local model".into() } else { format!("`models.{name}`") };
+            self.context.events.warn(
+                format!("{place} is asked live: Hone knows no batches of `{}`", provider.name),
+                Some("docs/calls.md names the providers whose batches it uses".into()),
+            );
+        }
+        wanted && provider.batch == Some(Batches::OpenAi)
     }
 
     /// Models whose calls stand under a phase in the ledger.
@@ -101,6 +137,8 @@ impl<'a> Models<'a> {
             Some(row) => Payer::new(payer, row),
             None => Payer::named(payer),
         });
+        let payer = payer.to_owned();
+        let journal = journal.in_batches(self.batches(&payer, &client));
         journal.afford(&client, &model)?;
         let usual = &self.settings.agent;
         Ok(Agent {

@@ -4,12 +4,14 @@
 //! name (`fault-reset-mid-2`). [`Meter`] is what a budget has to agree with. OpenAI's and Anthropic's shapes, below any path:
 //! what a route is depends on how its path ends.
 
+mod batches;
 mod faults;
 mod http;
 mod meter;
 mod replies;
 mod shelf;
 
+pub use batches::Batching;
 pub use faults::{Asked, Fault, Faults};
 pub use http::Request;
 pub use meter::{Meter, Price};
@@ -26,6 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 
 use self::{
+    batches::Batches,
     http::{Answer, Connection, End, Outcome},
     replies::{Finish, Question, Reply},
     shelf::Shelf,
@@ -43,6 +46,7 @@ pub struct Options {
     pub seed: u64,
     pub faults: Faults,
     pub tuning: Tuning,
+    pub batching: Batching,
     /// Chat calls a second; what comes beyond it is refused with 429.
     pub rate: Option<f64>,
     /// Any other key is refused. Without one all are welcome.
@@ -98,7 +102,10 @@ impl Fake {
         let state = Arc::new(State {
             meter: meter::Shared::default(),
             faults: Mutex::new(options.faults.clone()),
-            shelf: Mutex::new(Shelf::new(options.tuning.clone())),
+            shelf: Mutex::new(Shelf::new(
+                options.tuning.clone(),
+                Batches::new(options.batching, options.price, options.seed),
+            )),
             requests: Mutex::new(Vec::new()),
             bucket: Mutex::new(Bucket { left: 1.0, at: Instant::now() }),
             options,
@@ -123,6 +130,11 @@ impl Fake {
     /// From now on jobs go another way.
     pub fn set_tuning(&self, tuning: Tuning) {
         locked(&self.state.shelf).set_tuning(tuning);
+    }
+
+    /// From now on batches go another way.
+    pub fn set_batching(&self, batching: Batching) {
+        locked(&self.state.shelf).set_batching(batching);
     }
 
     /// What came, if [`Options::record`] is set, but for requests of the meter.

@@ -42,6 +42,8 @@ pub struct Meter {
     /// Files that were uploaded.
     pub uploads: u64,
     pub batches: u64,
+    /// How often each body was answered in a batch.
+    pub batched: BTreeMap<String, u32>,
 }
 
 impl Meter {
@@ -50,7 +52,7 @@ impl Meter {
         json!({
             "requests": self.requests, "by_body": self.by_body, "billed": self.billed, "in_flight": self.in_flight,
             "most_in_flight": self.most_in_flight, "limited": self.limited, "connections": self.connections,
-            "jobs": self.jobs, "uploads": self.uploads, "batches": self.batches,
+            "jobs": self.jobs, "uploads": self.uploads, "batches": self.batches, "batched": self.batched,
         })
     }
 

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    batches::{Batches, Batching, Written},
     http::{Answer, End, Outcome, Request},
     meter, refusal,
-    replies::Question,
 };
 
 /// How jobs go.
@@ -46,27 +46,25 @@ struct File {
     content: Vec<u8>,
 }
 
-#[derive(Debug)]
-struct Batch {
-    value: Value,
-    looks: u32,
-}
-
 /// All that is kept.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     tuning: Tuning,
     files: Vec<File>,
     jobs: Vec<Job>,
-    batches: Vec<Batch>,
+    batches: Batches,
 }
 
 /// Models that are listed, the last of them with an end.
 const MODELS: [&str; 3] = ["m", "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"];
 
 impl Shelf {
-    pub fn new(tuning: Tuning) -> Self {
-        Self { tuning, files: Vec::new(), jobs: Vec::new(), batches: Vec::new() }
+    pub fn new(tuning: Tuning, batches: Batches) -> Self {
+        Self { tuning, files: Vec::new(), jobs: Vec::new(), batches }
+    }
+
+    pub fn set_batching(&mut self, batching: Batching) {
+        self.batches.batching = batching;
     }
 
     pub fn set_tuning(&mut self, tuning: Tuning) {
@@ -98,10 +96,10 @@ impl Shelf {
             ("GET", ["fine_tuning", "jobs", id, "events"]) => self.job(id, |job| job.events(request)),
             ("GET", ["fine_tuning", "jobs", id, "checkpoints"]) => self.job(id, |_| list([].iter(), request)),
             ("POST", ["fine_tuning", "jobs", id, verb]) => self.job(id, |job| job.told(verb)),
-            ("POST", ["batches"]) => self.create_batch(request, meter),
-            ("GET", ["batches"]) => list(self.batches.iter().map(|batch| &batch.value), request),
-            ("GET", ["batches", id]) => self.look_at_batch(id),
-            ("POST", ["batches", id, "cancel"]) => self.cancel_batch(id),
+            ("POST", ["batches"]) => return Some(self.create_batch(request, meter)),
+            ("GET", ["batches"]) => list(self.batches.values(), request),
+            ("GET", ["batches", id]) => self.look_at_batch(id, meter),
+            ("POST", ["batches", id, "cancel"]) => self.batches.cancel(id),
             _ => return None,
         };
         Some(Outcome::Whole(answer))
@@ -190,72 +188,26 @@ impl Shelf {
         }
     }
 
-    fn create_batch(&mut self, request: &Request, meter: &meter::Shared) -> Answer {
+    fn create_batch(&mut self, request: &Request, meter: &meter::Shared) -> Outcome {
         let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let Some(input) = asked["input_file_id"].as_str() else {
-            return refusal(400, "missing_required_parameter", "`input_file_id` is missing");
+            return Outcome::Whole(refusal(400, "missing_required_parameter", "`input_file_id` is missing"));
         };
-        if !self.files.iter().any(|file| file.value["id"] == input) {
-            return refusal(400, "invalid_value", &format!("no such file: {input}"));
+        match self.files.iter().find(|file| file.value["id"] == input) {
+            Some(file) => self.batches.create(&asked, &file.content, now(), meter),
+            None => Outcome::Whole(refusal(400, "invalid_value", &format!("no such file: {input}"))),
         }
-        let value = json!({"id": format!("batch_{:024}", self.batches.len()), "object": "batch",
-            "endpoint": asked["endpoint"], "errors": null, "input_file_id": input, "completion_window": "24h",
-            "status": "validating", "output_file_id": null, "error_file_id": null, "created_at": now(),
-            "request_counts": {"total": 0, "completed": 0, "failed": 0}, "metadata": asked["metadata"]});
-        meter.lock().batches += 1;
-        self.batches.push(Batch { value: value.clone(), looks: 0 });
-        Answer::json(200, &value)
     }
 
-    /// The second look finds a batch answered.
-    fn look_at_batch(&mut self, id: &str) -> Answer {
-        let Some(index) = self.batches.iter().position(|batch| batch.value["id"] == id) else {
-            return refusal(404, "batch_not_found", &format!("no such batch: {id}"));
-        };
-        let batch = &mut self.batches[index];
-        batch.looks += 1;
-        if batch.value["status"] == "validating" {
-            batch.value["status"] = json!("in_progress");
-        } else if batch.value["status"] == "in_progress" {
-            let input = batch.value["input_file_id"].clone();
-            let lines =
-                self.files.iter().find(|file| file.value["id"] == input).map(|file| answered(&file.content));
-            let (content, total) = lines.unwrap_or_default();
-            let output = format!("file-output-{index}");
-            let value = json!({"id": output, "object": "file", "bytes": content.len(), "created_at": now(),
+    fn look_at_batch(&mut self, id: &str, meter: &meter::Shared) -> Answer {
+        let (answer, written) = self.batches.look(id, meter);
+        for Written { id, content } in written {
+            let value = json!({"id": id, "object": "file", "bytes": content.len(), "created_at": now(),
                 "filename": "output.jsonl", "purpose": "batch_output", "status": "processed"});
             self.files.push(File { value, content });
-            let batch = &mut self.batches[index];
-            batch.value["status"] = json!("completed");
-            batch.value["output_file_id"] = json!(output);
-            batch.value["request_counts"] = json!({"total": total, "completed": total, "failed": 0});
         }
-        Answer::json(200, &self.batches[index].value)
+        answer
     }
-
-    fn cancel_batch(&mut self, id: &str) -> Answer {
-        match self.batches.iter_mut().find(|batch| batch.value["id"] == id) {
-            Some(batch) => {
-                batch.value["status"] = json!("cancelled");
-                Answer::json(200, &batch.value)
-            }
-            None => refusal(404, "batch_not_found", &format!("no such batch: {id}")),
-        }
-    }
-}
-
-/// A batch's input, answered line by line in the other order.
-fn answered(input: &[u8]) -> (Vec<u8>, usize) {
-    let text = String::from_utf8_lossy(input);
-    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let answer = |line: &Value| {
-        let (question, sha) = (Question::read(&line["body"]), crate::sha_of(&line["body"]));
-        let body = question.reply(0, &sha).chat(&question.model, &sha[..12]);
-        json!({"id": format!("batch_req_{}", &sha[..12]), "custom_id": line["custom_id"], "error": null,
-            "response": {"status_code": 200, "request_id": "req_fake", "body": body}})
-    };
-    let output: String = lines.iter().rev().map(|line| format!("{}\n", answer(line))).collect();
-    (output.into_bytes(), lines.len())
 }
 
 impl Job {

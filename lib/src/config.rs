@@ -20,6 +20,7 @@ pub struct Settings {
     pub critic: Critic,
     pub evolve: Evolve,
     pub budget: Budget,
+    pub batch: Batch,
     pub finetune: Finetune,
     pub test: Test,
     pub guidelines: Guidelines,
@@ -83,6 +84,15 @@ pub struct Evolve {
 pub struct Budget {
     /// US dollars; 0 = no paid call at all.
     pub usd: f64,
+}
+
+/// How calls go into the batches of providers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// A batch is sent when no further call has come for so many seconds.
+    pub idle_s: f64,
+    /// Seconds between the first looks at a batch; they grow to a minute.
+    pub look_s: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -226,6 +236,10 @@ concurrency = "auto"
 
 [budget]
 usd = 5.0
+
+[batch]
+idle_s = 3.0
+look_s = 5.0
 
 [finetune]
 model = "local"
@@ -508,7 +522,7 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
         let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
         Err(ConfigError::Value { key: key.into(), value, origin, why: why.into() })
     };
-    let Settings { agent, judge, evolve, budget, test, guidelines, hub, .. } = settings;
+    let Settings { agent, judge, evolve, budget, batch, test, guidelines, hub, .. } = settings;
     if !agent.framework.eq_ignore_ascii_case("streamlit") {
         return Err(ConfigError::Framework(agent.framework.clone()));
     }
@@ -527,6 +541,11 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
     }
     if evolve.drafts == 0 || evolve.drafts > evolve.max_evaluations {
         return value("evolve.drafts", evolve.drafts.to_string(), "it lies between 1 and `max_evaluations`");
+    }
+    for (key, seconds) in [("batch.idle_s", batch.idle_s), ("batch.look_s", batch.look_s)] {
+        if !(0.01..=3600.0).contains(&seconds) {
+            return value(key, seconds.to_string(), "it lies between 0.01 and 3600");
+        }
     }
     if budget.usd < 0.0 || budget.usd.is_nan() {
         return value("budget.usd", budget.usd.to_string(), "it is 0 or more");

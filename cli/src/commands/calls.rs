@@ -45,8 +45,9 @@ pub fn run(args: &Calls, context: &Context) -> Result {
     }
 }
 
-const HEAD: [&str; 11] =
-    ["run", "row", "model", "role", "phase", "calls", "replayed", "lost", "input", "output", "USD"];
+const HEAD: [&str; 12] = [
+    "run", "row", "model", "role", "phase", "calls", "batched", "replayed", "lost", "input", "output", "USD",
+];
 /// Columns of words, which stand left; numbers stand right.
 const WORDS: usize = 5;
 
@@ -56,7 +57,7 @@ fn table(ledger: &Ledger) -> String {
     let widths: Vec<usize> = (0..HEAD.len())
         .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
         .collect();
-    let line = |cells: &[String; 11]| {
+    let line = |cells: &[String; 12]| {
         let padded = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
             if column < WORDS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
@@ -67,7 +68,7 @@ fn table(ledger: &Ledger) -> String {
     text.join("\n")
 }
 
-fn cells(row: &LedgerRow) -> [String; 11] {
+fn cells(row: &LedgerRow) -> [String; 12] {
     let count = |n: u64| n.to_string();
     [
         row.run.clone(),
@@ -76,6 +77,7 @@ fn cells(row: &LedgerRow) -> [String; 11] {
         row.role.clone(),
         row.phase.clone(),
         count(row.calls),
+        count(row.batched),
         count(row.replayed),
         count(row.lost),
         count(row.input_tokens),
@@ -117,15 +119,15 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "run  row   model   role   phase   calls  replayed  lost  input  output       USD"
+            "run  row   model   role   phase   calls  batched  replayed  lost  input  output       USD"
         );
         assert_eq!(
             lines[1],
-            "r    mine  m       agent  evolve     12         0     0      0       0  0.250000"
+            "r    mine  m       agent  evolve     12        0         0     0      0       0  0.250000"
         );
         assert_eq!(
             lines[2],
-            "r    mine  longer  agent  evolve     12         0     0      0       0   unknown"
+            "r    mine  longer  agent  evolve     12        0         0     0      0       0   unknown"
         );
         assert_eq!(
             lines[3],

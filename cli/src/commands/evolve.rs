@@ -51,6 +51,9 @@ pub struct Evolve {
     /// Score without running anything, where there is no sandbox; such scores never mix with others
     #[arg(long)]
     pub static_only: bool,
+    /// Ask models through their providers' batches: at half the price, within a day
+    #[arg(long)]
+    pub batch: bool,
 }
 
 impl Evolve {
@@ -93,6 +96,7 @@ pub fn judge_flag(row: &Option<String>) -> Option<(&'static str, String)> {
 pub async fn run(args: &Evolve, context: &Context) -> Result {
     let settings = context.settings(&args.flags())?;
     let mut models = Models::new(context, &settings);
+    models.in_batches(args.batch);
     let (events, heard) = Events::channel();
     let lines = tokio::spawn(pass_on(heard, context.events.clone(), context.global.json));
     let summary = evolve(args, context, &settings, &mut models, &events).await;
@@ -164,7 +168,11 @@ async fn evolve(
             seed: context.global.seed,
             round: args.round(context)?,
         },
-        concurrency: settings.evolve.concurrency.fixed().unwrap_or(BRIEFS_AT_ONCE),
+        concurrency: match agent.journal.batches(&agent.client) {
+            // A batch of a few calls takes as long as one of all.
+            true => briefs.len(),
+            false => settings.evolve.concurrency.fixed().unwrap_or(BRIEFS_AT_ONCE),
+        },
         events,
         cancel: &context.cancel,
     };

@@ -42,6 +42,9 @@ pub struct Loop {
     /// Model that answers a checklist about each app, which can only lower scores: `none`, or a name under `[models]`
     #[arg(long, value_name = "ROW")]
     judge: Option<String>,
+    /// Ask models through their providers' batches: at half the price, within a day
+    #[arg(long)]
+    batch: bool,
 }
 
 /// How large a turn is.
@@ -122,6 +125,7 @@ pub async fn run(args: &Loop, context: &Context) -> Result {
         context.events.note(format!("quick: {}", args.size().describe()));
     }
     let mut models = Models::new(context, &settings);
+    models.in_batches(args.batch);
     let exit = rounds(args, context, &settings, &mut models).await;
     models.close().await;
     exit

@@ -5,7 +5,7 @@ use hone::{
     agent::{self, Agent},
     brief::{self, Brief},
     config::Settings,
-    critic::CriticOptions,
+    critic::{CriticOptions, Judge},
     dataset,
     error::Kind,
     finetune,
@@ -50,7 +50,13 @@ pub struct Test {
     /// Score without running anything
     #[arg(long)]
     pub static_only: bool,
+    /// Ask models through their providers' batches: at half the price, within a day
+    #[arg(long)]
+    pub batch: bool,
 }
+
+/// Answers at once where they come in batches: a batch takes no more.
+const MOST: usize = 50_000;
 
 /// Answers shown side by side before the table.
 const SHOWN: usize = 3;
@@ -59,6 +65,7 @@ const WIDTH: usize = 110;
 pub async fn run(args: &Test, context: &Context) -> Result {
     let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     let mut models = Models::new(context, &settings);
+    models.in_batches(args.batch);
     let outcome = execute(args, context, &settings, &mut models).await;
     models.close().await;
     let outcome = outcome?;
@@ -101,12 +108,17 @@ pub async fn execute(
     for arm in &spec.arms {
         agents.push(Agent { model: arm.model.clone(), ..models.agent(&settings.finetune.model).await? });
     }
+    let judge_batches = judge_model.as_ref().is_some_and(Judge::batches);
     let screenshots = Some(opened.trial.folder().join("screenshots"));
     let standards = evolve::critic_options(context, settings)?;
     let options =
         CriticOptions { static_only: args.static_only, screenshots, judge: judge_model, ..standards };
     let critic = evolve::open_critic(context, options).await?;
-    let limits = trial::Limits { generate: 32, judge: critic.workers() };
+    // A batch of a few calls takes as long as one of all; the critic limits its own work.
+    let limits = trial::Limits {
+        generate: if agents.iter().any(|agent| agent.journal.batches(&agent.client)) { MOST } else { 32 },
+        judge: if judge_batches { MOST } else { critic.workers() },
+    };
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
         let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();
         let mut messages = agent::messages(brief);

@@ -1,6 +1,8 @@
 //! The `hone` command as people run it: a scratch home, a scratch workspace, real exit codes.
 
 #[cfg(test)]
+mod batch;
+#[cfg(test)]
 mod canary;
 #[cfg(test)]
 mod check;

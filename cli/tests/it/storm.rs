@@ -81,7 +81,7 @@ fn storm(world: &World, processes: usize, kills: u32) -> (u32, u32) {
 }
 
 /// What a log says apart from times.
-fn timeless(value: &Value) -> Value {
+pub fn timeless(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let kept = map.iter().filter(|(key, _)| !["took_ms", "timing", "at"].contains(&key.as_str()));
@@ -92,7 +92,7 @@ fn timeless(value: &Value) -> Value {
     }
 }
 
-fn logs(world: &World) -> BTreeMap<String, Value> {
+pub fn logs(world: &World) -> BTreeMap<String, Value> {
     world.logs().iter().map(|(name, log)| (name.clone(), timeless(log))).collect()
 }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt, iter::Sum, ops::Add, path::Path};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// US dollars, in billionths: a token of the cheapest models costs fifty of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Usd(i64);
 
 const NANOS: f64 = 1e9;
@@ -70,28 +70,36 @@ impl fmt::Display for Usd {
 }
 
 /// What tokens of one model cost: billionths of a dollar per million tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
     input: u64,
     output: u64,
+    /// How much of that is charged.
+    percent: u32,
 }
 
 impl Rates {
     /// From US dollars per million tokens.
     pub fn per_million(input: f64, output: f64) -> Self {
         let nanos = |dollars: f64| (dollars * NANOS).round() as u64;
-        Self { input: nanos(input), output: nanos(output) }
+        Self { input: nanos(input), output: nanos(output), percent: 100 }
+    }
+
+    /// A share of these prices.
+    pub fn at(self, percent: u32) -> Self {
+        Self { percent, ..self }
     }
 
     /// Rounded up.
     pub fn cost(self, input: u64, output: u64) -> Usd {
         let sum = u128::from(input) * u128::from(self.input) + u128::from(output) * u128::from(self.output);
-        Usd(i64::try_from(sum.div_ceil(1_000_000)).unwrap_or(i64::MAX))
+        let charged = sum.saturating_mul(self.percent.into());
+        Usd(i64::try_from(charged.div_ceil(100_000_000)).unwrap_or(i64::MAX))
     }
 }
 
 /// What calls of a model cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tariff {
     /// It runs on this machine.
     Free,
@@ -100,6 +108,14 @@ pub enum Tariff {
 }
 
 impl Tariff {
+    /// A share of it.
+    pub fn at(self, percent: u32) -> Self {
+        match self {
+            Self::Known(rates) => Self::Known(rates.at(percent)),
+            other => other,
+        }
+    }
+
     pub fn cost(self, input: u64, output: u64) -> Option<Usd> {
         match self {
             Self::Free => Some(Usd::ZERO),

@@ -225,6 +225,12 @@ impl Judge {
         &self.shared.options.agent.journal
     }
 
+    /// Whether its calls go through batches, where many are better than few.
+    pub fn batches(&self) -> bool {
+        let agent = &self.shared.options.agent;
+        agent.journal.batches(&agent.client)
+    }
+
     /// Its name in the settings.
     pub fn row(&self) -> &str {
         &self.shared.options.row

@@ -6,6 +6,7 @@
 //! anything reads, logs or keeps it.
 
 mod answer;
+mod batch;
 mod call;
 mod chat;
 mod download;
@@ -14,6 +15,7 @@ mod gate;
 mod retry;
 mod secret;
 
+pub(in crate::model) use batch::Unanswered;
 pub use chat::{Admit, Exchange};
 pub use download::Download;
 pub use error::ModelError;
@@ -225,6 +227,11 @@ impl Client {
     /// The same client, which says here when its provider is down.
     pub fn telling(self, events: Events) -> Self {
         Self { events, ..self }
+    }
+
+    /// Where this client says what its user should know.
+    pub(in crate::model) fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The same client, which shares the other's limits: for two rows of one provider.

@@ -82,7 +82,7 @@ impl Retry {
 }
 
 impl Failure {
-    fn is_worth_retrying(&self) -> bool {
+    pub(super) fn is_worth_retrying(&self) -> bool {
         if self.code.as_deref().is_some_and(|code| PERMANENT.contains(&code)) {
             return false;
         }

@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Asked, Label};
+use super::{Asked, Label, batch};
 use crate::{
     model::price::Usd,
     store::{Lock, LockError, StoreError},
@@ -47,6 +47,8 @@ const SCHEMA: &str = "
 pub(super) enum Kind {
     /// Answered and billed.
     Paid,
+    /// The same, in a batch.
+    Batch,
     /// Nobody knows the end: it may have been billed, so its worst case counts as spent.
     Lost,
     /// Answered from the journal.
@@ -57,6 +59,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Paid => "paid",
+            Self::Batch => "batch",
             Self::Lost => "lost",
             Self::Replayed => "replayed",
         }
@@ -255,6 +258,23 @@ impl Db {
         Ok(())
     }
 
+    /// Lets go of a hold if it is still its owner's; whether it was.
+    pub fn let_go_of(&self, hold: i64, owner: &str) -> Sql<bool> {
+        let mut statement =
+            self.connection.prepare_cached("DELETE FROM holds WHERE id = ?1 AND owner = ?2")?;
+        Ok(statement.execute(params![hold, owner])? > 0)
+    }
+
+    /// Makes a call and what is held for it another owner's.
+    pub fn hand_over(&self, key: &str, hold: i64, owner: &str) -> Sql<()> {
+        self.connection
+            .prepare_cached("UPDATE claims SET owner = ?2 WHERE key = ?1")?
+            .execute([key, owner])?;
+        let mut statement = self.connection.prepare_cached("UPDATE holds SET owner = ?2 WHERE id = ?1")?;
+        statement.execute(params![hold, owner])?;
+        Ok(())
+    }
+
     pub fn spend(&self, label: &Label, kind: Kind, spent: Spent) -> Sql<()> {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO spent VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
@@ -299,6 +319,10 @@ impl Db {
 
     /// Ends what a dead owner left: nobody asks for its calls any more, and what it held may have been billed.
     pub fn bury(&self, owner: &str) -> Sql<()> {
+        if batch::is_owner(owner) {
+            // It was never recorded, so nothing of it was ever sent.
+            self.connection.prepare_cached("DELETE FROM holds WHERE owner = ?1")?.execute([owner])?;
+        }
         self.connection
             .prepare_cached(
                 "INSERT INTO spent SELECT run, row, model, role, phase, 'lost', count(*), sum(nanos IS NULL), 0, 0,
@@ -385,9 +409,18 @@ impl Owner {
 
     /// Takes a dead owner's place, so that one process alone ends its affairs; nothing while it lives.
     pub fn of_the_dead(folder: &Path, id: &str) -> Option<Self> {
-        let path = folder.join(OWNERS).join(id);
+        let (path, record) = match batch::files_of(folder, id) {
+            Some((lock, record)) => (lock, Some(record)),
+            None => (folder.join(OWNERS).join(id), None),
+        };
+        // A batch lives as long as its record does, whoever follows it.
+        let lives = || record.as_ref().is_some_and(|record| record.exists());
+        if lives() {
+            return None;
+        }
         // An owner that cannot be asked counts as alive: whoever has its lock is somebody.
-        Lock::take(&path).ok().map(|lock| Self { id: id.to_owned(), path, _lock: lock })
+        let lock = Lock::take(&path).ok()?;
+        (!lives()).then(|| Self { id: id.to_owned(), path, _lock: lock })
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Asked, Label, Options,
+    Asked, Label, Options, batch,
     db::{Db, Kept, Kind, Owner, Spent},
     legacy::Legacy,
     ticket::Ticket,
@@ -44,6 +44,8 @@ pub(super) enum Message {
     Again { asked: Arc<Asked>, hold: i64, lost: u32, reply: oneshot::Sender<Result<i64, ModelError>> },
     /// The call is over. Without a reply: it was given up.
     End { asked: Arc<Asked>, hold: i64, end: End, reply: Option<oneshot::Sender<Result<(), ModelError>>> },
+    /// Makes calls, by key and hold, a batch's own.
+    HandOver { calls: Vec<(String, i64)>, to: String, reply: oneshot::Sender<Result<(), ModelError>> },
     /// Everything that was sent before is on disk when this is answered.
     Flush(oneshot::Sender<()>),
     /// The journal is dropped.
@@ -160,7 +162,7 @@ impl Keeper {
         let ends: HashSet<String> = new.iter().filter_map(ended).map(str::to_owned).collect();
         let due = |(message, wait): &(Message, Wait)| match wait {
             Wait::Ours => asked(message).is_some_and(|asked| ends.contains(&asked.key)),
-            Wait::Theirs => others_due,
+            Wait::Theirs => others_due || asked(message).is_some_and(|asked| ends.contains(&asked.key)),
             Wait::Money => others_due || !ends.is_empty(),
         };
         let parked =
@@ -228,13 +230,22 @@ impl Keeper {
                 self.grant(asked)
             }
             Message::End { asked, hold, end, .. } => {
-                self.db.let_go(*hold)?;
-                self.db.release(&asked.key, &self.owner.id)?;
+                let owner = asked.batch.as_deref().unwrap_or(&self.owner.id);
+                if !self.db.let_go_of(*hold, owner)? && asked.batch.is_some() {
+                    // It is in the ledger already: whoever followed the batch before was killed on the way.
+                    return Ok(Applied::Ended);
+                }
+                self.db.release(&asked.key, owner)?;
                 self.lose(asked, end.lost)?;
                 if let Some((kept, spent)) = &end.paid {
+                    let kind = if asked.batch.is_some() { Kind::Batch } else { Kind::Paid };
                     self.db.keep(asked, &asked.label.run, kept)?;
-                    self.db.spend(&asked.label, Kind::Paid, *spent)?;
+                    self.db.spend(&asked.label, kind, *spent)?;
                 }
+                Ok(Applied::Ended)
+            }
+            Message::HandOver { calls, to, .. } => {
+                calls.iter().try_for_each(|(key, hold)| self.db.hand_over(key, *hold, to))?;
                 Ok(Applied::Ended)
             }
             Message::Flush(_) | Message::Close => Ok(Applied::Ended),
@@ -263,6 +274,8 @@ impl Keeper {
             Some(owner) => match Owner::of_the_dead(&self.folder, &owner) {
                 // Its lock is given back before the commit; should another process find it, too, it waits for us to commit.
                 Some(_dead) => self.db.bury(&owner)?,
+                // Without a word to its provider no batch ends.
+                None if self.options.offline && batch::is_owner(&owner) => {}
                 None => return Ok(Applied::Parked(Wait::Theirs)),
             },
             None => {}
@@ -331,7 +344,9 @@ impl Keeper {
                 }
             }
             (Message::Again { reply, .. }, Applied::Refused(error)) => drop(reply.send(Err(error))),
-            (Message::End { reply: Some(reply), .. }, _) => drop(reply.send(Ok(()))),
+            (Message::End { reply: Some(reply), .. } | Message::HandOver { reply, .. }, _) => {
+                drop(reply.send(Ok(())));
+            }
             _ => {}
         }
     }
@@ -376,7 +391,7 @@ pub(super) fn sweep(db: &Db, folder: &Path, own: &str) -> Result<(), StoreError>
 fn asked(message: &Message) -> Option<&Asked> {
     match message {
         Message::Ask { asked, .. } | Message::Again { asked, .. } | Message::End { asked, .. } => Some(asked),
-        Message::Flush(_) | Message::Close => None,
+        Message::HandOver { .. } | Message::Flush(_) | Message::Close => None,
     }
 }
 
@@ -412,6 +427,7 @@ fn refuse(message: Message, error: &StoreError) {
     match message {
         Message::Ask { reply, .. } => drop(reply.send(Err(again()))),
         Message::Again { reply, .. } => drop(reply.send(Err(again()))),
+        Message::HandOver { reply, .. } => drop(reply.send(Err(again()))),
         Message::End { reply, .. } => {
             if let Some(reply) = reply {
                 let _ = reply.send(Err(again()));
@@ -457,6 +473,7 @@ mod tests {
             tariff: Tariff::Known(Rates::per_million(1.0, 1.0)),
             worst: Some(Usd::from_nanos(worst)),
             spoilt: false,
+            batch: None,
         })
     }
 

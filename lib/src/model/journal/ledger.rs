@@ -32,6 +32,9 @@ pub struct LedgerRow {
     pub phase: String,
     /// Answered and billed.
     pub calls: u64,
+    /// Of them those that came through the provider's batches.
+    #[serde(default)]
+    pub batched: u64,
     /// Answered from the journal.
     pub replayed: u64,
     /// That may have been billed without an answer.
@@ -61,6 +64,10 @@ impl Ledger {
                 .or_insert_with(|| (LedgerRow { usd: Some(0.0), ..LedgerRow::default() }, 0));
             match kind {
                 "paid" => row.calls += calls.unsigned_abs(),
+                "batch" => {
+                    row.calls += calls.unsigned_abs();
+                    row.batched += calls.unsigned_abs();
+                }
                 "replayed" => row.replayed += calls.unsigned_abs(),
                 "lost" => row.lost += calls.unsigned_abs(),
                 _ => return,
@@ -75,7 +82,7 @@ impl Ledger {
         db.ledger(take).map_err(|e| db.broken("read", &e))?;
         let sum = |kind: &str| Usd::from_nanos(nanos.get(kind).copied().unwrap_or_default()).dollars();
         ledger.lost_usd = sum("lost");
-        ledger.spent_usd = sum("paid") + ledger.lost_usd;
+        ledger.spent_usd = sum("paid") + sum("batch") + ledger.lost_usd;
         ledger.held_usd = sum("held");
         ledger.rows = rows.into_iter().map(|(label, (row, total))| named(label, row, total)).collect();
         Ok(ledger)

@@ -5,6 +5,7 @@
 //! claims the call, and the others wait for its answer. Before a try is sent the most that it can cost is held, so that
 //! what is spent and what is under way together never exceed the cap, whoever is killed when (docs/calls.md).
 
+mod batch;
 mod db;
 mod export;
 mod keeper;
@@ -23,23 +24,27 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use self::{
+    batch::Batcher,
     db::{Kept, Spent},
     keeper::{Found, Message, Outbox},
     ticket::Ticket,
 };
 pub use self::{
+    batch::Pace,
     export::{ExportError, Imported, export, import},
     ledger::{Ledger, LedgerRow},
 };
 use super::{
     client::{Client, Endpoint, Exchange, ModelError},
     price::{self, Payer, Prices, Tariff, Usd},
+    provider::Batches,
     wire::{ChatReply, ChatRequest},
 };
 use crate::store::StoreError;
@@ -52,6 +57,8 @@ pub struct Journal {
     payer: Arc<Payer>,
     role: &'static str,
     phase: &'static str,
+    /// Whether calls go through batches where the provider takes them.
+    batches: bool,
 }
 
 /// How a journal is used.
@@ -64,6 +71,8 @@ pub struct Options {
     /// Names the run in the ledger.
     pub run: String,
     pub prices: Prices,
+    /// Of calls that go through batches.
+    pub pace: Pace,
 }
 
 /// An answer and where it came from.
@@ -108,10 +117,11 @@ struct Shared {
     keeper: OnceLock<Result<Outbox, String>>,
     under_way: TaskTracker,
     sent: Mutex<(u64, Option<Usd>)>,
+    batcher: Batcher,
 }
 
 /// Under what a call stands in the ledger.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 struct Label {
     run: String,
     row: String,
@@ -136,7 +146,7 @@ enum Ready {
 }
 
 /// What is asked, ready to be looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Asked {
     key: String,
     identity: String,
@@ -151,6 +161,8 @@ struct Asked {
     worst: Option<Usd>,
     /// The entry that is there cannot be read: ask again and replace it.
     spoilt: bool,
+    /// The batch that it is in, as the owner of its claim and of what is held for it.
+    batch: Option<String>,
 }
 
 impl Journal {
@@ -166,8 +178,9 @@ impl Journal {
             keeper: OnceLock::new(),
             under_way: TaskTracker::new(),
             sent: Mutex::new((0, Some(Usd::ZERO))),
+            batcher: Batcher::default(),
         };
-        Self { shared: Arc::new(shared), payer: Arc::default(), role: "agent", phase: "" }
+        Self { shared: Arc::new(shared), payer: Arc::default(), role: "agent", phase: "", batches: false }
     }
 
     /// The same journal for calls of a row.
@@ -183,6 +196,17 @@ impl Journal {
     /// The same journal for calls of a phase.
     pub fn at(&self, phase: &'static str) -> Self {
         Self { phase, ..self.clone() }
+    }
+
+    /// The same journal, whose calls go through batches where the provider takes them: cheaper, and answered within a day.
+    pub fn in_batches(&self, batches: bool) -> Self {
+        Self { batches, ..self.clone() }
+    }
+
+    /// Whether calls through a client go through batches, where many are better than few.
+    pub fn batches(&self, client: &Client) -> bool {
+        let provider = client.endpoint().access.provider;
+        self.batches && provider.batch == Some(Batches::OpenAi) && !self.shared.options.offline
     }
 
     /// What this process has sent so far, through all handles.
@@ -225,14 +249,21 @@ impl Journal {
         request: &ChatRequest,
         sample: &str,
     ) -> Result<Answer, ModelError> {
-        let mut asked = self.asked(client, request, sample)?;
-        let found = tokio::select! {
-            () = client.cancel().cancelled() => return Err(ModelError::Cancelled),
-            found = self.look_up(&mut asked) => found?,
-        };
-        let ticket = match found {
-            Ready::Known(answer) => return Ok(answer),
-            Ready::Ours(ticket) => ticket,
+        batch::watch(&self.shared, client);
+        if self.batches(client) {
+            let percent = client.endpoint().access.provider.batch_percent;
+            match self.claim(client, request, sample, percent).await? {
+                (_, Ready::Known(answer)) => return Ok(answer),
+                (asked, Ready::Ours(ticket)) => {
+                    if let Some(answer) = batch::ask(&self.shared, client, request, asked, ticket).await? {
+                        return Ok(answer);
+                    }
+                }
+            }
+        }
+        let (asked, ticket) = match self.claim(client, request, sample, 100).await? {
+            (_, Ready::Known(answer)) => return Ok(answer),
+            (asked, Ready::Ours(ticket)) => (asked, ticket),
         };
         let paid = paid(self.shared.clone(), client.clone(), request.clone(), asked, ticket);
         if client.endpoint().is_embedded() {
@@ -290,6 +321,22 @@ impl Journal {
         self.shared.under_way.len()
     }
 
+    /// The answer to a call that costs so many percent of the usual price, or the right to ask for it.
+    async fn claim(
+        &self,
+        client: &Client,
+        request: &ChatRequest,
+        sample: &str,
+        percent: u32,
+    ) -> Result<(Asked, Ready), ModelError> {
+        let mut asked = self.asked(client, request, sample, percent)?;
+        let ready = tokio::select! {
+            () = client.cancel().cancelled() => return Err(ModelError::Cancelled),
+            ready = self.look_up(&mut asked) => ready?,
+        };
+        Ok((asked, ready))
+    }
+
     /// The answer, or the right to ask for it. An entry that cannot be read counts as not there.
     async fn look_up(&self, asked: &mut Asked) -> Result<Ready, ModelError> {
         loop {
@@ -314,14 +361,20 @@ impl Journal {
         answer.await.map_err(|_| ModelError::Cancelled)?
     }
 
-    fn asked(&self, client: &Client, request: &ChatRequest, sample: &str) -> Result<Asked, ModelError> {
+    fn asked(
+        &self,
+        client: &Client,
+        request: &ChatRequest,
+        sample: &str,
+        percent: u32,
+    ) -> Result<Asked, ModelError> {
         let value = serde_json::to_value(request)
             .map_err(|e| ModelError::Endpoint(format!("the request cannot be written: {e}")))?;
         let value = canonical(&value);
         let Endpoint { identity, name, .. } = client.endpoint();
         let row = self.row(client);
         let called = Called { identity, provider: name, row: &row, model: &request.model };
-        let tariff = self.tariff(client, &request.model);
+        let tariff = self.tariff(client, &request.model).at(percent);
         let limit = request.token_limit().map(|limit| u64::from(limit) * u64::from(request.n.unwrap_or(1)));
         let worst = match tariff {
             Tariff::Free => Some(Usd::ZERO),
@@ -354,6 +407,7 @@ impl Journal {
             tariff,
             worst,
             spoilt: false,
+            batch: None,
         }
     }
 
@@ -453,20 +507,25 @@ async fn settle(
             return Err(error);
         }
     };
+    let (kept, spent) = bill(asked, &reply, took)?;
+    shared.count(1 + u64::from(unknown), spent.usd.zip(lost).map(|(usd, lost)| usd + lost));
+    ticket.end(Some((kept.clone(), spent)), unknown).await?;
+    Ok(kept.answer(reply, false))
+}
+
+/// A reply as it is kept, and what it costs.
+fn bill(asked: &Asked, reply: &ChatReply, took: Duration) -> Result<(Kept, Spent), ModelError> {
     let (input, output) = reply.usage.map_or((0, 0), |usage| (usage.prompt_tokens, usage.completion_tokens));
     let usd = match reply.usage {
         Some(_) => asked.tariff.cost(input, output),
         // A provider that does not count is taken at its worst.
         None => asked.worst,
     };
-    let text = serde_json::to_string(&reply)
+    let text = serde_json::to_string(reply)
         .map_err(|e| ModelError::Endpoint(format!("the reply cannot be written: {e}")))?;
     let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
-    let kept = Kept { reply: text, usd, took_ms };
     let [input, output] = [input, output].map(|tokens| i64::try_from(tokens).unwrap_or(i64::MAX));
-    shared.count(1 + u64::from(unknown), usd.zip(lost).map(|(usd, lost)| usd + lost));
-    ticket.end(Some((kept.clone(), Spent { calls: 1, input, output, usd })), unknown).await?;
-    Ok(kept.answer(reply, false))
+    Ok((Kept { reply: text, usd, took_ms }, Spent { calls: 1, input, output, usd }))
 }
 
 /// The name of a call: the digest of a JSON list. The request is canonical JSON already.

@@ -96,7 +96,7 @@ fn the_keys_of_the_embedded_model_stay() {
         seed: Some(7),
         ..ChatRequest::new("smollm2-135m-instruct", vec![Said::system("s"), Said::user("a \"form\"")])
     };
-    let asked = Journal::open("/nowhere").asked(&client, &request, "").unwrap();
+    let asked = Journal::open("/nowhere").asked(&client, &request, "", 100).unwrap();
     let value = serde_json::to_value(&request).unwrap();
     let first_form = serde_json::json!(["local", canonical(&value), ""]).to_string();
     assert_eq!(asked.key, crate::text::hex(&Sha256::digest(first_form)));
@@ -161,7 +161,7 @@ async fn the_same_call_is_paid_once_by_however_many() {
 async fn a_dead_owners_call_is_asked_again_and_its_hold_is_lost() {
     let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
     let (journal, client) = (capped(folder.path(), 5.0), client(&server));
-    let asked = journal.asked(&client, &request("a"), "").unwrap();
+    let asked = journal.asked(&client, &request("a"), "", 100).unwrap();
     let (db, owner) = (Db::open(folder.path()).unwrap(), Owner::new(folder.path()).unwrap());
     db.claim(&asked.key, &owner.id).unwrap();
     db.hold(&owner.id, asked.worst, &asked.label).unwrap();
@@ -195,7 +195,7 @@ async fn a_cap_ends_the_calls_and_a_higher_one_goes_on() {
             Err(error) => break error,
         }
     };
-    let worst = capped(folder.path(), 1.0).asked(&client, &request("0"), "").unwrap().worst.unwrap();
+    let worst = capped(folder.path(), 1.0).asked(&client, &request("0"), "", 100).unwrap().worst.unwrap();
     let room = (0.5 - worst.dollars()) / 0.03;
     assert_eq!((paid, calls(&server).await), (room as u32 + 1, paid as usize));
     assert_eq!((error.kind(), error.hint().unwrap().contains("--budget")), (Kind::Budget, true), "{error}");

@@ -43,9 +43,13 @@ impl Ticket {
     }
 
     /// The number of what is held for it.
-    #[cfg(test)]
     pub fn hold(&self) -> i64 {
         self.0.hold.load(Ordering::SeqCst)
+    }
+
+    /// What it stood for is a batch's now.
+    pub fn hand_over(self) {
+        self.0.open.store(false, Ordering::SeqCst);
     }
 
     /// Before each try, with the number of earlier ones that may have been billed: waits until there is money for it.

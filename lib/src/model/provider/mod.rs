@@ -41,6 +41,8 @@ pub struct Provider {
     /// Whether a creation that is sent twice under one `Idempotency-Key` creates one thing.
     pub idempotent: bool,
     pub batch: Option<Batches>,
+    /// What a call in a batch costs, in percent of one that is answered at once.
+    pub batch_percent: u32,
     pub tuning: Option<Tuning>,
     /// Calls at once at most, unless the row says otherwise.
     pub most_in_flight: usize,

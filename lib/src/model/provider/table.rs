@@ -16,6 +16,7 @@ pub(super) const COMPATIBLE: Provider = Provider {
     usage_in_stream: true,
     idempotent: false,
     batch: None,
+    batch_percent: 50,
     tuning: Some(Tuning::OpenAi),
     most_in_flight: 256,
 };

@@ -1,0 +1,161 @@
+//! Whole runs through a provider's batches: the same logs at half the price, whoever is killed when.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use hone_fake::{Fake, Options};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{Ran, World, cache},
+    storm::logs,
+};
+
+const BRIEFS: usize = 10;
+
+fn world(cache: std::path::PathBuf, fake: &Fake) -> World {
+    let world = World::with_runtime(cache);
+    world.briefs(BRIEFS, 1);
+    let row = format!(
+        "[models.fake]\nprovider = \"openai\"\nbase_url = \"{}\"\nmodel = \"m\"\n\
+         price = {{ input = 3.75, output = 15.0, as_of = \"2026-01-31\" }}\n",
+        fake.url
+    );
+    let pace = "[batch]\nidle_s = 0.3\nlook_s = 0.02\n";
+    world.write("hone.toml", format!("[budget]\nusd = inf\n{pace}[evolve]\nmax_evaluations = 4\n{row}"));
+    world
+}
+
+fn evolve(world: &World, more: &[&str]) -> Command {
+    let all = ["evolve", "--static-only", "--agent", "fake", "--teacher", "fake", "--judge", "fake"];
+    world.command(&[&all[..], more].concat())
+}
+
+fn nanos(usd: &Value) -> u64 {
+    (usd.as_f64().unwrap() * 1e9).round() as u64
+}
+
+#[test]
+fn a_run_in_batches_is_the_live_run_at_half_the_price() {
+    let Some(cache) = cache("a_run_in_batches_is_the_live_run_at_half_the_price") else { return };
+    let (one_by_one, batched) =
+        (Fake::start(Options::default()).unwrap(), Fake::start(Options::default()).unwrap());
+    let (calm, world) = (self::world(cache.clone(), &one_by_one), self::world(cache, &batched));
+    let ran = Ran::from(evolve(&calm, &[]));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = Ran::from(evolve(&world, &["--batch"]));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("run again to go on"), "{ran:?}");
+    assert_eq!(logs(&world), logs(&calm));
+
+    let (live, meter) = (one_by_one.meter(), batched.meter());
+    let calls = meter.batched.len();
+    assert_eq!((live.by_body.len(), meter.requests), (calls, 0));
+    assert!(meter.batched.values().all(|times| *times == 1));
+    assert!(calls as u64 > 3 * meter.batches, "{calls} calls in {} batches", meter.batches);
+    // Each call is rounded up.
+    assert!(
+        2 * meter.billed - live.billed <= calls as u64,
+        "{} live, {} in batches",
+        live.billed,
+        meter.billed
+    );
+    let ledger = world.json(&["calls"]);
+    assert_eq!(nanos(&ledger["spent_usd"]), meter.billed);
+    let sum = |key: &str| {
+        ledger["rows"].as_array().unwrap().iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!((sum("calls"), sum("batched"), sum("lost")), (calls as u64, calls as u64, 0));
+    eprintln!(
+        "batches: {calls} calls in {} batches, ${} live, ${} in batches",
+        meter.batches,
+        live.billed as f64 / 1e9,
+        meter.billed as f64 / 1e9
+    );
+}
+
+#[test]
+fn a_run_in_batches_survives_kills() {
+    let Some(cache) = cache("a_run_in_batches_survives_kills") else { return };
+    let fake = Fake::start(Options::default()).unwrap();
+    let world = world(cache.clone(), &fake);
+    let mut killed = 0;
+    for n in 0..12u64 {
+        let mut child =
+            evolve(&world, &["--batch"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(250 + 90 * n));
+        killed += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let ran = Ran::from(evolve(&world, &["--batch"]));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let meter = fake.meter();
+    assert!(meter.batched.values().all(|times| *times == 1), "{:?}", meter.batched);
+    assert_eq!(meter.requests, 0);
+    let ledger = world.json(&["calls"]);
+    // A process that is killed before it hands its calls to a batch leaves them as lost, though nothing was sent.
+    assert!(nanos(&ledger["spent_usd"]) - nanos(&ledger["lost_usd"]) == meter.billed, "{ledger}");
+    assert_eq!(nanos(&ledger["held_usd"]), 0);
+    let calm_fake = Fake::start(Options::default()).unwrap();
+    let calm = self::world(cache, &calm_fake);
+    let ran = Ran::from(evolve(&calm, &[]));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(logs(&world), logs(&calm));
+    eprintln!(
+        "batches: {killed} kills, {} calls in {} batches, each answered once",
+        meter.batched.len(),
+        meter.batches
+    );
+}
+
+#[test]
+fn a_provider_without_batches_is_asked_live_and_that_is_said() {
+    let Some(cache) = cache("a_provider_without_batches_is_asked_live_and_that_is_said") else { return };
+    let fake = Fake::start(Options::default()).unwrap();
+    let world = world(cache, &fake);
+    let settings = world.read("hone.toml").replace("\"openai\"", "\"openai-compatible\"");
+    world.write("hone.toml", settings);
+    let ran = Ran::from(evolve(&world, &["--batch", "--limit", "1"]));
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.stderr.matches("is asked live").count(), 1, "{ran:?}");
+    assert_eq!((fake.meter().batches, fake.meter().uploads), (0, 0));
+}
+
+/// Hone's own server takes the batches that Hone sends.
+#[test]
+fn hones_own_server_answers_batches() {
+    let Some(cache) = cache("hones_own_server_answers_batches") else { return };
+    let home = World::with_runtime(cache.clone());
+    home.ok(&["init"]);
+    let mut server = home
+        .command(&["serve", "--port", "0", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let served: Value = serde_json::from_str(&line).unwrap();
+    let world = World::with_runtime(cache);
+    world.briefs(2, 1);
+    let row = format!(
+        "[models.mine]\nprovider = \"hone\"\nbase_url = {}\nmodel = \"smollm2-135m-instruct\"\nbatch = true\nmax_tokens = 40\n",
+        json!(served["base_url"])
+    );
+    world.write(
+        "hone.toml",
+        format!("[batch]\nidle_s = 0.2\nlook_s = 0.1\n[evolve]\nmax_evaluations = 2\n{row}"),
+    );
+    world.ok(&["evolve", "--static-only", "--agent", "mine"]);
+    assert_eq!(world.logs().len(), 2);
+    let ledger = world.json(&["calls"]);
+    let row = &ledger["rows"][0];
+    assert!(row["calls"].as_u64().unwrap() >= 2 && row["calls"] == row["batched"], "{ledger}");
+    kill_process(Pid::from_raw(server.id() as i32).unwrap(), Signal::INT).unwrap();
+    server.wait().unwrap();
+}
