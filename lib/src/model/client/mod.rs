@@ -230,7 +230,7 @@ impl Client {
     }
 
     /// Where this client says what its user should know.
-    pub(in crate::model) fn events(&self) -> &Events {
+    pub(in crate::model) fn display(&self) -> &Events {
         &self.events
     }
 

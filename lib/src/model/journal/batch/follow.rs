@@ -63,6 +63,10 @@ pub(super) async fn follow(shared: &Weak<Shared>, client: &Client, mut open: Ope
         Ok(()) => open.finish(),
         Err(Stop::Closed) => {}
         Err(Stop::Kept(error)) => {
+            if !matches!(error, ModelError::Cancelled) {
+                let text = format!("a batch at {} cannot be followed", open.record.provider);
+                client.display().warn(format!("{text}: {error}"), Some("it is kept for the next run".into()));
+            }
             let (folder, id) = open.place();
             let calls = blocking(move || Open::calls(&folder, &id)).await.unwrap_or_default();
             for key in calls.keys() {
@@ -76,7 +80,7 @@ pub(super) async fn follow(shared: &Weak<Shared>, client: &Client, mut open: Ope
                     "{} takes no such batch, its calls are asked for one by one",
                     client.endpoint().name
                 );
-                client.events().warn(format!("{text}: {error}"), None);
+                client.display().warn(format!("{text}: {error}"), None);
             }
             let told = |_: &Asked| match is_unwanted {
                 true => Told::Live,
@@ -161,7 +165,7 @@ fn reach(open: &mut Open, stage: Stage) -> Result<(), Stop> {
 fn created(client: &Client, open: &mut Open, batch: String) -> Result<String, Stop> {
     reach(open, Stage::Created { batch: batch.clone() })?;
     let record = &open.record;
-    client.events().note(format!(
+    client.display().note(format!(
         "batch `{batch}` of {} calls of `{}` is under way at {}; this command may be closed, and run again to go on",
         record.calls, record.model, record.provider
     ));
@@ -228,7 +232,7 @@ fn is_patient(error: &ModelError) -> bool {
 async fn lost(shared: &Weak<Shared>, client: &Client, open: &Open, error: &ModelError) -> Result<(), Stop> {
     let shared = shared.upgrade().ok_or(Stop::Closed)?;
     let text = "a batch is gone: its calls may have been billed, and are asked for again";
-    client.events().warn(format!("{text}: {error}"), None);
+    client.display().warn(format!("{text}: {error}"), None);
     end_rest(&shared, open, 1, |_| Told::Live).await.map_err(Stop::Kept)
 }
 
@@ -299,7 +303,7 @@ fn complain(client: &Client, open: &Open, batch: &Batch, answered: usize) {
     let why = errors.take(3).map(|error| format!("; {}", error.message)).collect::<String>();
     let (id, of, provider) = (&batch.id, open.record.calls, &open.record.provider);
     let text = format!("batch `{id}` at {provider} is {word}: {answered} of {of} calls are answered{why}");
-    client.events().warn(client.scrubbed(&text), Some("the rest is asked for again".into()));
+    client.display().warn(client.scrubbed(&text), Some("the rest is asked for again".into()));
 }
 
 /// Ends what is left of a batch's calls without an answer.

@@ -238,14 +238,16 @@ pub(super) fn watch(shared: &Arc<Shared>, client: &Client) {
 }
 
 async fn adopt(shared: std::sync::Weak<Shared>, client: Client) {
+    let mut wait = Duration::ZERO;
     while let Some(journal) = shared.upgrade() {
-        let (folder, every) = (journal.folder.clone(), journal.options.pace.first_look);
+        let (folder, pace) = (journal.folder.clone(), journal.options.pace);
         drop(journal);
+        wait = (wait * 2).clamp(pace.first_look, pace.longest_look);
         let identity = client.endpoint().identity.clone();
         let orphans = blocking(move || Ok(Open::orphans(&folder, &identity))).await.unwrap_or_default();
         for batch in orphans {
             let record = &batch.record;
-            client.events().note(format!(
+            client.display().note(format!(
                 "picked up a batch of {} calls of `{}` at {}, which an earlier run left",
                 record.calls, record.model, record.provider
             ));
@@ -254,7 +256,7 @@ async fn adopt(shared: std::sync::Weak<Shared>, client: Client) {
         }
         tokio::select! {
             () = client.cancel().cancelled() => return,
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
