@@ -131,7 +131,7 @@ struct Called<'a> {
 
 /// What there is for a call.
 enum Ready {
-    Known(Answer),
+    Known(Box<Answer>),
     Ours(Ticket),
 }
 
@@ -231,7 +231,7 @@ impl Journal {
             found = self.look_up(&mut asked) => found?,
         };
         let ticket = match found {
-            Ready::Known(answer) => return Ok(answer),
+            Ready::Known(answer) => return Ok(*answer),
             Ready::Ours(ticket) => ticket,
         };
         let paid = paid(self.shared.clone(), client.clone(), request.clone(), asked, ticket);
@@ -264,7 +264,7 @@ impl Journal {
         let called = Called { identity: who, provider: name, row: name, model: name };
         let mut asked = self.asked_of(&called, &canonical(asked), sample, (Tariff::Free, Some(Usd::ZERO)));
         let ticket = match self.look_up(&mut asked).await? {
-            Ready::Known(answer) => return Ok(answer),
+            Ready::Known(answer) => return Ok(*answer),
             Ready::Ours(ticket) => ticket,
         };
         let started = Instant::now();
@@ -296,7 +296,7 @@ impl Journal {
             match self.ask(Arc::new(asked.clone())).await? {
                 Found::Ours(ticket) => return Ok(Ready::Ours(ticket)),
                 Found::Kept(kept) => match serde_json::from_str(&kept.reply) {
-                    Ok(reply) => return Ok(Ready::Known(kept.answer(reply, true))),
+                    Ok(reply) => return Ok(Ready::Known(Box::new(kept.answer(reply, true)))),
                     Err(error) => {
                         tracing::warn!(asked.key, %error, "unreadable journal entry, asking again");
                         asked.spoilt = true;
