@@ -78,7 +78,7 @@ fn check(cache: std::path::PathBuf, cap: f64, faults: f64, kills: u32) {
 #[test]
 fn no_budget_is_exceeded_at_the_providers_meter() {
     let Some(cache) = cache("no_budget_is_exceeded_at_the_providers_meter") else { return };
-    check(cache.clone(), 0.05, 0.0, 0);
-    check(cache.clone(), 0.15, 0.3, 0);
-    check(cache.clone(), 0.30, 0.3, 4);
+    check(cache.clone(), 0.15, 0.0, 0);
+    check(cache.clone(), 0.25, 0.3, 0);
+    check(cache.clone(), 0.60, 0.3, 4);
 }
