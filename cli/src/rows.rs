@@ -43,7 +43,9 @@ pub fn endpoint(name: &str, row: &ModelRow, context: &Context) -> Result<Endpoin
     let provider = provider_of(name, row)?;
     let Some(base_url) = row.base_url.as_deref().or(provider.base_url) else {
         let message = format!("`models.{name}` does not say where it is");
-        return Err(CommandError::new(Kind::Input, message).hint("add `base_url = \"http://...\"` to the row"));
+        return Err(
+            CommandError::new(Kind::Input, message).hint("add `base_url = \"http://...\"` to the row")
+        );
     };
     let access = Access {
         api_version: row.api_version.clone(),
@@ -99,7 +101,8 @@ pub fn without_secrets(row: &ModelRow) -> ModelRow {
         let bare = Client::new(Endpoint::new("", url)).map(|client| client.address());
         bare.map_or_else(|_| "[unusable]".to_owned(), |address| address.trim_end_matches('/').to_owned())
     };
-    let value = |text: &String| if text.starts_with(FROM_ENVIRONMENT) { text.clone() } else { "[key]".to_owned() };
+    let value =
+        |text: &String| if text.starts_with(FROM_ENVIRONMENT) { text.clone() } else { "[key]".to_owned() };
     ModelRow {
         base_url: row.base_url.as_ref().map(address),
         headers: row.headers.iter().map(|(name, text)| (name.clone(), value(text))).collect(),
@@ -143,7 +146,11 @@ mod tests {
     #[test]
     fn a_usual_key_goes_to_its_provider_alone() {
         let check = |provider, base_url, expected: Option<&str>| {
-            assert_eq!(key_variable(&row(provider, base_url)).as_deref(), expected, "{provider} {base_url:?}");
+            assert_eq!(
+                key_variable(&row(provider, base_url)).as_deref(),
+                expected,
+                "{provider} {base_url:?}"
+            );
         };
         check("openai", None, Some("OPENAI_API_KEY"));
         check("openai", Some("https://API.openai.com/v1/"), Some("OPENAI_API_KEY"));
@@ -152,7 +159,8 @@ mod tests {
         check("openai", Some("http://127.0.0.1:9/v1"), None);
         check("azure", Some("https://r.openai.azure.com"), Some("AZURE_OPENAI_API_KEY"));
         check("ollama", None, None);
-        let named = ModelRow { api_key_env: Some("MINE".into()), ..row("openai", Some("http://127.0.0.1:9/v1")) };
+        let named =
+            ModelRow { api_key_env: Some("MINE".into()), ..row("openai", Some("http://127.0.0.1:9/v1")) };
         assert_eq!(key_variable(&named).as_deref(), Some("MINE"));
     }
 
