@@ -50,8 +50,10 @@ fn check(cache: std::path::PathBuf, cap: f64, faults: f64, kills: u32) {
         let mut pair =
             [(); 2].map(|()| evolve().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         std::thread::sleep(Duration::from_millis(150 + 70 * u64::from(n)));
-        pair.iter_mut().for_each(|child| child.kill().unwrap());
-        pair.iter_mut().for_each(|child| drop(child.wait().unwrap()));
+        for child in &mut pair {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         within("after a kill");
     }
     let pair = [(); 2].map(|()| evolve().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
