@@ -337,14 +337,16 @@ mod tests {
         }
     }
 
+    /// End, start, whether it is answered, and the wait if it is refused.
+    type UnderWay = (Duration, Duration, bool, Option<Duration>);
+
     /// Calls that were answered and refused between two times, with callers that never run out of calls.
     fn simulate(limiter: Limiter, latency: u64, from: u64, to: u64) -> (f64, f64) {
         let mut rate = Rate::new(256, false);
         let saved = if let Limiter::Bucket { saved, .. } = limiter { saved } else { 0.0 };
         let mut provider =
             Simulated { limiter, saved, at: Duration::ZERO, in_window: 0, window: 0, under_way: 0 };
-        let mut under_way: BinaryHeap<Reverse<(Duration, Duration, bool, Option<Duration>)>> =
-            BinaryHeap::new();
+        let mut under_way: BinaryHeap<Reverse<UnderWay>> = BinaryHeap::new();
         let (mut good, mut limited, mut now, mut n) = (0u32, 0u32, Duration::ZERO, 0u64);
         while now < Duration::from_secs(to) {
             while let Some(Reverse((end, started, is_good, wait))) = under_way.peek().copied() {
