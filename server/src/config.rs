@@ -3,6 +3,7 @@
 use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use hone::model::client::Secret;
+use hone_engine::infer;
 use serde::{Deserialize, Serialize};
 
 /// A model file that can be served and trained.
@@ -58,6 +59,8 @@ pub struct ServerConfig {
     /// Program and arguments that train the job whose folder is appended: it ends in
     /// [`crate::run_training_child`].
     pub trainer: Vec<OsString>,
+    /// Variables that the trainer is not handed: keys of providers, whom it has no reason to call.
+    pub hidden: Vec<String>,
     /// Answers in the making or waiting; more are refused with 429.
     pub max_queue: usize,
     /// Answers written at the same time.
@@ -67,6 +70,8 @@ pub struct ServerConfig {
     /// Bytes of keys and values kept of earlier conversations, for those that start alike.
     pub prefix_bytes: usize,
     pub limits: Limits,
+    /// What answers are computed with.
+    pub kernels: infer::Options,
 }
 
 impl ServerConfig {
@@ -89,11 +94,13 @@ impl ServerConfig {
             api_key: None,
             champion: Arc::new(|| None),
             trainer,
+            hidden: Vec::new(),
             max_queue: 256,
             max_batch: 16,
             tuned_bytes: 64 << 20,
             prefix_bytes: 64 << 20,
             limits: Limits::default(),
+            kernels: infer::Options::default(),
         }
     }
 }

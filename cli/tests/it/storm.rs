@@ -14,7 +14,7 @@ use crate::harness::{Ran, World, cache};
 
 const KILLS: u32 = 100;
 const BRIEFS: usize = 24;
-const LATENCY: Duration = Duration::from_millis(20);
+const LATENCY: Duration = Duration::from_millis(50);
 /// Calls that a process has under way at most: a brief asks for one after the other.
 const AT_ONCE: u64 = 4;
 
@@ -52,14 +52,23 @@ fn start(world: &World, round: u32) -> Child {
 
 /// Lets processes run and kills them at random moments until one has done everything; how many were killed, and the round
 /// that is finished.
-fn storm(world: &World, processes: usize, kills: u32) -> (u32, u32) {
+fn storm(world: &World, fake: &Fake, processes: usize, kills: u32) -> (u32, u32) {
     let mut dice = Dice(processes as u64, 0);
     let (mut killed, mut round) = (0, 1);
     let mut children: Vec<Option<Child>> = (0..processes).map(|_| None).collect();
     while killed < kills {
         let at = dice.below(processes as u64) as usize;
         let child = children[at].get_or_insert_with(|| start(world, round));
-        std::thread::sleep(Duration::from_millis(20 + dice.below(500)));
+        // Three in four come when calls are on their way, the others at any moment, that of starting included.
+        if dice.below(4) > 0 {
+            let before = fake.meter().requests;
+            while fake.meter().requests == before && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            std::thread::sleep(Duration::from_millis(dice.below(150)));
+        } else {
+            std::thread::sleep(Duration::from_millis(dice.below(500)));
+        }
         match child.try_wait().unwrap() {
             None => {
                 child.kill().unwrap();
@@ -101,7 +110,7 @@ fn survives(name: &str, processes: usize) {
     let begun = Instant::now();
     let fake = Fake::start(Options { latency: LATENCY, ..Options::default() }).unwrap();
     let world = world(cache.clone(), &fake);
-    let (killed, rounds) = storm(&world, processes, KILLS);
+    let (killed, rounds) = storm(&world, &fake, processes, KILLS);
     for round in 1..=rounds {
         let ran = Ran::from(evolve(&world, round));
         assert_eq!(ran.code, 0, "{ran:?}");

@@ -76,7 +76,7 @@ impl<'a> Call<'a> {
 pub(super) enum Got {
     Bytes(Bytes),
     /// A streamed answer, put together.
-    Reply(ChatReply),
+    Reply(Box<ChatReply>),
 }
 
 /// A failed try: what the caller is told, and what the rules look at.
@@ -205,7 +205,10 @@ impl Client {
             }
         };
         tokio::select! {
-            tried = attempt => tried.unwrap_or_else(|_| Err(self.silent("no whole answer in time"))),
+            tried = attempt => match tried {
+                Ok(tried) => tried,
+                Err(_) => Err(self.silent("no whole answer in time")),
+            },
             () = out_of_patience => Err(Failed { in_doubt: true, ..Failed::for_good(ModelError::Cancelled) }),
         }
     }
@@ -291,7 +294,7 @@ impl Client {
             return Err(self.refused(response).await);
         }
         if is_chat && is_event_stream(&response) {
-            return self.streamed(response).await.map(Got::Reply);
+            return self.streamed(response).await.map(|reply| Got::Reply(Box::new(reply)));
         }
         let bytes = self.read(response).await?;
         Ok(Got::Bytes(self.scrubber.bytes(bytes)))

@@ -52,7 +52,7 @@ impl Client {
         let path = access.chat_path(&request.model);
         let call = Call { replay: Replay::Always, ..Call::post(&path, Body::Json(body)) };
         let read = |got| match got {
-            Got::Reply(reply) => Ok(reply),
+            Got::Reply(reply) => Ok(*reply),
             Got::Bytes(bytes) => access.reply(&bytes).map_err(|why| match why {
                 Unusable::Json(error) => describe(&bytes, &error),
                 Unusable::Content(why) => why,

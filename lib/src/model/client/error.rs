@@ -182,7 +182,9 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
         (404, _) => "check `base_url` and the name of the model or the job",
         (413, _) => "the upload is too large: 512 MB is the limit",
         (429, _) => "the provider limits the rate: run again with less concurrency; finished calls are kept",
-        (500.., _) => "the provider is in trouble: run the same command again; finished calls are kept",
+        (408 | 409 | 500.., _) => {
+            "the provider is in trouble: run the same command again; finished calls are kept"
+        }
         _ => return None,
     })
 }

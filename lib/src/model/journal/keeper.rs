@@ -337,17 +337,19 @@ impl Keeper {
                 // A ticket that nobody takes gives its hold back when it is dropped.
                 let _ = reply.send(answer);
             }
-            (Message::Again { reply, .. }, Applied::Granted(hold)) => {
-                if reply.send(Ok(hold)).is_err() {
-                    // Nobody waits for it. Where it cannot be let go it counts as lost when we end.
-                    let _ = self.db.let_go(hold);
-                }
-            }
+            (Message::Again { reply, .. }, Applied::Granted(hold)) => self.hand_over(hold, reply),
             (Message::Again { reply, .. }, Applied::Refused(error)) => drop(reply.send(Err(error))),
             (Message::End { reply: Some(reply), .. } | Message::HandOver { reply, .. }, _) => {
                 drop(reply.send(Ok(())));
             }
             _ => {}
+        }
+    }
+
+    /// Gives a hold to whoever waits for it. Where nobody does and it cannot be let go, it counts as lost when we end.
+    fn hand_over(&self, hold: i64, to: oneshot::Sender<Result<i64, ModelError>>) {
+        if to.send(Ok(hold)).is_err() {
+            let _ = self.db.let_go(hold);
         }
     }
 
@@ -493,7 +495,7 @@ mod tests {
         ) {
             let folder = tempfile::tempdir().unwrap();
             let (outbox, _inbox) = mpsc::channel();
-            let mut keepers = vec![keeper(folder.path()), keeper(folder.path())];
+            let mut keepers = [keeper(folder.path()), keeper(folder.path())];
             let mut flights: Vec<Vec<Flight>> = vec![Vec::new(), Vec::new()];
             let mut billed = 0;
             for (n, (what, which, worst, share)) in steps.into_iter().enumerate() {

@@ -141,7 +141,7 @@ struct Called<'a> {
 
 /// What there is for a call.
 enum Ready {
-    Known(Answer),
+    Known(Box<Answer>),
     Ours(Ticket),
 }
 
@@ -253,7 +253,7 @@ impl Journal {
         if self.batches(client) {
             let percent = client.endpoint().access.provider.batch_percent;
             match self.claim(client, request, sample, percent).await? {
-                (_, Ready::Known(answer)) => return Ok(answer),
+                (_, Ready::Known(answer)) => return Ok(*answer),
                 (asked, Ready::Ours(ticket)) => {
                     if let Some(answer) = batch::ask(&self.shared, client, request, asked, ticket).await? {
                         return Ok(answer);
@@ -262,7 +262,7 @@ impl Journal {
             }
         }
         let (asked, ticket) = match self.claim(client, request, sample, 100).await? {
-            (_, Ready::Known(answer)) => return Ok(answer),
+            (_, Ready::Known(answer)) => return Ok(*answer),
             (asked, Ready::Ours(ticket)) => (asked, ticket),
         };
         let paid = paid(self.shared.clone(), client.clone(), request.clone(), asked, ticket);
@@ -295,7 +295,7 @@ impl Journal {
         let called = Called { identity: who, provider: name, row: name, model: name };
         let mut asked = self.asked_of(&called, &canonical(asked), sample, (Tariff::Free, Some(Usd::ZERO)));
         let ticket = match self.look_up(&mut asked).await? {
-            Ready::Known(answer) => return Ok(answer),
+            Ready::Known(answer) => return Ok(*answer),
             Ready::Ours(ticket) => ticket,
         };
         let started = Instant::now();
@@ -343,7 +343,7 @@ impl Journal {
             match self.ask(Arc::new(asked.clone())).await? {
                 Found::Ours(ticket) => return Ok(Ready::Ours(ticket)),
                 Found::Kept(kept) => match serde_json::from_str(&kept.reply) {
-                    Ok(reply) => return Ok(Ready::Known(kept.answer(reply, true))),
+                    Ok(reply) => return Ok(Ready::Known(Box::new(kept.answer(reply, true)))),
                     Err(error) => {
                         tracing::warn!(asked.key, %error, "unreadable journal entry, asking again");
                         asked.spoilt = true;
