@@ -351,7 +351,7 @@ async fn end(shared: &Shared, endings: Vec<Ending>) -> Result<(), ModelError> {
         tell(shared, &asked.key, || match told {
             Told::Answered(reply, kept) => {
                 shared.count(1, kept.usd);
-                Outcome::Answered(kept.answer(reply, false))
+                Outcome::Answered(Box::new(kept.answer(reply, false)))
             }
             Told::Live => Outcome::Live,
             Told::Failed(error) => Outcome::Failed(error),

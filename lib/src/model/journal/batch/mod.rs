@@ -69,7 +69,7 @@ type Waiter = oneshot::Sender<Outcome>;
 
 /// What became of a call in a batch.
 enum Outcome {
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// It was not carried out: ask for it alone.
     Live,
     Failed(ModelError),
@@ -109,7 +109,7 @@ pub(super) async fn ask(
     tokio::select! {
         () = client.cancel().cancelled() => Err(ModelError::Cancelled),
         outcome = outcome => match outcome {
-            Ok(Outcome::Answered(answer)) => Ok(Some(answer)),
+            Ok(Outcome::Answered(answer)) => Ok(Some(*answer)),
             Ok(Outcome::Live) => Ok(None),
             Ok(Outcome::Failed(error)) => Err(error),
             Err(_) => Err(ModelError::Cancelled),
