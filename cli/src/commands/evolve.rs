@@ -192,7 +192,7 @@ pub async fn open_critic_with(
     }
     let critic = Critic::open(runtime, options, &context.cancel).await?;
     if critic.level() == Level::Run {
-        let hint = "install Chromium (`apt-get install chromium`); `hone doctor` says whether it is found";
+        let hint = "install Chromium (`apt-get install chromium-headless-shell` on Debian); `hone doctor` says whether it is found";
         context
             .events
             .warn("no Chromium: apps are run and used, but nobody looks at them", Some(hint.into()));

@@ -153,7 +153,7 @@ fn browser_check(machine: &Machine) -> Check {
         Some(path) => Check::well("browser", format!("`{}`", path.display())),
         None => Check::well(
             "browser",
-            "no Chromium: apps are run and used, but nobody looks at them (`apt-get install chromium`)",
+            "no Chromium: apps are run and used, but nobody looks at them (`apt-get install chromium-headless-shell`, or `chromium`)",
         ),
     }
 }
