@@ -1,15 +1,17 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use hone::{
     agent::Agent,
-    config::{self, ConfigError, ModelRow, Settings},
+    config::{self, ConfigError, ModelRow, OWN_AGENTS, Settings},
     critic::{Judge, JudgeOptions},
     error::Kind,
     model::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
+        price::Payer,
+        provider::{self, Tuning},
     },
     runtime::BASE_MODEL,
 };
@@ -20,6 +22,7 @@ use crate::{
     commands::serve,
     context::Context,
     error::{CommandError, Result},
+    rows,
 };
 
 /// In the id of every model that the local server tuned.
@@ -32,8 +35,24 @@ pub const NO_JUDGE: &str = "none";
 pub struct Models<'a> {
     context: &'a Context,
     settings: &'a Settings,
+    /// Through which all calls go; opened by the first.
+    journal: Option<Journal>,
+    phase: &'static str,
     local: Option<Local>,
+    /// Of rows, by name: whoever asks for a row again shares its connections and its limits.
+    clients: BTreeMap<String, Client>,
 }
+
+/// Where a row's fine-tuning jobs go.
+pub struct Trains {
+    pub client: Client,
+    /// The model that training starts from.
+    pub model: String,
+    pub tuning: Tuning,
+}
+
+/// How long calls that are paid for may take to come in when everything ends.
+const GRACE: Duration = Duration::from_secs(30);
 
 struct Local {
     client: Client,
@@ -49,21 +68,45 @@ enum Serving {
 
 impl<'a> Models<'a> {
     pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
-        Self { context, settings, local: None }
+        Self { context, settings, journal: None, phase: "", local: None, clients: BTreeMap::new() }
+    }
+
+    /// Models whose calls stand under a phase in the ledger.
+    pub fn at(&mut self, phase: &'static str) -> &mut Self {
+        self.phase = phase;
+        self
+    }
+
+    fn journal(&mut self) -> Result<Journal> {
+        let journal = match self.journal.take() {
+            Some(journal) => journal,
+            None => self.context.journal(self.settings)?,
+        };
+        Ok(self.journal.insert(journal).at(self.phase))
     }
 
     /// The chat model behind a name, with the agent's decoding.
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
-        let (client, model) = match self.settings.models.get(name) {
+        let journal = self.journal()?;
+        let row = self.settings.models.get(name);
+        let (client, model) = match row {
             Some(row) => (self.row(name, row)?, row.model.clone()),
             None => self.model(name).await?,
         };
+        // An endpoint is named for its row; the local server has none.
+        let payer = client.endpoint().name.as_str();
+        let journal = journal.for_row(match self.settings.models.get(payer) {
+            Some(row) => Payer::new(payer, row),
+            None => Payer::named(payer),
+        });
+        journal.afford(&client, &model)?;
+        let usual = &self.settings.agent;
         Ok(Agent {
             client,
             model,
-            temperature: self.settings.agent.temperature,
-            max_tokens: self.settings.agent.max_tokens,
-            journal: Journal::open(self.context.workspace.journal()),
+            temperature: row.and_then(|row| row.temperature).unwrap_or(usual.temperature),
+            max_tokens: row.and_then(|row| row.max_tokens).unwrap_or(usual.max_tokens),
+            journal,
         })
     }
 
@@ -76,7 +119,7 @@ impl<'a> Models<'a> {
         let row = self.settings.models.get(&name);
         let options = JudgeOptions {
             vision: row.is_some_and(|row| row.vision),
-            json_schema: row.is_some_and(ModelRow::takes_schema),
+            json_schema: row.is_some_and(takes_schema),
             agent: self.agent(&name).await?,
             row: name,
             samples: self.settings.judge.samples,
@@ -89,11 +132,44 @@ impl<'a> Models<'a> {
     pub async fn trainer(&mut self) -> Result<(Client, String)> {
         match self.settings.finetune.model.as_str() {
             "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
-            name => match self.settings.models.get(name) {
-                Some(row) => Ok((self.row(name, row)?, row.model.clone())),
-                None => Err(self.unknown(name).into()),
-            },
+            name => {
+                let Trains { client, model, tuning } = self.trainer_of(name)?;
+                if tuning == Tuning::OpenAi {
+                    return Ok((client, model));
+                }
+                let message = format!("the jobs of `models.{name}` have a shape that is not known here");
+                Err(CommandError::new(Kind::Input, message)
+                    .hint("upload the dataset at the provider, and name the model that comes of it in a row"))
+            }
         }
+    }
+
+    /// Where the jobs of one row go.
+    ///
+    /// # Errors
+    /// When the row is none, or its provider trains nothing.
+    pub fn trainer_of(&mut self, name: &str) -> Result<Trains> {
+        let Some(row) = self.settings.models.get(name) else { return Err(self.unknown(name).into()) };
+        let Some(tuning) = rows::provider_of(name, row)?.tuning else {
+            let message =
+                format!("`{}` trains no models, so `models.{name}` cannot be fine-tuned", row.provider);
+            let others = self.tunable_rows();
+            let others: Vec<String> = others.iter().map(|name| format!("`{name}`")).collect();
+            let or =
+                if others.is_empty() { String::new() } else { format!("; or with {}", others.join(", ")) };
+            return Err(CommandError::new(Kind::Input, message).hint(format!(
+                "train with the local engine, `[finetune] model = \"local\"`, and export what comes of it{or}"
+            )));
+        };
+        Ok(Trains { client: self.row(name, row)?, model: row.model.clone(), tuning })
+    }
+
+    /// Rows whose providers train, in the order of their names.
+    pub fn tunable_rows(&self) -> Vec<String> {
+        let trains =
+            |row: &ModelRow| provider::provider(&row.provider).is_some_and(|known| known.tuning.is_some());
+        let rows = self.settings.models.iter().filter(|(_, row)| trains(row));
+        rows.map(|(name, _)| name.clone()).collect()
     }
 
     /// The local server's client; starts the server in this process when none runs.
@@ -115,8 +191,16 @@ impl<'a> Models<'a> {
         Ok(client)
     }
 
-    /// Stops the server if it is ours. Training goes on in its own process.
+    /// Lets calls that are paid for come in, and stops the server if it is ours. Training goes on in its own process.
     pub async fn close(self) {
+        if let Some(journal) = &self.journal {
+            let open = journal.open_calls();
+            if open > 0 {
+                let text = format!("{open} calls that are paid for are under way: waiting for their answers");
+                self.context.events.note(format!("{text}; Ctrl-C again ends at once"));
+            }
+            journal.drain(GRACE).await;
+        }
         let server = match self.local.map(|local| local.server) {
             Some(Serving::Ours(server)) => Some(server),
             Some(Serving::Theirs(watch)) => {
@@ -200,47 +284,38 @@ impl<'a> Models<'a> {
         ConfigError::NoModel { name: name.into(), nearest: config::nearest(name, known) }
     }
 
-    fn row(&self, name: &str, row: &ModelRow) -> Result<Client> {
-        let Some(base_url) = row.base_url.clone().or_else(|| default_base_url(&row.provider)) else {
-            let message = format!("`models.{name}` does not say where it is");
-            return Err(
-                CommandError::new(Kind::Input, message).hint("add `base_url = \"http://...\"` to the row")
-            );
-        };
-        let key = match &row.api_key_env {
-            Some(variable) => Some(self.context.secret(variable).ok_or_else(|| {
-                CommandError::new(
-                    Kind::Provider,
-                    format!("`models.{name}` has no key: `{variable}` is not set"),
-                )
-                .hint(format!("set `{variable}` in the environment or in `.env`"))
-            })?),
-            None => None,
-        };
-        let endpoint = Endpoint { timeout: Duration::from_secs(600), ..Endpoint::new(name, base_url) };
-        let client =
-            Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone());
+    /// A row's client, which the budget allows to be used.
+    fn row(&mut self, name: &str, row: &ModelRow) -> Result<Client> {
+        if let Some(client) = self.clients.get(name) {
+            return Ok(client.clone());
+        }
+        if OWN_AGENTS.contains(&row.provider.as_str()) {
+            let message = format!("`models.{name}` is a program of yours, not a chat model");
+            return Err(CommandError::new(Kind::Input, message)
+                .hint("it can be the agent; judge, teacher and training want a chat model"));
+        }
+        let mut client = rows::client(name, row, self.context)?;
+        let is_same = |other: &&Client| other.endpoint().identity == client.endpoint().identity;
+        if let Some(other) = self.clients.values().find(is_same) {
+            client = client.beside(other);
+        }
         self.afford(name, &client)?;
+        self.clients.insert(name.to_owned(), client.clone());
         Ok(client)
     }
 
-    /// Calls on this machine are free. Others are not counted yet, so a budget of 0 forbids them and any other is warned of.
+    /// Calls on this machine are free; a budget of 0 forbids all others.
     fn afford(&self, name: &str, client: &Client) -> Result<()> {
-        if client.is_local() {
+        if client.is_local() || self.settings.budget.usd != 0.0 {
             return Ok(());
         }
-        if self.settings.budget.usd == 0.0 {
-            let message = format!("`models.{name}` is not on this machine, and the budget is 0");
-            return Err(CommandError::new(Kind::Budget, message)
-                .hint("set `usd` under `[budget]`, or use the local model"));
-        }
-        let hint = "set a limit at the provider; with `usd = 0` under `[budget]` no such call is made";
-        self.context.events.warn(format!("what `models.{name}` costs is not counted"), Some(hint.into()));
-        Ok(())
+        let message = format!("`models.{name}` is not on this machine, and the budget is 0");
+        Err(CommandError::new(Kind::Budget, message)
+            .hint("set `usd` under `[budget]` or give `--budget USD`, or use the local model"))
     }
 }
 
-/// Providers whose address everyone knows.
-fn default_base_url(provider: &str) -> Option<String> {
-    (provider == "openai").then(|| "https://api.openai.com/v1".to_owned())
+/// Whether a row's answers can be held to a JSON schema.
+fn takes_schema(row: &ModelRow) -> bool {
+    row.json_schema.unwrap_or_else(|| provider::provider(&row.provider).is_some_and(|known| known.schema))
 }

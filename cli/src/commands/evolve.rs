@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hone::{
+    agent::Agent,
     brief::{self, Brief},
     config::Settings,
     critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore, Habit, Level, Rubric, Standards, Tally},
@@ -131,11 +132,14 @@ async fn evolve(
     events: &Events,
 ) -> Result<Summary> {
     let briefs = args.read_briefs(context)?;
-    let judge = models.judge().await?;
+    let judge = models.at("evolve").judge().await?;
     let agent = models.agent(&settings.agent.model).await?;
     let teacher = match settings.teacher.model.as_str() {
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
-        row => Teacher::Model(Box::new(models.agent(row).await?)),
+        row => {
+            let agent = models.agent(row).await?;
+            Teacher::Model(Box::new(Agent { journal: agent.journal.by("teacher"), ..agent }))
+        }
     };
     if let Some(judge) = judge.as_ref().filter(|j| [&agent.model, teacher.name()].contains(&j.model())) {
         let text =

@@ -46,7 +46,7 @@ async fn ask(
     name: &str,
     models: &mut Models<'_>,
 ) -> Result<(String, agent::Reply)> {
-    let agent = models.agent(name).await?;
+    let agent = models.at("generate").agent(name).await?;
     let reply = agent.reply(&agent::messages(brief), context.global.seed).await?;
     Ok((agent.model, reply))
 }

@@ -1,6 +1,10 @@
 //! The `hone` command as people run it: a scratch home, a scratch workspace, real exit codes.
 
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
 mod critique;
 #[cfg(test)]
 mod exits;
@@ -11,6 +15,8 @@ mod harness;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod meter;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod pause;
@@ -20,3 +26,5 @@ mod provider;
 mod real;
 #[cfg(test)]
 mod setup;
+#[cfg(test)]
+mod storm;

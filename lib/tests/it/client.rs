@@ -7,8 +7,7 @@ use hone::{
     error::{Explain, Kind},
     model::{
         client::{Client, Endpoint, ModelError, Retry, Secret},
-        journal::Journal,
-        wire::{ChatRequest, JobRequest, Message},
+        wire::{ChatRequest, Finish, JobRequest, Message},
     },
 };
 use serde_json::{Value, json};
@@ -103,17 +102,28 @@ async fn trouble_that_stays_is_reported_after_five_tries() {
 }
 
 #[tokio::test]
-async fn answers_that_are_none_are_errors() {
-    let html = ResponseTemplate::new(200).set_body_raw("<html><body>Sign in</body></html>", "text/html");
-    check(vec![html], 1, Err("a web page, not JSON: <html>")).await;
-    check(vec![ResponseTemplate::new(200)], 1, Err("it is empty")).await;
+async fn answers_that_are_none_are_asked_for_twice_more() {
+    let html = || ResponseTemplate::new(200).set_body_raw("<html><body>Sign in</body></html>", "text/html");
+    check(vec![html()], 3, Err("a web page, not JSON: <html>")).await;
+    check(vec![html(), html(), ok("a")], 3, Ok("a")).await;
+    check(vec![ResponseTemplate::new(200)], 3, Err("it is empty")).await;
     let mut none = answer("");
     none["choices"] = json!([]);
-    check(vec![ResponseTemplate::new(200).set_body_json(none)], 1, Err("no choices")).await;
+    check(vec![ResponseTemplate::new(200).set_body_json(none)], 3, Err("no choices")).await;
     let mut null = answer("");
-    null["choices"][0]["message"] = json!({"role": "assistant", "content": null, "refusal": "never"});
-    check(vec![ResponseTemplate::new(200).set_body_json(null)], 1, Err("declined: never")).await;
-    check(vec![ResponseTemplate::new(200).set_body_json(json!({}))], 1, Err("choices")).await;
+    null["choices"][0]["message"] = json!({"role": "assistant", "content": null});
+    check(vec![ResponseTemplate::new(200).set_body_json(null)], 3, Err("has no text")).await;
+    check(vec![ResponseTemplate::new(200).set_body_json(json!({}))], 3, Err("choices")).await;
+}
+
+/// Who declines has answered: it is paid for, and no other try is worth its price.
+#[tokio::test]
+async fn a_refusal_is_an_answer() {
+    let mut refusal = answer("");
+    refusal["choices"][0]["message"] = json!({"role": "assistant", "content": null, "refusal": "never"});
+    let server = provider(vec![ResponseTemplate::new(200).set_body_json(refusal)]).await;
+    let reply = client(&server).chat(&request()).await.unwrap();
+    assert_eq!((reply.finish(), tries(&server).await), (Finish::Refused("never".into()), 1));
 }
 
 #[tokio::test]
@@ -170,13 +180,24 @@ async fn the_key_goes_out_and_stays_out_of_errors() {
 }
 
 #[tokio::test]
-async fn a_retried_creation_keeps_its_idempotency_key() {
-    let job = json!({"id": "ftjob-1", "status": "queued"});
-    let server = provider(vec![refusal(500, "x"), ResponseTemplate::new(200).set_body_json(job)]).await;
-    client(&server).create_job(&JobRequest::default(), "key-1").await.unwrap();
+async fn a_creation_is_repeated_where_its_key_is_honoured() {
+    let job = || ResponseTemplate::new(200).set_body_json(json!({"id": "ftjob-1", "status": "queued"}));
+    let server = provider(vec![refusal(500, "x"), job()]).await;
+    let retry = Retry { first_wait: Duration::from_millis(1), ..Retry::default() };
+    let ours = Client::new(Endpoint { retry, ..Endpoint::local(format!("{}/v1", server.uri())) }).unwrap();
+    ours.create_job(&JobRequest::default(), "key-1").await.unwrap();
     let requests = server.received_requests().await.unwrap();
     let keys: Vec<_> = requests.iter().map(|r| r.headers["idempotency-key"].to_str().unwrap()).collect();
     assert_eq!(keys, ["key-1", "key-1"]);
+
+    // Elsewhere a second request may make a second job: whether there is one is for the caller to find out.
+    let server = provider(vec![refusal(500, "x"), job()]).await;
+    let error = client(&server).create_job(&JobRequest::default(), "key-1").await.unwrap_err();
+    assert!(error.is_in_doubt() && tries(&server).await == 1, "{error}");
+    // A refusal is none.
+    let server = provider(vec![refusal(429, "slow_down").insert_header("retry-after-ms", "1"), job()]).await;
+    client(&server).create_job(&JobRequest::default(), "key-1").await.unwrap();
+    assert_eq!(tries(&server).await, 2);
 }
 
 #[tokio::test]
@@ -222,31 +243,6 @@ async fn events_are_paged_and_come_oldest_first() {
     assert_eq!(ids(None).await, ["e1", "e2", "e3", "e4"]);
     assert_eq!(ids(Some("e2")).await, ["e3", "e4"]);
     assert_eq!(ids(Some("e4")).await, [""; 0]);
-}
-
-#[tokio::test]
-async fn a_journalled_answer_is_not_asked_for_again() {
-    let server = MockServer::start().await;
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let next = move |_: &Request| ok(&count.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_string());
-    Mock::given(any()).respond_with(next).mount(&server).await;
-    let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::open(folder.path());
-    let ask = async |sample: &str| {
-        let answer = journal.chat(&client(&server), &request(), sample).await.unwrap();
-        (answer.reply.text().to_owned(), answer.replayed)
-    };
-    assert_eq!(ask("0").await, ("0".into(), false));
-    assert_eq!(ask("0").await, ("0".into(), true));
-    assert_eq!(ask("1").await, ("1".into(), false));
-    // A spoilt entry is asked for again.
-    let spoil = |path: &std::path::Path| std::fs::write(path, "{").unwrap();
-    for folder in std::fs::read_dir(folder.path()).unwrap() {
-        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            spoil(&file.unwrap().path());
-        }
-    }
-    assert_eq!(ask("0").await, ("2".into(), false));
 }
 
 /// Such a gateway sends one page for ever.

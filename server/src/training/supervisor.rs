@@ -53,6 +53,7 @@ struct Inner {
     jobs: Jobs,
     files: Files,
     trainer: Vec<OsString>,
+    hidden: Vec<String>,
     /// The job that has a child. Held while anyone but a child writes a `job.json`.
     active: Mutex<Option<String>>,
     /// Something may be there to check.
@@ -82,6 +83,7 @@ impl Supervisor {
             jobs: Jobs::new(&config.root),
             files: Files::new(&config.root),
             trainer: config.trainer.clone(),
+            hidden: config.hidden.clone(),
             active: Mutex::default(),
             check: Notify::new(),
             train: Notify::new(),
@@ -296,7 +298,7 @@ impl Supervisor {
 
     /// Starts a child and waits for it.
     async fn spawn(&self, folder: &JobFolder, stop: &Cancel) -> Left {
-        let mut child = match start(&self.inner.trainer, folder) {
+        let mut child = match start(&self.inner.trainer, &self.inner.hidden, folder) {
             Ok(child) => child,
             Err(error) => {
                 tracing::error!(%error, "the trainer cannot be started");
@@ -368,10 +370,18 @@ fn file_verdict(
     Ok(report.examples)
 }
 
-fn start(trainer: &[OsString], folder: &JobFolder) -> std::io::Result<tokio::process::Child> {
+fn start(
+    trainer: &[OsString],
+    hidden: &[String],
+    folder: &JobFolder,
+) -> std::io::Result<tokio::process::Child> {
     let (program, arguments) =
         trainer.split_first().ok_or_else(|| std::io::Error::other("no trainer is configured"))?;
-    Command::new(program)
+    let mut child = Command::new(program);
+    for variable in hidden {
+        child.env_remove(variable);
+    }
+    child
         .args(arguments)
         .arg(folder.path())
         // A trace takes memory and a lock. A child that runs out of memory while it takes one waits for itself for ever.

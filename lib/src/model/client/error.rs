@@ -86,7 +86,21 @@ impl ModelError {
 
     /// True when the provider does not know the model (yet).
     pub fn is_unknown_model(&self) -> bool {
-        self.status() == Some(404) && matches!(self.code(), Some("model_not_found") | None)
+        self.status() == Some(404)
+            && matches!(
+                self.code(),
+                Some("model_not_found" | "not_found_error" | "DeploymentNotFound") | None
+            )
+    }
+
+    /// True when what was asked for may have been done, though no answer says so: the connection broke, what came was
+    /// unreadable, or the server failed. A creation in doubt is looked for before it is tried again.
+    pub fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status >= 500 || matches!(status, 408 | 409),
+            Self::Unreachable { .. } | Self::Garbled { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -123,8 +137,13 @@ impl Explain for ModelError {
                 "check that `base_url` is the API's address (it usually ends in `/v1`) and not a web page or a proxy"
             }
             Self::WaitTooLong { .. } => "run the same command again later; finished calls are kept",
-            Self::Budget { .. } => {
-                "raise it with `--budget USD` or `usd` under `[budget]` and run the same command again; finished work is kept"
+            Self::Budget { spent, held, next, cap } => {
+                let enough = (2.0 * cap).max(spent + held + next);
+                let enough = if enough >= 1.0 { enough.ceil() } else { (enough * 1e4).ceil() / 1e4 };
+                return Some(format!(
+                    "run the same command again with a higher `--budget`, {enough} for example, or raise `usd` under \
+                     `[budget]`; finished work is kept"
+                ));
             }
             Self::NoPrice { row } => {
                 return Some(format!(
@@ -150,10 +169,12 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
             "this provider no longer trains for this account (OpenAI closes self-serve fine-tuning: new organisations \
              since 2026-05-07, everyone on 2027-01-06); train with the local engine instead: `[finetune] model = \"local\"`"
         }
-        (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) => {
+        (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) | (402, _) => {
             "the account is out of credit: check its billing page, or use the local engine"
         }
-        (_, Some("model_not_found")) => "see `hone models` for the models that can be used",
+        (_, Some("model_not_found" | "not_found_error" | "DeploymentNotFound")) => {
+            "see `hone models` for the models that can be used"
+        }
         (_, Some(TOO_LONG)) => "shorten the brief, or choose a model with a longer context",
         (_, Some(NO_JOB)) => "`hone status` without an id shows the last job; `hone finetune` starts one",
         (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",
@@ -161,7 +182,9 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
         (404, _) => "check `base_url` and the name of the model or the job",
         (413, _) => "the upload is too large: 512 MB is the limit",
         (429, _) => "the provider limits the rate: run again with less concurrency; finished calls are kept",
-        (500.., _) => "the provider is in trouble: run the same command again; finished calls are kept",
+        (408 | 409 | 500.., _) => {
+            "the provider is in trouble: run the same command again; finished calls are kept"
+        }
         _ => return None,
     })
 }
