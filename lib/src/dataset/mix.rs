@@ -150,7 +150,8 @@ fn improvement_rows(selection: &Selection<'_>, options: &PrepareOptions) -> Vec<
 fn parent(case: Case<'_>) -> Option<Case<'_>> {
     let history = &case.source.log.evolution_history;
     let parents = history.iter().filter(|e| {
-        case.entry.parents.contains(&e.iteration) && !e.files.is_empty() && !e.critique.issues.is_empty()
+        let whole = e.finish_reason.is_none() && !e.files.is_empty();
+        case.entry.parents.contains(&e.iteration) && whole && !e.critique.issues.is_empty()
     });
     let best = parents.max_by(|a, b| a.critique.overall_score.total_cmp(&b.critique.overall_score))?;
     Some(Case { source: case.source, entry: best })

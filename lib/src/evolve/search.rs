@@ -9,9 +9,10 @@ use super::{
     teach,
 };
 use crate::{
-    agent::{self, Agent, Candidate},
+    agent::{self, Agent, Candidate, Reply},
     brief::Brief,
     critic::{Choice, Contender, Critic, GuidelineStore, Issue, Level, Retrieved},
+    model::wire::Finish,
 };
 
 /// What the log calls the agent's own replies.
@@ -166,10 +167,10 @@ impl<'a> Search<'a> {
         let seed = self.call_seed(draft);
         let reply = self.agent.reply(&agent::messages(self.brief), seed).await?;
         let usage = LogUsage::of(reply.usage, reply.usd);
-        let candidate = agent::parse_reply(&reply.text);
+        let candidate = candidate_of(&reply);
         let (model, operator) = (self.agent.model.clone(), DRAFT);
-        let shown = Retrieved::default();
-        self.judge(Made { candidate, operator, parents: vec![], model, usage, shown, started }).await
+        let (shown, finish) = (Retrieved::default(), reply.finish);
+        self.judge(Made { candidate, operator, parents: vec![], model, usage, shown, finish, started }).await
     }
 
     /// Operators of a round. The first round writes two different apps from the brief, after mending a draft that is
@@ -198,7 +199,7 @@ impl<'a> Search<'a> {
         let numbers = parents.iter().map(|entry| entry.iteration).collect();
         let candidates: Vec<Candidate> =
             parents.iter().map(|entry| Candidate { files: entry.files.clone() }).collect();
-        let (candidate, usage, shown) = match self.teacher {
+        let (candidate, usage, shown, finish) = match self.teacher {
             Teacher::Composer(composer) => {
                 let parents: Vec<Parent<'_>> = parents
                     .iter()
@@ -210,14 +211,18 @@ impl<'a> Search<'a> {
                     })
                     .collect();
                 let candidate = composer.propose(self.brief, operator, self.attempt(), &parents);
-                (candidate, LogUsage::default(), Retrieved::default())
+                (candidate, LogUsage::default(), Retrieved::default(), Finish::Complete)
             }
             Teacher::Model(model) => {
                 let shown = self.guidelines_for(&parents).await?;
                 let messages = teach::messages(self.brief, operator, &parents, &shown.guidelines);
                 let seed = self.call_seed(1000 + self.history.len() as u32);
                 let reply = model.reply(&messages, seed).await?;
-                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage, reply.usd), shown)
+                if is_refused(&reply.finish) {
+                    // There is nothing to look at, and asking again would be answered the same.
+                    return Ok(());
+                }
+                (candidate_of(&reply), LogUsage::of(reply.usage, reply.usd), shown, reply.finish)
             }
         };
         if self.history.iter().any(|entry| entry.files == candidate.files) {
@@ -225,7 +230,7 @@ impl<'a> Search<'a> {
         }
         let model = self.teacher.name().to_owned();
         let operator = operator.as_str();
-        self.judge(Made { candidate, operator, parents: numbers, model, usage, shown, started }).await
+        self.judge(Made { candidate, operator, parents: numbers, model, usage, shown, finish, started }).await
     }
 
     /// What a teacher who improves these apps is shown of the guidelines; a fresh app is asked for as the agent is.
@@ -264,7 +269,7 @@ impl<'a> Search<'a> {
             usage: made.usage,
             guidelines: made.shown.guidelines.iter().map(|guideline| guideline.id.clone()).collect(),
             guidelines_unknown: made.shown.unknown,
-            finish_reason: None,
+            finish_reason: (made.finish != Finish::Complete).then(|| made.finish.as_str().to_owned()),
             took_ms: made.started.elapsed().as_millis() as u64,
         });
         Ok(())
@@ -332,7 +337,17 @@ struct Made {
     usage: LogUsage,
     /// What its writer was shown of the guidelines.
     shown: Retrieved,
+    finish: Finish,
     started: Instant,
+}
+
+/// The model or its provider declined: whatever the text says, it is no app.
+fn is_refused(finish: &Finish) -> bool {
+    matches!(finish, Finish::Refused(_) | Finish::Filtered)
+}
+
+fn candidate_of(reply: &Reply) -> Candidate {
+    if is_refused(&reply.finish) { Candidate::default() } else { agent::parse_reply(&reply.text) }
 }
 
 /// A seed of its own for every call, the same in every run. Kept below 2^31: protocols promise no more. The round is part

@@ -8,6 +8,8 @@ mod client;
 #[cfg(test)]
 mod critic;
 #[cfg(test)]
+mod evolve;
+#[cfg(test)]
 mod finetune;
 #[cfg(test)]
 mod guidelines;
