@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hone::{
-    agent::Agent,
+    agent::{Agent, Writer},
     config::{self, ConfigError, ModelRow, Settings},
     critic::{Judge, JudgeOptions},
     error::Kind,
@@ -20,6 +20,7 @@ use crate::{
     commands::serve,
     context::Context,
     error::{CommandError, Result},
+    own,
 };
 
 /// In the id of every model that the local server tuned.
@@ -52,8 +53,22 @@ impl<'a> Models<'a> {
         Self { context, settings, local: None }
     }
 
+    /// Whoever answers briefs under a name: a chat model, or the user's own agent.
+    pub async fn writer(&mut self, name: &str) -> Result<Writer> {
+        match self.settings.models.get(name).filter(|row| own::is_own(row)) {
+            Some(row) if row.provider == own::SERVICE => {
+                Ok(own::service(name, self.row(name, row)?, self.context))
+            }
+            Some(row) => own::program(name, row, self.context),
+            None => Ok(self.agent(name).await?.into()),
+        }
+    }
+
     /// The chat model behind a name, with the agent's decoding.
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
+        if self.settings.models.get(name).is_some_and(own::is_own) {
+            return Err(own::no_chat_model(name));
+        }
         let (client, model) = match self.settings.models.get(name) {
             Some(row) => (self.row(name, row)?, row.model.clone()),
             None => self.model(name).await?,
@@ -90,6 +105,7 @@ impl<'a> Models<'a> {
         match self.settings.finetune.model.as_str() {
             "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
             name => match self.settings.models.get(name) {
+                Some(row) if own::is_own(row) => Err(own::no_chat_model(name)),
                 Some(row) => Ok((self.row(name, row)?, row.model.clone())),
                 None => Err(self.unknown(name).into()),
             },
@@ -147,15 +163,20 @@ impl<'a> Models<'a> {
 
     /// A name that is no row: the alias, the local base, or the id of a tuned model, which lives where it was trained.
     async fn model(&mut self, name: &str) -> Result<(Client, String)> {
+        let model = self.called(name)?;
+        let client = if name == "local" { self.local().await? } else { self.home(&model).await? };
+        Ok((client, model))
+    }
+
+    /// The model that a name that is no row stands for; nobody is asked and nothing is started.
+    ///
+    /// # Errors
+    /// Nobody can be meant by the name.
+    pub fn called(&self, name: &str) -> Result<String> {
         match name {
-            ALIAS => {
-                let champion = self.champion()?;
-                Ok((self.home(&champion).await?, champion))
-            }
-            "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
-            name if self.is_base(name) || name.starts_with("ft:") => {
-                Ok((self.home(name).await?, name.to_owned()))
-            }
+            ALIAS => self.champion(),
+            "local" => Ok(self.settings.finetune.base_model.clone()),
+            name if self.is_base(name) || name.starts_with("ft:") => Ok(name.to_owned()),
             name => Err(self.unknown(name).into()),
         }
     }

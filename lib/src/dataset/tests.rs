@@ -154,7 +154,7 @@ fn the_prompt_is_the_one_of_production() {
         requirements: log.requirements.clone(),
         ..Brief::from_description(&log.description).unwrap()
     };
-    assert_eq!(prepared.train[0].messages[..2], agent::messages(&brief));
+    assert_eq!(prepared.train[0].messages[..2], agent::Prompts::default().ask(&brief).unwrap());
 }
 
 #[test]

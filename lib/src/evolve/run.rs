@@ -6,11 +6,12 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bandit::{self, Bandit},
     log::{EvolutionLog, FORMAT, FORMAT_VERSION},
-    search::{Options, Search, Teacher},
+    search::{Found, Means, Options, Search, Teacher},
 };
 use crate::{
-    agent::Agent,
+    agent::{PromptError, Writer},
     brief::Brief,
     cancel::Cancel,
     critic::{Critic, CriticError, GuidelineError, GuidelineStore, Tally},
@@ -31,6 +32,8 @@ pub enum EvolveError {
     Critic(#[from] CriticError),
     #[error(transparent)]
     Guidelines(#[from] GuidelineError),
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("stopped; finished evolutions are kept")]
@@ -56,6 +59,7 @@ impl Explain for EvolveError {
             Self::Model(e) => e.kind(),
             Self::Critic(e) => e.kind(),
             Self::Guidelines(e) => e.kind(),
+            Self::Prompt(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Cancelled => Kind::Cancelled,
         }
@@ -69,6 +73,7 @@ impl Explain for EvolveError {
             Self::Model(e) => e.hint(),
             Self::Critic(e) => e.hint(),
             Self::Guidelines(e) => e.hint(),
+            Self::Prompt(e) => e.hint(),
             Self::Store(e) => e.hint(),
             Self::Cancelled => Some("run the same command again to go on".into()),
         }
@@ -100,7 +105,7 @@ pub struct Summary {
 /// Everything that evolving needs, handed in.
 pub struct Evolver<'a> {
     pub workspace: &'a Workspace,
-    pub agent: &'a Agent,
+    pub agent: &'a Writer,
     pub teacher: &'a Teacher,
     pub critic: &'a Critic,
     /// Where guidelines for the teacher's prompts are searched.
@@ -132,12 +137,19 @@ impl Evolver<'_> {
             }
         }
         self.set_aside(&open)?;
-        let mut results =
-            stream::iter(open).map(|brief| self.one(brief)).buffer_unordered(self.concurrency.max(1));
-        while let Some(log) = results.next().await {
-            let log = log?;
-            unknown += log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
-            self.report(&log, true, total, &mut summary);
+        let mut learnt = Bandit::default();
+        for wave in self.waves(briefs) {
+            let due = wave.iter().filter(|brief| open.contains(brief));
+            let mut results = stream::iter(due)
+                .map(|brief| self.one(brief, &learnt))
+                .buffer_unordered(self.concurrency.max(1));
+            while let Some(log) = results.next().await {
+                let log = log?;
+                unknown += log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
+                self.report(&log, true, total, &mut summary);
+            }
+            drop(results);
+            self.learn(wave, &mut learnt);
         }
         if unknown > 0 {
             self.events.warn(
@@ -189,17 +201,34 @@ impl Evolver<'_> {
         Ok(())
     }
 
+    /// Briefs that are worked on together. What a model that teaches learns of one wave is used in the next; the composer
+    /// learns nothing.
+    fn waves<'b>(&self, briefs: &'b [Brief]) -> Vec<&'b [Brief]> {
+        match self.teacher {
+            Teacher::Composer(_) => vec![briefs],
+            Teacher::Model(_) => bandit::waves(briefs.len()).into_iter().map(|wave| &briefs[wave]).collect(),
+        }
+    }
+
+    /// From the logs on disk, new or reused: what a later wave knows does not hang on which run made them.
+    fn learn(&self, wave: &[Brief], learnt: &mut Bandit) {
+        if let Teacher::Model(_) = self.teacher {
+            let logs = wave.iter().filter_map(|brief| self.finished(brief));
+            logs.for_each(|log| learnt.learn_from(&log.evolution_history));
+        }
+    }
+
     fn log_path(&self, brief: &Brief) -> PathBuf {
         self.workspace.log(brief.id.as_str(), self.options.round)
     }
 
     /// Evolves one brief; its log is on disk when this returns.
-    async fn one(&self, brief: &Brief) -> Result<EvolutionLog, EvolveError> {
+    async fn one(&self, brief: &Brief, learnt: &Bandit) -> Result<EvolutionLog, EvolveError> {
         if self.cancel.is_cancelled() {
             return Err(EvolveError::Cancelled);
         }
-        let search =
-            Search::new(brief, self.agent, self.teacher, self.critic, self.guidelines, &self.options);
+        let Self { agent, teacher, critic, guidelines, options, .. } = self;
+        let search = Search::new(brief, Means { agent, teacher, critic, guidelines, options, learnt });
         let found = tokio::select! {
             found = search.run() => found.map_err(EvolveError::or_stopped)?,
             () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
@@ -209,7 +238,7 @@ impl Evolver<'_> {
         Ok(log)
     }
 
-    fn log(&self, brief: &Brief, found: super::search::Found) -> EvolutionLog {
+    fn log(&self, brief: &Brief, found: Found) -> EvolutionLog {
         let initial_score = found.history.first().map_or(0.0, |entry| entry.critique.overall_score);
         // Where the judge was absent throughout, the log is not one of this critic, and another run makes it again.
         let best = found.history.iter().find(|entry| entry.iteration == found.best);
@@ -227,7 +256,7 @@ impl Evolver<'_> {
             max_iterations: self.options.max_iterations,
             seed: self.options.seed,
             critic,
-            agent: self.agent.model.clone(),
+            agent: self.agent.model().into(),
             teacher: self.teacher.name().into(),
             round: self.options.round,
             total_iterations: found.history.len() as u32,
@@ -237,7 +266,7 @@ impl Evolver<'_> {
             best_iteration: found.best,
             improvement: found.score - initial_score,
             target_reached: found.target_reached,
-            prompts: None,
+            prompts: self.options.prompts.name().map(str::to_owned),
             pairs: found.pairs,
         }
     }
@@ -248,9 +277,11 @@ impl Evolver<'_> {
         let same = log.version == FORMAT_VERSION
             && log.description == brief.description
             && log.requirements == brief.requirements
-            && log.agent == self.agent.model
+            && log.agent == self.agent.model()
             && log.teacher == self.teacher.name()
             && log.seed == self.options.seed
+            && log.prompts.as_deref() == self.options.prompts.name()
+            && self.options.imports.fit(&log)
             && log.critic == self.critic.version()
             && log.evolution_history.first().is_some_and(|entry| entry.evidence.level == self.critic.level());
         same.then_some(log)

@@ -67,23 +67,36 @@ impl Journal {
         request: &ChatRequest,
         sample: &str,
     ) -> Result<Answer, ModelError> {
-        let endpoint = &client.endpoint().name;
         let asked = serde_json::to_value(request)
             .map_err(|e| ModelError::Endpoint(format!("the request cannot be written: {e}")))?;
         let usd = client.is_local().then_some(0.0);
-        let path = self.path(&key(endpoint, &asked, sample));
+        let answer =
+            self.keep(&client.endpoint().name, &asked, sample, async || client.chat(request).await).await?;
+        Ok(Answer { usd, ..answer })
+    }
+
+    /// The same for what is no chat model: `who` tells its answers from those of others. What it costs is not known.
+    pub async fn keep(
+        &self,
+        who: &str,
+        asked: &Value,
+        sample: &str,
+        ask: impl AsyncFnOnce() -> Result<ChatReply, ModelError>,
+    ) -> Result<Answer, ModelError> {
+        let usd = None;
+        let path = self.path(&key(who, asked, sample));
         if let Some(entry) = read(&path) {
             return Ok(Answer { reply: entry.reply, replayed: true, usd, took_ms: entry.took_ms });
         }
         let started = Instant::now();
-        let reply = client.chat(request).await?;
+        let reply = ask().await?;
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let entry = Entry {
             format: FORMAT.into(),
             version: VERSION,
-            endpoint: endpoint.clone(),
+            endpoint: who.into(),
             sample: sample.into(),
-            request: asked,
+            request: asked.clone(),
             reply,
             took_ms,
         };

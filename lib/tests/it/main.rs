@@ -17,3 +17,5 @@ mod guidelines;
 mod hub;
 #[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod program;
