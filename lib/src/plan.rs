@@ -382,7 +382,8 @@ impl Plan {
                     when: &str| {
             let usd = usd.map_or("unknown".into(), |usd| format!("{usd:.2}"));
             let hours = hours.map_or("unknown".into(), |hours| format!("{hours:.1}"));
-            format!("{name:<10}{calls:>8}{input:>14}{output:>14}{usd:>10}{hours:>9}  {when}\n")
+            let line = format!("{name:<10}{calls:>8}{input:>14}{output:>14}{usd:>10}{hours:>9}  {when}");
+            format!("{}\n", line.trim_end())
         };
         let mut text = format!(
             "{:<10}{:>8}{:>14}{:>14}{:>10}{:>9}\n",
@@ -500,6 +501,32 @@ mod tests {
             test(&brief::shipped_heldout()[..3], 2, 2, &trainer, None, &options).unwrap(),
             deploy(),
         ]);
-        expect![[""]].assert_eq(&plan.text());
+        expect![[r#"
+            phase        calls     tokens in    tokens out       USD    hours
+            evolve           2           258         2,000      0.00  unknown  overnight
+            prepare          0             0             0      0.00      0.0  overnight
+            finetune         0         5,400             0   unknown  unknown  needs you
+            test            12         1,176        12,000      0.18  unknown  overnight
+            deploy           0             0             0      0.00      0.0  overnight
+            in all          14                               unknown  unknown  
+
+            finetune needs you to set `OPENAI_API_KEY`
+            test needs you when the verdict is `hold`: read the report
+            deploy needs you only to take it back: `hone rollback`
+
+            at most, if
+              evolve: 1 of 2 briefs have no finished log; no search reaches its target early; no reply is refused or a copy
+              evolve: `agent` writes all of its 1000 tokens
+              evolve: no 5 candidates of these models are in the logs: how long they take is unknown
+              prepare: nothing is sent; it takes seconds
+              finetune: 2 rows of 900 tokens: one app for each brief
+              finetune: 3 epochs, chosen by the trainer
+              finetune: what training `gpt` costs is unknown
+              finetune: how long the trainer takes is unknown; it goes on when this terminal is closed
+              test: `gpt` costs $3.75 and $15 per million tokens in and out, as of 2026-01-31
+              test: 2 models, 3 held-out briefs, 2 answers each
+              test: `gpt` writes all of its 1000 tokens
+              deploy: only a model with the verdict `promote` is deployed
+            nothing was sent"#]].assert_eq(&plan.text());
     }
 }

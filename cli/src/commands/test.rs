@@ -5,7 +5,7 @@ use std::{
 
 use clap::Args;
 use hone::{
-    agent::{self, Agent, PromptError, Prompts},
+    agent::{self, Agent, Prompts},
     brief::{self, Brief},
     config::Settings,
     critic::CriticOptions,
@@ -204,7 +204,7 @@ fn spec(
 }
 
 /// The conversation that each brief is asked with.
-fn asked(briefs: &[Brief], prompts: &Prompts) -> Result<BTreeMap<String, Vec<Message>>, PromptError> {
+fn asked(briefs: &[Brief], prompts: &Prompts) -> Result<BTreeMap<String, Vec<Message>>> {
     briefs.iter().map(|brief| Ok((brief.id.to_string(), prompts.ask(brief)?))).collect()
 }
 

@@ -56,6 +56,14 @@ impl Writer {
         }
     }
 
+    /// Where its replies are kept.
+    pub fn journal(&self) -> &Journal {
+        match self {
+            Self::Chat(agent) => &agent.journal,
+            Self::Own(own) => &own.journal,
+        }
+    }
+
     /// One reply to a brief; the messages are how it is asked for. On disk before this returns.
     pub async fn reply(&self, brief: &Brief, messages: &[Message], seed: u64) -> Result<Reply, ModelError> {
         match self {

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, value::Serde};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -208,7 +208,7 @@ impl Prompts {
     fn render(&self, name: &str, context: &Context<'_>) -> Result<String, PromptError> {
         let template = self.templates.iter().find(|(other, _)| *other == name);
         let text = template.map_or("", |(_, text)| text.as_str());
-        self.reader.render_named_str(name, text, context).map_err(|e| fault(name, &e))
+        self.reader.render_named_str(name, text, Serde(context)).map_err(|e| fault(name, &e))
     }
 
     /// Renders each template in all its cases, so that a fault shows before the first call and not in the middle of a night.
@@ -324,11 +324,39 @@ mod tests {
 
     #[test]
     fn a_faulty_template_is_told_with_its_line_before_anything_is_asked() {
-        check(USER_FILE, "{{ brief.description }}\n{{ brief.size }}", expect![""]);
-        check(USER_FILE, "{% for x in %}", expect![""]);
-        check(USER_FILE, "Draw something", expect![""]);
-        check(IMPROVE_FILE, "{{ request }}\n\n{{ apps[7].reply }}", expect![""]);
-        check(SYSTEM_FILE, "{% for x in range(9999999) %}.{% endfor %}", expect![""]);
-        check(IMPROVE_FILE, "{% include '/etc/passwd' %}", expect![""]);
+        check(
+            USER_FILE,
+            "{{ brief.description }}\n{{ brief.size }}",
+            expect!["prompt template `agent.user.jinja`, line 2, cannot be used: `brief.size` is undefined"],
+        );
+        check(
+            USER_FILE,
+            "{% for x in %}",
+            expect!["prompt template `agent.user.jinja`, line 1, cannot be used: unexpected end of block"],
+        );
+        check(
+            USER_FILE,
+            "Draw something",
+            expect![
+                "prompt template `agent.user.jinja` cannot be used: the brief's description does not occur in what it renders"
+            ],
+        );
+        check(
+            IMPROVE_FILE,
+            "{{ request }}\n\n{{ apps[7].reply }}",
+            expect!["prompt template `improve.jinja`, line 3, cannot be used: `apps[7]` is undefined"],
+        );
+        check(
+            SYSTEM_FILE,
+            "{% for x in range(9000) %}{% for y in range(9000) %}.{% endfor %}{% endfor %}",
+            expect![""],
+        );
+        check(
+            IMPROVE_FILE,
+            "{% include '/etc/passwd' %}",
+            expect![
+                "prompt template `improve.jinja`, line 1, cannot be used: tried to include non-existing template '/etc/passwd'"
+            ],
+        );
     }
 }

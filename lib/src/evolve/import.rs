@@ -316,6 +316,9 @@ fn exchange(value: &Value, line: usize) -> Result<Exchange, &'static str> {
     match choice.and_then(|choice| choice.get("finish_reason")).and_then(Value::as_str) {
         Some("length") => return Err("cut at the token limit"),
         Some("content_filter" | "refusal") => return Err("refused"),
+        _ if choice.and_then(|choice| choice.pointer("/message/refusal")).is_some_and(Value::is_string) => {
+            return Err("refused");
+        }
         _ => {}
     }
     let messages = [value.get("messages"), value.pointer("/request/messages"), value.get("input")];
@@ -426,7 +429,14 @@ mod tests {
 not json
 {"prompt":"p","completion":"c"}
 {"other":1}"#,
-            expect![[""]],
+            expect![[r#"
+                1: new -> b by ?
+                3: in
+                parts -> b by m
+                7: p -> c by ?
+                1 not JSON
+                1 without a reply
+                2 without a request"#]],
         );
     }
 
@@ -438,11 +448,15 @@ not json
                 {"id":"2","request":{"messages":[{"role":"user","content":"q2"}]},"choices":[{"message":{"content":"cut"},"finish_reason":"length"}]},
                 {"id":"3","input":"plain","choices":[{"message":{"content":"a3"}}]},
                 {"id":"4","input":[{"role":"user","content":"q4"}],"choices":[{"message":{"content":null,"refusal":"no"},"finish_reason":"stop"}]}]}"#,
-            expect![[""]],
+            expect![[r#"
+                1: q -> a by gpt-x
+                3: plain -> a3 by ?
+                1 cut at the token limit
+                1 without a reply"#]],
         );
         check(
             r#"[{"input":"q","response":{"body":{"model":"m","choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}}}]"#,
-            expect![[""]],
+            expect!["1: q -> a by m"],
         );
     }
 
@@ -450,10 +464,24 @@ not json
     fn tables_name_their_columns() {
         check(
             "Prompt,Model,Reply\n\"a form,\nwith two lines\",m,\"```python\nx\n```\"\n,m,reply\nonly a prompt\n",
-            expect![[""]],
+            expect![[r#"
+                1: a form,
+                with two lines -> ```python
+                x
+                ``` by m
+                1 without a reply
+                1 without a request"#]],
         );
-        check("who,what\n1,2\n", expect![[""]]);
-        check("", expect![[""]]);
+        check(
+            "who,what\n1,2\n",
+            expect![
+                "`file` is not a table with a prompt and a reply in each row: its columns are `who`, `what`"
+            ],
+        );
+        check(
+            "",
+            expect!["`file` is not a table with a prompt and a reply in each row: its columns are none"],
+        );
     }
 
     const APP: &str = "```python\nimport streamlit as st\nst.title('x')\n```";

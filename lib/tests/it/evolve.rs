@@ -145,8 +145,11 @@ impl Respond for Varied {
 }
 
 fn briefs(count: usize) -> Vec<Brief> {
-    let brief =
-        |n| Brief { id: format!("b{n:02}").parse().unwrap(), ..brief(&format!("a form of sort {n}")) };
+    let brief = |n| Brief {
+        id: format!("b{n:02}").parse().unwrap(),
+        family: format!("f{n}"),
+        ..brief(&format!("a form of sort {n}"))
+    };
     (0..count).map(brief).collect()
 }
 
