@@ -508,7 +508,7 @@ mod tests {
             finetune         0         5,400             0   unknown  unknown  needs you
             test            12         1,176        12,000      0.18  unknown  overnight
             deploy           0             0             0      0.00      0.0  overnight
-            in all          14                               unknown  unknown  
+            in all          14                               unknown  unknown
 
             finetune needs you to set `OPENAI_API_KEY`
             test needs you when the verdict is `hold`: read the report

@@ -153,7 +153,7 @@ impl Prompts {
     pub fn load(folder: &Path) -> Result<Self, PromptError> {
         let mut texts = SHIPPED.map(|(name, text)| (name, text.to_owned()));
         for (name, text) in &mut texts {
-            let file: PathBuf = folder.join(&*name);
+            let file: PathBuf = folder.join(*name);
             if file.exists() {
                 *text = store::read_text(&file)?;
             }
@@ -349,7 +349,7 @@ mod tests {
         check(
             SYSTEM_FILE,
             "{% for x in range(9000) %}{% for y in range(9000) %}.{% endfor %}{% endfor %}",
-            expect![""],
+            expect!["prompt template `agent.system.jinja`, line 1, cannot be used: engine ran out of fuel"],
         );
         check(
             IMPROVE_FILE,

@@ -111,14 +111,14 @@ mod tests {
     fn the_operator_that_gains_more_is_tried_more_and_the_others_not_given_up() {
         // Restyle brings a point in two of three tries, the others a point in one of six.
         let gains = |operator, step: usize| match operator {
-            Operator::Restyle => f64::from(u8::from(step % 3 != 0)),
-            _ => f64::from(u8::from(step % 6 == 0)),
+            Operator::Restyle => f64::from(u8::from(!step.is_multiple_of(3))),
+            _ => f64::from(u8::from(step.is_multiple_of(6))),
         };
         let counts = pulls(&[Operator::Revise, Operator::Restyle, Operator::Merge], gains);
         assert!(counts[1].1 > 400, "{counts:?}");
         assert!(counts.iter().all(|(_, count)| *count >= 5), "{counts:?}");
         // Where all are alike, none is preferred for long.
-        let alike = pulls(&Operator::ALL, |_, step| f64::from(u8::from(step % 2 == 0)));
+        let alike = pulls(&Operator::ALL, |_, step| f64::from(u8::from(step.is_multiple_of(2))));
         assert!(alike.iter().all(|(_, count)| *count >= 30), "{alike:?}");
     }
 
@@ -139,7 +139,14 @@ mod tests {
     #[test]
     fn waves_grow_and_cover_all() {
         assert!(waves(0).is_empty());
-        assert_eq!(waves(5), [0..5]);
-        assert_eq!(waves(120), [0..8, 8..24, 24..56, 56..88, 88..120]);
+        let check = |briefs, ends: &[usize]| {
+            let waves = waves(briefs);
+            assert_eq!(waves.iter().map(|wave| wave.end).collect::<Vec<_>>(), ends);
+            let starts = waves.iter().map(|wave| wave.start).skip(1);
+            assert!(starts.eq(ends.iter().copied().take(ends.len() - 1)));
+        };
+        check(5, &[5]);
+        check(8, &[8]);
+        check(120, &[8, 24, 56, 88, 120]);
     }
 }

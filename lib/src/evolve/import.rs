@@ -452,7 +452,7 @@ not json
                 1: q -> a by gpt-x
                 3: plain -> a3 by ?
                 1 cut at the token limit
-                1 without a reply"#]],
+                1 refused"#]],
         );
         check(
             r#"[{"input":"q","response":{"body":{"model":"m","choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}}}]"#,
