@@ -8,6 +8,7 @@ mod display;
 mod error;
 mod models;
 mod own;
+mod rows;
 
 fn main() -> std::process::ExitCode {
     let exit = commands::main(<args::Args as clap::Parser>::parse());

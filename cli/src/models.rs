@@ -1,6 +1,6 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use hone::{
     agent::{Agent, Writer},
@@ -10,6 +10,7 @@ use hone::{
     model::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
+        provider::{self, Tuning},
     },
     runtime::BASE_MODEL,
 };
@@ -20,7 +21,7 @@ use crate::{
     commands::serve,
     context::Context,
     error::{CommandError, Result},
-    own,
+    own, rows,
 };
 
 /// In the id of every model that the local server tuned.
@@ -34,6 +35,18 @@ pub struct Models<'a> {
     context: &'a Context,
     settings: &'a Settings,
     local: Option<Local>,
+    /// Of rows, by name: whoever asks for a row again shares its connections and its limits.
+    clients: BTreeMap<String, Client>,
+}
+
+/// Where a row's fine-tuning jobs go.
+pub struct Trains {
+    pub client: Client,
+    /// The model that training starts from.
+    pub model: String,
+    pub tuning: Tuning,
+    /// The account that jobs belong to, where addresses carry it.
+    pub account: Option<String>,
 }
 
 struct Local {
@@ -50,14 +63,16 @@ enum Serving {
 
 impl<'a> Models<'a> {
     pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
-        Self { context, settings, local: None }
+        Self { context, settings, local: None, clients: BTreeMap::new() }
     }
 
     /// Whoever answers briefs under a name: a chat model, or the user's own agent.
     pub async fn writer(&mut self, name: &str) -> Result<Writer> {
         match self.settings.models.get(name).filter(|row| own::is_own(row)) {
             Some(row) if row.provider == own::SERVICE => {
-                Ok(own::service(name, self.row(name, row)?, self.context))
+                let client = own::client(name, row, self.context)?;
+                self.afford(name, &client)?;
+                Ok(own::service(name, client, self.context))
             }
             Some(row) => own::program(name, row, self.context),
             None => Ok(self.agent(name).await?.into()),
@@ -66,18 +81,17 @@ impl<'a> Models<'a> {
 
     /// The chat model behind a name, with the agent's decoding.
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
-        if self.settings.models.get(name).is_some_and(own::is_own) {
-            return Err(own::no_chat_model(name));
-        }
-        let (client, model) = match self.settings.models.get(name) {
+        let row = self.settings.models.get(name);
+        let (client, model) = match row {
             Some(row) => (self.row(name, row)?, row.model.clone()),
             None => self.model(name).await?,
         };
+        let usual = &self.settings.agent;
         Ok(Agent {
             client,
             model,
-            temperature: self.settings.agent.temperature,
-            max_tokens: self.settings.agent.max_tokens,
+            temperature: row.and_then(|row| row.temperature).unwrap_or(usual.temperature),
+            max_tokens: row.and_then(|row| row.max_tokens).unwrap_or(usual.max_tokens),
             journal: Journal::open(self.context.workspace.journal()),
         })
     }
@@ -91,7 +105,7 @@ impl<'a> Models<'a> {
         let row = self.settings.models.get(&name);
         let options = JudgeOptions {
             vision: row.is_some_and(|row| row.vision),
-            json_schema: row.is_some_and(ModelRow::takes_schema),
+            json_schema: row.is_some_and(takes_schema),
             agent: self.agent(&name).await?,
             row: name,
             samples: self.settings.judge.samples,
@@ -105,11 +119,35 @@ impl<'a> Models<'a> {
         match self.settings.finetune.model.as_str() {
             "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
             name => match self.settings.models.get(name) {
-                Some(row) if own::is_own(row) => Err(own::no_chat_model(name)),
                 Some(row) => Ok((self.row(name, row)?, row.model.clone())),
                 None => Err(self.unknown(name).into()),
             },
         }
+    }
+
+    /// Where the jobs of one row go.
+    ///
+    /// # Errors
+    /// When the row is none, or its provider trains nothing.
+    pub fn trainer_of(&mut self, name: &str) -> Result<Trains> {
+        let Some(row) = self.settings.models.get(name) else { return Err(self.unknown(name).into()) };
+        let Some(tuning) = rows::provider_of(name, row)?.tuning else {
+            let message =
+                format!("`{}` trains no models, so `models.{name}` cannot be fine-tuned", row.provider);
+            return Err(CommandError::new(Kind::Input, message).hint(
+                "train with the local engine: `[finetune] model = \"local\"`, and export what comes of it",
+            ));
+        };
+        let (model, account) = (row.model.clone(), row.account.clone());
+        Ok(Trains { client: self.row(name, row)?, model, tuning, account })
+    }
+
+    /// Rows whose providers train, in the order of their names.
+    pub fn tunable_rows(&self) -> Vec<String> {
+        let trains =
+            |row: &ModelRow| provider::provider(&row.provider).is_some_and(|known| known.tuning.is_some());
+        let rows = self.settings.models.iter().filter(|(_, row)| trains(row));
+        rows.map(|(name, _)| name.clone()).collect()
     }
 
     /// The local server's client; starts the server in this process when none runs.
@@ -221,27 +259,21 @@ impl<'a> Models<'a> {
         ConfigError::NoModel { name: name.into(), nearest: config::nearest(name, known) }
     }
 
-    fn row(&self, name: &str, row: &ModelRow) -> Result<Client> {
-        let Some(base_url) = row.base_url.clone().or_else(|| default_base_url(&row.provider)) else {
-            let message = format!("`models.{name}` does not say where it is");
-            return Err(
-                CommandError::new(Kind::Input, message).hint("add `base_url = \"http://...\"` to the row")
-            );
-        };
-        let key = match &row.api_key_env {
-            Some(variable) => Some(self.context.secret(variable).ok_or_else(|| {
-                CommandError::new(
-                    Kind::Provider,
-                    format!("`models.{name}` has no key: `{variable}` is not set"),
-                )
-                .hint(format!("set `{variable}` in the environment or in `.env`"))
-            })?),
-            None => None,
-        };
-        let endpoint = Endpoint { timeout: Duration::from_secs(600), ..Endpoint::new(name, base_url) };
-        let client =
-            Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone());
+    /// A row's client, which the budget allows to be used.
+    fn row(&mut self, name: &str, row: &ModelRow) -> Result<Client> {
+        if let Some(client) = self.clients.get(name) {
+            return Ok(client.clone());
+        }
+        if own::is_own(row) {
+            return Err(own::no_chat_model(name));
+        }
+        let mut client = rows::client(name, row, self.context)?;
+        let is_same = |other: &&Client| other.endpoint().identity == client.endpoint().identity;
+        if let Some(other) = self.clients.values().find(is_same) {
+            client = client.beside(other);
+        }
         self.afford(name, &client)?;
+        self.clients.insert(name.to_owned(), client.clone());
         Ok(client)
     }
 
@@ -261,7 +293,7 @@ impl<'a> Models<'a> {
     }
 }
 
-/// Providers whose address everyone knows.
-fn default_base_url(provider: &str) -> Option<String> {
-    (provider == "openai").then(|| "https://api.openai.com/v1".to_owned())
+/// Whether a row's answers can be held to a JSON schema.
+fn takes_schema(row: &ModelRow) -> bool {
+    row.json_schema.unwrap_or_else(|| provider::provider(&row.provider).is_some_and(|known| known.schema))
 }

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::{
     context::Context,
     error::{CommandError, Result},
+    rows,
 };
 
 /// The provider of rows that are an address with a protocol of its own.
@@ -26,6 +27,11 @@ pub fn is_own(row: &ModelRow) -> bool {
 pub fn no_chat_model(name: &str) -> CommandError {
     CommandError::new(Kind::Input, format!("`models.{name}` is an agent of yours, not a chat model"))
         .hint("as `--agent` and `--teacher` it can be used; to judge, to tune or to test, name a chat model")
+}
+
+/// A service's client: no provider's rules, so those of the most general one.
+pub fn client(name: &str, row: &ModelRow, context: &Context) -> Result<Client> {
+    rows::client(name, &ModelRow { provider: "openai-compatible".into(), ..row.clone() }, context)
 }
 
 pub fn service(name: &str, client: Client, context: &Context) -> Writer {

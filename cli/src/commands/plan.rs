@@ -7,7 +7,10 @@ use hone::{
     config::{Price, Settings},
     dataset::{ChatRow, tokens},
     evolve::Options,
-    model::client::{Client, Endpoint},
+    model::{
+        client::{Client, Endpoint},
+        provider,
+    },
     plan::{self, Cast, Known, Plan, PlannedPhase, Rows, Seen},
     store,
 };
@@ -21,7 +24,7 @@ use crate::{
     context::Context,
     error::Result,
     models::{Models, NO_JUDGE},
-    own,
+    own, rows,
 };
 
 const COMPOSER: &str = "composer";
@@ -117,7 +120,7 @@ fn trial(
 fn training(rows: Rows, epochs: Option<u32>, context: &Context, settings: &Settings) -> PlannedPhase {
     let name = &settings.finetune.model;
     let row = settings.models.get(name);
-    let missing = row.and_then(|row| row.api_key_env.as_ref()).filter(|key| context.secret(key).is_none());
+    let missing = row.and_then(rows::key_variable).filter(|key| context.secret(key).is_none());
     let missing = missing.map(|key| format!("to set `{key}` in the environment or in `.env`"));
     let trainer = Known { name: name.clone(), price: price(name, settings), max_tokens: 0, seen: None };
     plan::finetune(&trainer, rows, epochs, missing)
@@ -155,7 +158,8 @@ fn price(name: &str, settings: &Settings) -> Option<Price> {
         return if trained { price(&settings.finetune.model, settings) } else { Some(free()) };
     };
     let local = || {
-        let endpoint = Endpoint::new(name, row.base_url.clone()?);
+        let usual = || provider::provider(&row.provider)?.base_url.map(str::to_owned);
+        let endpoint = Endpoint::new(name, row.base_url.clone().or_else(usual)?);
         Client::new(endpoint).ok().filter(Client::is_local).map(|_| free())
     };
     row.price.clone().or_else(local)

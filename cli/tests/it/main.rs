@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod agents;
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
 mod critique;
 #[cfg(test)]
 mod exits;

@@ -89,7 +89,7 @@ impl Own {
 
     /// A service: it is where it answers. What stands behind the address nobody can see.
     pub fn service(row: &str, client: Client, journal: Journal) -> Self {
-        let identity = format!("service {}", client.endpoint().base_url);
+        let identity = format!("service {}", client.address());
         Self { model: row.to_owned(), identity, how: How::Service(Box::new(client)), journal }
     }
 

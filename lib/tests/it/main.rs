@@ -19,3 +19,5 @@ mod hub;
 mod judge;
 #[cfg(test)]
 mod program;
+#[cfg(test)]
+mod providers;
