@@ -31,6 +31,12 @@ pub struct Global {
     /// Seed of everything that is drawn
     #[arg(long, global = true, default_value_t = 1)]
     pub seed: u64,
+    /// What all calls of this workspace together may cost in US dollars, `inf` for no limit [default: 5.0]
+    #[arg(long, global = true, value_name = "USD")]
+    pub budget: Option<f64>,
+    /// Send nothing: models answer from the journal alone
+    #[arg(long, global = true)]
+    pub offline: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +60,7 @@ pub enum Command {
     Models(commands::models::Models),
     Generate(commands::generate::Generate),
     Loop(commands::round::Loop),
+    Calls(commands::calls::Calls),
     Config(commands::config::Config),
     Serve(commands::serve::Serve),
     #[command(hide = true)]

@@ -6,6 +6,10 @@ use hone::{
     cancel::Cancel,
     config::{self, Loaded, Settings},
     event::Events,
+    model::{
+        journal::{self, Journal},
+        price::{Prices, Usd},
+    },
     registry::Registry,
     runtime::Machine,
     store::Workspace,
@@ -25,6 +29,8 @@ pub struct Context {
     pub events: Events,
     pub cancel: Cancel,
     environment: Vec<(String, String)>,
+    /// This run's name in the ledger of calls.
+    run: String,
 }
 
 impl Context {
@@ -32,12 +38,14 @@ impl Context {
         let machine =
             Machine { path: search_path(), cache: cache_folder(), weights: env_path("HONE_WEIGHTS") };
         let environment = std::env::vars().filter(|(name, _)| name.starts_with("HONE_")).collect();
-        Self { workspace: Workspace::new(&global.dir), machine, events, cancel, global, environment }
+        let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+        let run = format!("{now}-{}", std::process::id());
+        Self { workspace: Workspace::new(&global.dir), machine, events, cancel, global, environment, run }
     }
 
     /// Settings with where each came from; unknown keys become warnings.
     pub fn load_settings(&self, flags: &[(&str, String)]) -> Result<Loaded> {
-        let loaded = config::load(&self.workspace.settings(), &self.environment, flags)?;
+        let loaded = self.read_settings(flags)?;
         for warning in &loaded.warnings {
             self.events.warn(warning, None);
         }
@@ -50,7 +58,24 @@ impl Context {
 
     /// [`Context::settings`] for whoever needs them after others have: warnings are given once.
     pub fn settings_again(&self) -> Result<Settings> {
-        Ok(config::load(&self.workspace.settings(), &self.environment, &[])?.settings)
+        Ok(self.read_settings(&[])?.settings)
+    }
+
+    fn read_settings(&self, flags: &[(&str, String)]) -> Result<Loaded> {
+        let budget = self.global.budget.map(|usd| ("budget.usd", format!("{usd:?}")));
+        let flags: Vec<_> = flags.iter().cloned().chain(budget).collect();
+        Ok(config::load(&self.workspace.settings(), &self.environment, &flags)?)
+    }
+
+    /// Where calls of models go, and what they may cost together.
+    pub fn journal(&self, settings: &Settings) -> Result<Journal> {
+        let options = journal::Options {
+            cap: Usd::cap(settings.budget.usd),
+            offline: self.global.offline,
+            run: self.run.clone(),
+            prices: Prices::load(&self.workspace.prices())?,
+        };
+        Ok(Journal::with(self.workspace.journal(), options))
     }
 
     /// The registry; lines that a killed process spoilt are warned of.

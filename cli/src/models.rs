@@ -1,6 +1,6 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use hone::{
     agent::{Agent, Writer},
@@ -10,6 +10,7 @@ use hone::{
     model::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
+        price::Payer,
         provider::{self, Tuning},
     },
     runtime::BASE_MODEL,
@@ -34,6 +35,9 @@ pub const NO_JUDGE: &str = "none";
 pub struct Models<'a> {
     context: &'a Context,
     settings: &'a Settings,
+    /// Through which all calls go; opened by the first.
+    journal: Option<Journal>,
+    phase: &'static str,
     local: Option<Local>,
     /// Of rows, by name: whoever asks for a row again shares its connections and its limits.
     clients: BTreeMap<String, Client>,
@@ -49,6 +53,9 @@ pub struct Trains {
     pub account: Option<String>,
 }
 
+/// How long calls that are paid for may take to come in when everything ends.
+const GRACE: Duration = Duration::from_secs(30);
+
 struct Local {
     client: Client,
     server: Serving,
@@ -63,7 +70,26 @@ enum Serving {
 
 impl<'a> Models<'a> {
     pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
-        Self { context, settings, local: None, clients: BTreeMap::new() }
+        Self { context, settings, journal: None, phase: "", local: None, clients: BTreeMap::new() }
+    }
+
+    /// Models whose calls stand under a phase in the ledger.
+    pub fn at(&mut self, phase: &'static str) -> &mut Self {
+        self.phase = phase;
+        self
+    }
+
+    fn journal(&mut self) -> Result<Journal> {
+        let journal = match self.journal.take() {
+            Some(journal) => journal,
+            None => self.context.journal(self.settings)?,
+        };
+        Ok(self.journal.insert(journal).at(self.phase))
+    }
+
+    /// The journal for the calls of an agent that is no chat model: what it costs nobody knows.
+    fn journal_of(&mut self, row: &str) -> Result<Journal> {
+        Ok(self.journal()?.for_row(Payer::named(row)))
     }
 
     /// Whoever answers briefs under a name: a chat model, or the user's own agent.
@@ -72,27 +98,35 @@ impl<'a> Models<'a> {
             Some(row) if row.provider == own::SERVICE => {
                 let client = own::client(name, row, self.context)?;
                 self.afford(name, &client)?;
-                Ok(own::service(name, client, self.context))
+                Ok(own::service(name, client, self.journal_of(name)?))
             }
-            Some(row) => own::program(name, row, self.context),
+            Some(row) => own::program(name, row, self.context, self.journal_of(name)?),
             None => Ok(self.agent(name).await?.into()),
         }
     }
 
     /// The chat model behind a name, with the agent's decoding.
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
+        let journal = self.journal()?;
         let row = self.settings.models.get(name);
         let (client, model) = match row {
             Some(row) => (self.row(name, row)?, row.model.clone()),
             None => self.model(name).await?,
         };
+        // An endpoint is named for its row; the local server has none.
+        let payer = client.endpoint().name.as_str();
+        let journal = journal.for_row(match self.settings.models.get(payer) {
+            Some(row) => Payer::new(payer, row),
+            None => Payer::named(payer),
+        });
+        journal.afford(&client, &model)?;
         let usual = &self.settings.agent;
         Ok(Agent {
             client,
             model,
             temperature: row.and_then(|row| row.temperature).unwrap_or(usual.temperature),
             max_tokens: row.and_then(|row| row.max_tokens).unwrap_or(usual.max_tokens),
-            journal: Journal::open(self.context.workspace.journal()),
+            journal,
         })
     }
 
@@ -169,8 +203,16 @@ impl<'a> Models<'a> {
         Ok(client)
     }
 
-    /// Stops the server if it is ours. Training goes on in its own process.
+    /// Lets calls that are paid for come in, and stops the server if it is ours. Training goes on in its own process.
     pub async fn close(self) {
+        if let Some(journal) = &self.journal {
+            let open = journal.open_calls();
+            if open > 0 {
+                let text = format!("{open} calls that are paid for are under way: waiting for their answers");
+                self.context.events.note(format!("{text}; Ctrl-C again ends at once"));
+            }
+            journal.drain(GRACE).await;
+        }
         let server = match self.local.map(|local| local.server) {
             Some(Serving::Ours(server)) => Some(server),
             Some(Serving::Theirs(watch)) => {
@@ -277,19 +319,14 @@ impl<'a> Models<'a> {
         Ok(client)
     }
 
-    /// Calls on this machine are free. Others are not counted yet, so a budget of 0 forbids them and any other is warned of.
+    /// Calls on this machine are free; a budget of 0 forbids all others.
     fn afford(&self, name: &str, client: &Client) -> Result<()> {
-        if client.is_local() {
+        if client.is_local() || self.settings.budget.usd != 0.0 {
             return Ok(());
         }
-        if self.settings.budget.usd == 0.0 {
-            let message = format!("`models.{name}` is not on this machine, and the budget is 0");
-            return Err(CommandError::new(Kind::Budget, message)
-                .hint("set `usd` under `[budget]`, or use the local model"));
-        }
-        let hint = "set a limit at the provider; with `usd = 0` under `[budget]` no such call is made";
-        self.context.events.warn(format!("what `models.{name}` costs is not counted"), Some(hint.into()));
-        Ok(())
+        let message = format!("`models.{name}` is not on this machine, and the budget is 0");
+        Err(CommandError::new(Kind::Budget, message)
+            .hint("set `usd` under `[budget]` or give `--budget USD`, or use the local model"))
     }
 }
 

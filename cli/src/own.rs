@@ -34,12 +34,12 @@ pub fn client(name: &str, row: &ModelRow, context: &Context) -> Result<Client> {
     rows::client(name, &ModelRow { provider: "openai-compatible".into(), ..row.clone() }, context)
 }
 
-pub fn service(name: &str, client: Client, context: &Context) -> Writer {
-    Writer::Own(Own::service(name, client, Journal::open(context.workspace.journal())))
+pub fn service(name: &str, client: Client, journal: Journal) -> Writer {
+    Writer::Own(Own::service(name, client, journal))
 }
 
 /// A program with the environment that its row gives it, and nothing else of ours.
-pub fn program(name: &str, row: &ModelRow, context: &Context) -> Result<Writer> {
+pub fn program(name: &str, row: &ModelRow, context: &Context, journal: Journal) -> Result<Writer> {
     if row.command.is_empty() {
         let message = format!("`models.{name}` does not say which program it is");
         return Err(CommandError::new(Kind::Input, message)
@@ -67,5 +67,5 @@ pub fn program(name: &str, row: &ModelRow, context: &Context) -> Result<Writer> 
         cancel: context.cancel.clone(),
         ..usual
     };
-    Ok(Writer::Own(Own::program(name, program, Journal::open(context.workspace.journal()))))
+    Ok(Writer::Own(Own::program(name, program, journal)))
 }

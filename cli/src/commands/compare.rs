@@ -85,7 +85,7 @@ async fn compare(
 ) -> Result<StrategyTable> {
     let briefs = Evolve { briefs: args.briefs.clone(), limit: args.limit, ..Evolve::default() };
     let briefs = briefs.read_briefs(context)?;
-    let agent = models.writer(&settings.agent.model).await?;
+    let agent = models.at("compare").writer(&settings.agent.model).await?;
     let teacher = evolve::teacher(settings, context, models).await?;
     let guidelines = GuidelineStore::open(&settings.guidelines.store, &context.cancel)?;
     let options = evolve::options_of(settings, context)?;

@@ -151,7 +151,7 @@ async fn evolve(
     events: &Events,
 ) -> Result<Summary> {
     let briefs = args.read_briefs(context)?;
-    let judge = models.judge().await?;
+    let judge = models.at("evolve").judge().await?;
     let agent = models.writer(&settings.agent.model).await?;
     let teacher = teacher(settings, context, models).await?;
     if let Some(judge) = judge.as_ref().filter(|j| [agent.model(), teacher.name()].contains(&j.model())) {
@@ -187,7 +187,7 @@ async fn evolve(
 pub async fn teacher(settings: &Settings, context: &Context, models: &mut Models<'_>) -> Result<Teacher> {
     Ok(match settings.teacher.model.as_str() {
         "composer" => Teacher::Composer(Composer::new(context.global.seed)),
-        row => Teacher::Model(Box::new(models.writer(row).await?)),
+        row => Teacher::Model(Box::new(models.writer(row).await?.by("teacher"))),
     })
 }
 

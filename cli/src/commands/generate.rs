@@ -51,7 +51,7 @@ async fn ask(
     models: &mut Models<'_>,
 ) -> Result<(String, agent::Reply)> {
     let messages = Prompts::load(&context.workspace.prompts())?.ask(brief)?;
-    let writer = models.writer(name).await?;
+    let writer = models.at("generate").writer(name).await?;
     let reply = writer.reply(brief, &messages, context.global.seed).await?;
     Ok((writer.model().to_owned(), reply))
 }

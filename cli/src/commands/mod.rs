@@ -1,6 +1,7 @@
 //! One file per command: its arguments, and `run`.
 
 pub mod calibrate;
+pub mod calls;
 pub mod cancel;
 pub mod compare;
 pub mod config;
@@ -95,6 +96,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Models(c) => models::run(&c, context).await,
         Command::Generate(c) => generate::run(&c, context).await,
         Command::Loop(c) => round::run(&c, context).await,
+        Command::Calls(c) => calls::run(&c, context),
         Command::Config(c) => config::run(&c, context),
         Command::Serve(c) => serve::run(&c, context).await,
         Command::TrainChild(c) => train_child::run(&c),

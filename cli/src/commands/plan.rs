@@ -9,6 +9,7 @@ use hone::{
     evolve::Options,
     model::{
         client::{Client, Endpoint},
+        journal::Journal,
         provider,
     },
     plan::{self, Cast, Known, Plan, PlannedPhase, Rows, Seen},
@@ -138,7 +139,7 @@ fn known(name: &str, context: &Context, settings: &Settings) -> Result<(Known, S
     let row = settings.models.get(name);
     let model = match row {
         Some(row) if own::is_own(row) && row.provider != own::SERVICE => {
-            own::program(name, row, context)?.model().to_owned()
+            own::program(name, row, context, Journal::open(context.workspace.journal()))?.model().to_owned()
         }
         Some(row) if row.model.is_empty() => name.to_owned(),
         Some(row) => row.model.clone(),

@@ -100,7 +100,7 @@ pub async fn execute(
     models: &mut Models<'_>,
 ) -> Result<Outcome> {
     let tuned = tuned_model(args, context)?;
-    let judge_model = models.judge().await?;
+    let judge_model = models.at("test").judge().await?;
     let mut spec = spec(args, context, settings, models, tuned)?;
     spec.judge = judge_model.as_ref().map(|judge| judge.version(hone::critic::VERSION));
     refuse_trained(&spec.briefs, context)?;

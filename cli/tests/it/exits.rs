@@ -203,6 +203,22 @@ fn code_5_is_a_budget_of_nothing() {
 }
 
 #[test]
+fn code_5_is_a_budget_that_cannot_be_kept() {
+    let world = World::bare();
+    let row =
+        "[models.far]\nprovider = \"openai-compatible\"\nbase_url = \"http://192.0.2.1/v1\"\nmodel = \"m\"\n";
+    world.write("hone.toml", row);
+    let ask = ["generate", "a form", "--agent", "far"];
+    world.fails(&ask, 5, "what `models.far` costs is not known", "price = {");
+    let price = "price = { input = 3.0, output = 12.0, as_of = \"2026-01-31\" }\n";
+    world.write("hone.toml", format!("{row}{price}"));
+    world.fails(&[&ask[..], &["--budget", "0.001"]].concat(), 5, "the budget of $0.001000", "`--budget");
+    world.fails(&[&ask[..], &["--offline"]].concat(), 6, "the journal has no answer", "hone calls import");
+    world.write("prices.toml", "[[price]]\n");
+    world.fails(&ask, 3, "prices.toml` is not a table of prices", "docs/calls.md");
+}
+
+#[test]
 fn code_130_is_a_run_that_was_stopped() {
     let Some(cache) = cache("code_130_is_a_run_that_was_stopped") else { return };
     let world = World::with_runtime(cache);

@@ -151,13 +151,16 @@ pub struct Ran {
 
 impl From<Command> for Ran {
     fn from(mut command: Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
+        Self::of(command.output().unwrap())
     }
 }
 
 impl Ran {
+    pub fn of(Output { status, stdout, stderr }: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
+    }
+
     /// The error that was printed: on stderr alone, with cause and hint.
     pub fn failed(&self, code: i32, message: &str, hint: &str) {
         assert_eq!(self.code, code, "{self:?}");

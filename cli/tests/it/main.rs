@@ -17,6 +17,8 @@ mod harness;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod meter;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod pause;
@@ -26,3 +28,5 @@ mod provider;
 mod real;
 #[cfg(test)]
 mod setup;
+#[cfg(test)]
+mod storm;

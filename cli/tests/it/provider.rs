@@ -1,5 +1,10 @@
 //! The agent behind somebody else's endpoint: what it answers, refuses and breaks.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use serde_json::{Value, json};
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
@@ -100,11 +105,103 @@ async fn an_answer_is_paid_once() {
     let logs = world.logs();
     assert!(logs.iter().all(|(_, log)| log["initial_score"].as_f64().unwrap() > 5.0), "{logs:?}");
     std::fs::remove_dir_all(world.path("data/evolutionary_logs")).unwrap();
-    evolve();
+    let again = evolve();
+    assert_eq!(
+        (&again["calls"], &again["usd"]),
+        (&json!(0), &json!(0.0)),
+        "what is replayed is not paid: {again}"
+    );
     assert_eq!(server.received_requests().await.unwrap().len(), calls, "the journal answers");
+    let ledger = world.json(&["calls"]);
+    let sum = |key: &str| {
+        ledger["rows"].as_array().unwrap().iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!((sum("calls"), sum("replayed"), sum("input_tokens")), (2, 2, 180), "{ledger}");
     let found =
         std::process::Command::new("grep").args(["-r", "sk-canary"]).arg(world.root()).output().unwrap();
     assert!(found.stdout.is_empty(), "the key is on disk");
+}
+
+/// What a model makes of one brief ends neither the others nor what they have paid for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_brief_that_fails_does_not_end_the_others() {
+    let Some(cache) = cache("a_brief_that_fails_does_not_end_the_others") else { return };
+    let world = World::with_runtime(cache);
+    world.briefs(4, 1);
+    let first: Value =
+        serde_json::from_str(world.read("briefs/train.jsonl").lines().next().unwrap()).unwrap();
+    let bad = first["description"].as_str().unwrap().to_owned();
+    let healed = Arc::new(AtomicBool::new(false));
+    let is_healed = healed.clone();
+    let respond = move |request: &wiremock::Request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let asks_for_it = body["messages"][1]["content"].as_str().unwrap().contains(&bad);
+        match asks_for_it && !is_healed.load(Ordering::SeqCst) {
+            true => ResponseTemplate::new(200).set_body_json(json!({"choices": []})),
+            false => answer(&format!("```python\n{APP}```")),
+        }
+    };
+    let server = MockServer::start().await;
+    Mock::given(any()).respond_with(respond).mount(&server).await;
+    point(&world, &server.uri());
+    let evolve = || {
+        let mut command =
+            world.command(&["evolve", "--static-only", "--agent", "fake", "--drafts", "1", "--json"]);
+        command.env("FAKE_KEY", "sk-canary");
+        Ran::from(command)
+    };
+    let ran = evolve();
+    assert_eq!(ran.code, 6, "{ran:?}");
+    assert!(
+        ran.stderr.contains("1 of 4 briefs are not finished") && ran.stderr.contains("hint: "),
+        "{ran:?}"
+    );
+    assert_eq!(world.logs().len(), 3);
+    healed.store(true, Ordering::SeqCst);
+    let ran = evolve();
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let summary: Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&summary["reused"], &summary["calls"]), (&json!(3), &json!(1)), "{summary}");
+}
+
+/// A run can be made again elsewhere from its calls alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn exported_calls_replay_without_a_provider() {
+    let Some(cache) = cache("exported_calls_replay_without_a_provider") else { return };
+    let server = provider(answer(&format!("```python\n{APP}```"))).await;
+    let [here, there] = [(); 2].map(|()| World::with_runtime(cache.clone()));
+    for world in [&here, &there] {
+        world.briefs(2, 1);
+        point(world, &server.uri());
+    }
+    let evolve = |world: &World, more: &[&str]| {
+        let mut command =
+            world.command(&[&["evolve", "--static-only", "--agent", "fake", "--json"], more].concat());
+        command.env("FAKE_KEY", "sk-canary");
+        Ran::from(command)
+    };
+    assert_eq!(evolve(&here, &[]).code, 0);
+    let calls = server.received_requests().await.unwrap().len();
+    let file = here.path("calls.jsonl");
+    let file = file.to_str().unwrap();
+    assert_eq!(here.json(&["calls", "export", file])["calls"], calls);
+    evolve(&there, &["--offline"]).failed(6, "the journal has no answer", "hone calls import");
+    assert_eq!(there.json(&["calls", "import", file])["imported"], calls);
+    assert_eq!(evolve(&there, &["--offline"]).code, 0);
+    assert_eq!(server.received_requests().await.unwrap().len(), calls);
+    let scores = |world: &World| {
+        world.logs().into_iter().map(|(name, log)| (name, log["final_score"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(scores(&here), scores(&there));
+    let text = here.read("calls.jsonl");
+    there.write("calls.jsonl", text.replacen("\"seed\":", "\"sead\":", 1));
+    let spoilt = there.path("calls.jsonl");
+    there.fails(
+        &["calls", "import", spoilt.to_str().unwrap()],
+        3,
+        "its key is not that of its request",
+        "nothing was taken in",
+    );
 }
 
 /// A provider that writes the same app every time, and judges apps in the same way.

@@ -56,6 +56,14 @@ impl Writer {
         }
     }
 
+    /// The same, whose calls stand under another role in the ledger.
+    pub fn by(self, role: &'static str) -> Self {
+        match self {
+            Self::Chat(agent) => Self::Chat(Agent { journal: agent.journal.by(role), ..agent }),
+            Self::Own(own) => Self::Own(Own { journal: own.journal.by(role), ..own }),
+        }
+    }
+
     /// Where its replies are kept.
     pub fn journal(&self) -> &Journal {
         match self {

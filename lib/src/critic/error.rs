@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     error::{Explain, Kind},
+    model::client::ModelError,
     store::StoreError,
 };
 
@@ -22,6 +23,9 @@ pub enum CriticError {
     /// Chromium does not do what it should.
     #[error("the browser does not work: {0}")]
     Browser(String),
+    /// No further call of a model may be made: the budget, a provider that is down, a call that is not in the journal.
+    #[error(transparent)]
+    Model(ModelError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cancelled")]
@@ -37,6 +41,7 @@ impl Explain for CriticError {
             Self::NoSandbox(_) | Self::Runtime { .. } | Self::OtherStreamlit { .. } | Self::Browser(_) => {
                 Kind::Environment
             }
+            Self::Model(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Cancelled => Kind::Cancelled,
             Self::Internal(_) => Kind::Internal,
@@ -55,6 +60,7 @@ impl Explain for CriticError {
                 "`pip install \"streamlit~={needed}.0\"` there; `hone setup` repairs the environment that Hone made"
             )),
             Self::Browser(_) => Some("`hone doctor` looks at it; `apt-get install --reinstall chromium` repairs it".into()),
+            Self::Model(e) => e.hint(),
             Self::Store(e) => e.hint(),
             Self::Cancelled | Self::Internal(_) => None,
         }

@@ -1,6 +1,12 @@
 //! Many briefs at once: skips what is finished, writes each log before it counts.
+//!
+//! A brief is worked on by one process at a time. What fails for one brief does not end the others, and what fails for all
+//! ends the run only when the briefs under way are through: their calls are paid for.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
 
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -17,8 +23,11 @@ use crate::{
     critic::{Critic, CriticError, GuidelineError, GuidelineStore, Tally},
     error::{Explain, Kind},
     event::{Event, Events, Phase},
-    model::client::ModelError,
-    store::{self, StoreError, Workspace},
+    model::{
+        client::ModelError,
+        journal::{Journal, Sent},
+    },
+    store::{self, Lock, LockError, StoreError, Workspace},
 };
 
 /// Why evolving stopped.
@@ -36,6 +45,9 @@ pub enum EvolveError {
     Prompt(#[from] PromptError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Some briefs failed, each for itself.
+    #[error("{failed} of {of} briefs are not finished: {first}")]
+    Unfinished { failed: usize, of: usize, first: Box<EvolveError> },
     #[error("stopped; finished evolutions are kept")]
     Cancelled,
 }
@@ -50,12 +62,24 @@ impl EvolveError {
             other => other,
         }
     }
+
+    /// It is about this brief: what a model made of it, or that it is too long. Others may go well.
+    fn is_of_one_brief(&self) -> bool {
+        match self {
+            Self::Model(ModelError::Garbled { .. }) => true,
+            Self::Model(error @ ModelError::Refused { .. }) => {
+                error.kind() == Kind::Input || matches!(error.status(), Some(400 | 413 | 422))
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Explain for EvolveError {
     fn kind(&self) -> Kind {
         match self {
             Self::NoBriefs => Kind::Input,
+            Self::Unfinished { first, .. } => first.kind(),
             Self::Model(e) => e.kind(),
             Self::Critic(e) => e.kind(),
             Self::Guidelines(e) => e.kind(),
@@ -75,10 +99,20 @@ impl Explain for EvolveError {
             Self::Guidelines(e) => e.hint(),
             Self::Prompt(e) => e.hint(),
             Self::Store(e) => e.hint(),
+            Self::Unfinished { .. } => Some(
+                "run the same command again: finished briefs are kept, and no call is paid for twice".into(),
+            ),
             Self::Cancelled => Some("run the same command again to go on".into()),
         }
     }
 }
+
+/// So many briefs that fail one after the other are not the briefs' fault.
+const FAILURES_IN_A_ROW: usize = 3;
+/// How often a brief is looked at that another process works on.
+const OTHERS: Duration = Duration::from_millis(200);
+/// A temporary file that nobody has touched for so long was left by a process that was killed.
+const LEFT_OVER: Duration = Duration::from_secs(600);
 
 const ABSENT_HINT: &str = "their scores are those of a critic without a judge: they come after all that were judged, and \
                            `hone prepare` leaves them out";
@@ -92,9 +126,9 @@ pub struct Summary {
     pub target_reached: usize,
     pub mean_initial: f64,
     pub mean_final: f64,
-    /// Model calls of the new evolutions.
+    /// Model calls that were sent in this run; what the journal answered is not among them.
     pub calls: u64,
-    /// Null when a price is unknown.
+    /// What they cost; null when a price is unknown.
     pub usd: Option<f64>,
     pub took_ms: u64,
     /// What the judge did in this run, where there is one; its calls and their price are in those above.
@@ -124,32 +158,34 @@ impl Evolver<'_> {
         if briefs.is_empty() {
             return Err(EvolveError::NoBriefs);
         }
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), self.sent());
         let total = Some(briefs.len() as u64);
         self.events.emit(Event::Begin { phase: Phase::Evolve, total });
-        let mut summary = Summary { usd: Some(0.0), ..Summary::default() };
-        let mut unknown = 0;
+        self.sweep();
+        let mut run = Run { total, ..Run::default() };
         let mut open = Vec::new();
         for brief in briefs {
             match self.finished(brief) {
-                Some(log) => self.report(&log, false, total, &mut summary),
+                Some(log) => self.report(&log, false, &mut run),
                 None => open.push(brief),
             }
         }
-        self.set_aside(&open)?;
+        self.announce_set_aside(&open);
         let mut learnt = Bandit::default();
         for wave in self.waves(briefs) {
-            let due = wave.iter().filter(|brief| open.contains(brief));
-            let mut results = stream::iter(due)
-                .map(|brief| self.one(brief, &learnt))
-                .buffer_unordered(self.concurrency.max(1));
-            while let Some(log) = results.next().await {
-                let log = log?;
-                unknown += log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
-                self.report(&log, true, total, &mut summary);
+            let due = wave.iter().filter(|brief| open.contains(brief)).collect();
+            let others = self.each(due, &learnt, false, &mut run).await;
+            // What other processes worked on meanwhile is finished by now, or by one of us.
+            self.each(others, &learnt, true, &mut run).await;
+            if run.failures.may_pass() {
+                // What a log teaches is missing as long as the log is: what comes later would be searched differently.
+                break;
             }
-            drop(results);
             self.learn(wave, &mut learnt);
+        }
+        let Run { mut summary, unknown, failures, .. } = run;
+        if let Some(error) = failures.into_error(briefs.len()) {
+            return Err(error);
         }
         if unknown > 0 {
             self.events.warn(
@@ -162,14 +198,70 @@ impl Evolver<'_> {
                 ),
             );
         }
+        let sent = self.sent().since(before);
+        (summary.calls, summary.usd) = (sent.calls, sent.usd);
         summary.add_judge(self.critic.judge().map(|judge| judge.tally()), self.events);
         summary.took_ms = started.elapsed().as_millis() as u64;
         self.events.emit(Event::End { phase: Phase::Evolve, summary: summary.sentence() });
         Ok(summary)
     }
 
-    fn report(&self, log: &EvolutionLog, new: bool, total: Option<u64>, summary: &mut Summary) {
-        summary.add(log, new);
+    /// What agent, teacher and judge have sent; those that share a journal count together.
+    fn sent(&self) -> Sent {
+        let teacher = match self.teacher {
+            Teacher::Model(writer) => Some(writer.journal()),
+            Teacher::Composer(_) => None,
+        };
+        let judge = self.critic.judge().map(|judge| judge.journal());
+        let mut journals: Vec<&Journal> = vec![self.agent.journal()];
+        for journal in teacher.into_iter().chain(judge) {
+            if !journals.iter().any(|known| known.is_shared_with(journal)) {
+                journals.push(journal);
+            }
+        }
+        let nothing = Sent { calls: 0, usd: Some(0.0) };
+        journals.into_iter().map(Journal::sent).fold(nothing, |sum, sent| sum + sent)
+    }
+
+    /// Works on briefs, and waits for all that is under way when one of them ends it. Returns those that another process works
+    /// on, unless they are waited for.
+    async fn each<'b>(
+        &self,
+        briefs: Vec<&'b Brief>,
+        learnt: &Bandit,
+        wait: bool,
+        run: &mut Run,
+    ) -> Vec<&'b Brief> {
+        let stopping = Cancel::new();
+        if run.failures.end_the_run() {
+            return Vec::new();
+        }
+        let mut results = stream::iter(briefs)
+            .map(|brief| self.one(brief, learnt, wait, &stopping))
+            .buffer_unordered(self.concurrency.max(1));
+        let mut others = Vec::new();
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(Done::Made(log)) => {
+                    run.unknown +=
+                        log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
+                    run.failures.in_a_row = 0;
+                    self.report(&log, true, run);
+                }
+                Ok(Done::Found(log)) => self.report(&log, false, run),
+                Ok(Done::Others(brief)) => others.push(brief),
+                Ok(Done::Skipped) => {}
+                Err(error) => run.failures.add(error),
+            }
+            if run.failures.end_the_run() {
+                stopping.cancel();
+            }
+        }
+        others
+    }
+
+    fn report(&self, log: &EvolutionLog, new: bool, run: &mut Run) {
+        run.summary.add(log, new);
         self.events.emit(Event::Evolved {
             id: log.id.clone(),
             initial_score: log.initial_score,
@@ -178,27 +270,36 @@ impl Evolver<'_> {
             target_reached: log.target_reached,
             reused: !new,
         });
-        let done = summary.evolutions as u64;
+        let done = run.summary.evolutions as u64;
         let note = format!("{}  {:.1} -> {:.1}", log.id, log.initial_score, log.final_score);
-        self.events.emit(Event::Progress { phase: Phase::Evolve, done, total, note });
+        self.events.emit(Event::Progress { phase: Phase::Evolve, done, total: run.total, note });
     }
 
-    /// Moves the logs of these briefs out of the way, where there are any.
-    fn set_aside(&self, briefs: &[&Brief]) -> Result<(), EvolveError> {
-        let mut moved = 0;
-        for path in briefs.iter().map(|brief| self.log_path(brief)).filter(|path| path.exists()) {
-            store::set_aside(&path)?;
-            moved += 1;
-        }
-        if moved > 0 {
+    /// Says how many logs are about to be moved out of the way.
+    fn announce_set_aside(&self, briefs: &[&Brief]) {
+        let stale = briefs.iter().filter(|brief| self.log_path(brief).exists()).count();
+        if stale > 0 {
             self.events.warn(
                 format!(
-                    "{moved} logs are of another text, agent, teacher, seed or critic: kept as `*.json.old`"
+                    "{stale} logs are of another text, agent, teacher, seed or critic: kept as `*.json.old`"
                 ),
                 Some("`--round N` keeps the logs of several runs apart".into()),
             );
         }
-        Ok(())
+    }
+
+    /// Removes halves of logs that killed processes left. What cannot be removed harms nobody.
+    fn sweep(&self) {
+        let Ok(entries) = std::fs::read_dir(self.workspace.logs()) else { return };
+        let long_ago = SystemTime::now() - LEFT_OVER;
+        for entry in
+            entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".tmp"))
+        {
+            let touched = entry.metadata().and_then(|data| data.modified());
+            if touched.is_ok_and(|touched| touched < long_ago) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Briefs that are worked on together. What a model that teaches learns of one wave is used in the next; the composer
@@ -222,10 +323,43 @@ impl Evolver<'_> {
         self.workspace.log(brief.id.as_str(), self.options.round)
     }
 
+    /// The right to work on a brief, until it is dropped; nothing while another process has it.
+    fn claim(&self, brief: &Brief) -> Result<Option<Lock>, EvolveError> {
+        let name = format!("briefs/{}.r{}", brief.id, self.options.round);
+        match Lock::take(&self.workspace.lock(&name)) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Busy { .. }) => Ok(None),
+            Err(LockError::Store(error)) => Err(error.into()),
+        }
+    }
+
     /// Evolves one brief; its log is on disk when this returns.
-    async fn one(&self, brief: &Brief, learnt: &Bandit) -> Result<EvolutionLog, EvolveError> {
-        if self.cancel.is_cancelled() {
-            return Err(EvolveError::Cancelled);
+    async fn one<'b>(
+        &self,
+        brief: &'b Brief,
+        learnt: &Bandit,
+        wait: bool,
+        stopping: &Cancel,
+    ) -> Result<Done<'b>, EvolveError> {
+        let _claim = loop {
+            if self.cancel.is_cancelled() {
+                return Err(EvolveError::Cancelled);
+            }
+            if stopping.is_cancelled() {
+                return Ok(Done::Skipped);
+            }
+            match self.claim(brief)? {
+                Some(claim) => break claim,
+                None if !wait => return Ok(Done::Others(brief)),
+                None => tokio::select! {
+                    () = self.cancel.cancelled() => {}
+                    () = stopping.cancelled() => {}
+                    () = tokio::time::sleep(OTHERS) => {}
+                },
+            }
+        };
+        if let Some(log) = self.finished(brief) {
+            return Ok(Done::Found(log));
         }
         let Self { agent, teacher, critic, guidelines, options, .. } = self;
         let search = Search::new(brief, Means { agent, teacher, critic, guidelines, options, learnt });
@@ -233,9 +367,12 @@ impl Evolver<'_> {
             found = search.run() => found.map_err(EvolveError::or_stopped)?,
             () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
         };
-        let log = self.log(brief, found);
-        store::write_json(&self.log_path(brief), &log)?;
-        Ok(log)
+        let (log, path) = (self.log(brief, found), self.log_path(brief));
+        if path.exists() {
+            store::set_aside(&path)?;
+        }
+        store::write_json(&path, &log)?;
+        Ok(Done::Made(log))
     }
 
     fn log(&self, brief: &Brief, found: Found) -> EvolutionLog {
@@ -288,6 +425,71 @@ impl Evolver<'_> {
     }
 }
 
+/// What became of a brief.
+enum Done<'b> {
+    Made(EvolutionLog),
+    /// Another process has finished it.
+    Found(EvolutionLog),
+    /// Another process works on it.
+    Others(&'b Brief),
+    /// The run ends before it was begun.
+    Skipped,
+}
+
+/// A run so far.
+#[derive(Default)]
+struct Run {
+    total: Option<u64>,
+    summary: Summary,
+    unknown: u32,
+    failures: Failures,
+}
+
+/// What went wrong in a run.
+#[derive(Default)]
+struct Failures {
+    /// That ended it.
+    fatal: Option<EvolveError>,
+    /// The first that was of one brief alone, and how many there are.
+    first: Option<EvolveError>,
+    of_briefs: usize,
+    /// One of them was an answer that nobody could read.
+    garbled: bool,
+    in_a_row: usize,
+}
+
+impl Failures {
+    fn add(&mut self, error: EvolveError) {
+        if !error.is_of_one_brief() {
+            self.fatal.get_or_insert(error);
+            return;
+        }
+        self.garbled |= matches!(error, EvolveError::Model(ModelError::Garbled { .. }));
+        self.of_briefs += 1;
+        self.in_a_row += 1;
+        self.first.get_or_insert(error);
+    }
+
+    /// Another run may get further with a brief that failed in this one.
+    fn may_pass(&self) -> bool {
+        self.fatal.is_some() || self.garbled
+    }
+
+    fn end_the_run(&self) -> bool {
+        self.fatal.is_some() || self.in_a_row >= FAILURES_IN_A_ROW
+    }
+
+    /// What is told at the end, if anything went wrong in so many briefs.
+    fn into_error(self, of: usize) -> Option<EvolveError> {
+        self.fatal.or_else(|| match (self.first, self.of_briefs) {
+            (Some(first), failed) if of > 1 => {
+                Some(EvolveError::Unfinished { failed, of, first: Box::new(first) })
+            }
+            (first, _) => first,
+        })
+    }
+}
+
 impl Summary {
     fn add(&mut self, log: &EvolutionLog, new: bool) {
         let n = self.evolutions as f64;
@@ -295,21 +497,12 @@ impl Summary {
         self.mean_final = (self.mean_final * n + log.final_score) / (n + 1.0);
         self.evolutions += 1;
         self.target_reached += usize::from(log.target_reached);
-        if !new {
-            self.reused += 1;
-            return;
-        }
-        for entry in log.evolution_history.iter().filter(|entry| entry.usage.output_tokens > 0) {
-            self.calls += 1;
-            self.usd = self.usd.zip(entry.usage.usd).map(|(sum, usd)| sum + usd);
-        }
+        self.reused += usize::from(!new);
     }
 
     /// Adds what the judge did, and warns when it was absent: those scores do not compare.
     fn add_judge(&mut self, tally: Option<Tally>, events: &Events) {
         let Some(tally) = tally else { return };
-        self.calls += tally.calls;
-        self.usd = self.usd.zip(tally.usd).map(|(sum, usd)| sum + usd);
         if let Some(text) = tally.complaint() {
             events.warn(text, Some(ABSENT_HINT.into()));
         }
@@ -326,11 +519,7 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::log::{LogEntry, LogUsage},
-        *,
-    };
-    use crate::critic;
+    use super::*;
 
     #[test]
     fn whatever_notices_the_stop_says_how_to_go_on() {
@@ -343,59 +532,36 @@ mod tests {
         assert!(matches!(other, EvolveError::Critic(_)));
     }
 
-    fn log(calls: &[(u64, Option<f64>)]) -> EvolutionLog {
-        let entry = |&(output_tokens, usd): &(u64, Option<f64>)| LogEntry {
-            iteration: 1,
-            operator: "draft".into(),
-            parents: vec![],
-            model: "m".into(),
-            files: vec![],
-            ui_code: String::new(),
-            critique: critic::score(&critic::Evidence::sample()),
-            evidence: critic::Evidence::sample(),
-            usage: LogUsage { input_tokens: 1, output_tokens, usd },
-            guidelines: vec![],
-            guidelines_unknown: 0,
-            finish_reason: None,
-            took_ms: 0,
-        };
-        EvolutionLog {
-            format: FORMAT.into(),
-            version: FORMAT_VERSION,
-            id: "a".into(),
-            kind: String::new(),
-            family: String::new(),
-            description: "a".into(),
-            requirements: vec![],
-            framework: "Streamlit".into(),
-            target_score: 8.0,
-            max_iterations: 1,
-            seed: 1,
-            critic: critic::VERSION.into(),
-            agent: "m".into(),
-            teacher: "composer".into(),
-            round: 1,
-            evolution_history: calls.iter().map(entry).collect(),
-            initial_score: 1.0,
-            final_score: 1.0,
-            best_iteration: 1,
-            improvement: 0.0,
-            target_reached: false,
-            total_iterations: 1,
-            prompts: None,
-            pairs: vec![],
-        }
+    fn refused(status: u16) -> EvolveError {
+        let (provider, message) = ("p".to_owned(), "no".to_owned());
+        ModelError::Refused { provider, status, code: None, message, request_id: None }.into()
+    }
+
+    fn garbled() -> EvolveError {
+        ModelError::Garbled { provider: "p".into(), why: "it is empty".into() }.into()
+    }
+
+    fn ended(errors: Vec<EvolveError>, of: usize) -> (bool, String, Kind) {
+        let mut failures = Failures::default();
+        errors.into_iter().for_each(|error| failures.add(error));
+        let end = failures.end_the_run();
+        let error = failures.into_error(of).unwrap();
+        (end, error.to_string(), error.kind())
     }
 
     #[test]
-    fn an_unknown_price_makes_the_sum_unknown_and_a_free_call_does_not() {
-        let sum = |calls: &[(u64, Option<f64>)]| {
-            let mut summary = Summary { usd: Some(0.0), ..Summary::default() };
-            summary.add(&log(calls), true);
-            summary.usd
-        };
-        assert_eq!(sum(&[(5, Some(0.0)), (0, None)]), Some(0.0));
-        assert_eq!(sum(&[(5, Some(0.25)), (5, Some(0.5))]), Some(0.75));
-        assert_eq!(sum(&[(5, Some(0.25)), (5, None)]), None);
+    fn what_fails_for_one_brief_does_not_end_the_others() {
+        let (end, text, kind) = ended(vec![garbled(), refused(400)], 9);
+        assert_eq!((end, kind), (false, Kind::Provider));
+        assert_eq!(text, "2 of 9 briefs are not finished: p gave an answer that cannot be used: it is empty");
+        assert!(
+            ended(vec![garbled(), garbled(), garbled()], 9).0,
+            "three in a row are not the briefs' fault"
+        );
+        for error in [refused(401), refused(429), refused(500), EvolveError::Cancelled] {
+            let want = (true, error.to_string(), error.kind());
+            assert_eq!(ended(vec![garbled(), error], 9), want);
+        }
+        assert_eq!(ended(vec![garbled()], 1).1, "p gave an answer that cannot be used: it is empty");
     }
 }

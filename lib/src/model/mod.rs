@@ -4,5 +4,6 @@
 pub mod client;
 pub mod hub;
 pub mod journal;
+pub mod price;
 pub mod provider;
 pub mod wire;

@@ -87,6 +87,11 @@ impl Workspace {
         self.root.join(".hone")
     }
 
+    /// Prices of the user's own, before the shipped ones.
+    pub fn prices(&self) -> PathBuf {
+        self.root.join("prices.toml")
+    }
+
     pub fn journal(&self) -> PathBuf {
         self.state().join("journal")
     }

@@ -7,7 +7,6 @@ use hone::{
     error::{Explain, Kind},
     model::{
         client::{Client, Endpoint, ModelError, Retry, Secret},
-        journal::Journal,
         wire::{ChatRequest, Finish, JobRequest, Message},
     },
 };
@@ -244,31 +243,6 @@ async fn events_are_paged_and_come_oldest_first() {
     assert_eq!(ids(None).await, ["e1", "e2", "e3", "e4"]);
     assert_eq!(ids(Some("e2")).await, ["e3", "e4"]);
     assert_eq!(ids(Some("e4")).await, [""; 0]);
-}
-
-#[tokio::test]
-async fn a_journalled_answer_is_not_asked_for_again() {
-    let server = MockServer::start().await;
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let next = move |_: &Request| ok(&count.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_string());
-    Mock::given(any()).respond_with(next).mount(&server).await;
-    let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::open(folder.path());
-    let ask = async |sample: &str| {
-        let answer = journal.chat(&client(&server), &request(), sample).await.unwrap();
-        (answer.reply.text().to_owned(), answer.replayed)
-    };
-    assert_eq!(ask("0").await, ("0".into(), false));
-    assert_eq!(ask("0").await, ("0".into(), true));
-    assert_eq!(ask("1").await, ("1".into(), false));
-    // A spoilt entry is asked for again.
-    let spoil = |path: &std::path::Path| std::fs::write(path, "{").unwrap();
-    for folder in std::fs::read_dir(folder.path()).unwrap() {
-        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            spoil(&file.unwrap().path());
-        }
-    }
-    assert_eq!(ask("0").await, ("2".into(), false));
 }
 
 /// Such a gateway sends one page for ever.

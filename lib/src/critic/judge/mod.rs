@@ -39,7 +39,8 @@ use crate::{
     brief::Brief,
     model::{
         client::ModelError,
-        wire::{ChatRequest, Message},
+        journal::Journal,
+        wire::{ChatRequest, Finish, Message},
     },
     store,
 };
@@ -191,6 +192,11 @@ impl From<ModelError> for Missing {
         match error {
             ModelError::Cancelled => Self::Stop(CriticError::Cancelled),
             ModelError::Store(error) => Self::Stop(error.into()),
+            // A score without a judge because money ran out would be another score than that of a run with more of it.
+            stop @ (ModelError::Budget { .. }
+            | ModelError::NoPrice { .. }
+            | ModelError::Down { .. }
+            | ModelError::NotInJournal { .. }) => Self::Stop(CriticError::Model(stop)),
             other => Self::No(other.to_string()),
         }
     }
@@ -198,7 +204,8 @@ impl From<ModelError> for Missing {
 
 impl Judge {
     pub fn new(options: JudgeOptions) -> Self {
-        let agent = Agent { temperature: TEMPERATURE, max_tokens: MAX_TOKENS, ..options.agent };
+        let journal = options.agent.journal.by("judge");
+        let agent = Agent { temperature: TEMPERATURE, max_tokens: MAX_TOKENS, journal, ..options.agent };
         let tally = Tally { row: options.row.clone(), usd: Some(0.0), ..Tally::default() };
         let options = JudgeOptions { agent, samples: options.samples.max(1), ..options };
         let shared = Shared { options, checklists: Mutex::default(), tally: Mutex::new(tally) };
@@ -211,6 +218,11 @@ impl Judge {
         let asked =
             json!([prompt::VERSION, agent.client.endpoint().name, agent.model, vision, samples, TEMPERATURE]);
         format!("{critic}+judge:{row}.{:.8}", crate::text::hex(&Sha256::digest(asked.to_string())))
+    }
+
+    /// Through which its calls go.
+    pub fn journal(&self) -> &Journal {
+        &self.shared.options.agent.journal
     }
 
     /// Its name in the settings.
@@ -392,7 +404,11 @@ impl Judge {
                 tally.usd = tally.usd.zip(usd).map(|(sum, usd)| sum + usd);
             }
         });
-        Ok(answer?.reply.text().to_owned())
+        let reply = answer?.reply;
+        match reply.finish() {
+            Finish::Complete => Ok(reply.text().to_owned()),
+            cut => Err(Missing::No(format!("its answer is not whole: it ended with `{}`", cut.as_str()))),
+        }
     }
 
     /// The first picture of a candidate, as an address that carries it.

@@ -137,8 +137,13 @@ impl Explain for ModelError {
                 "check that `base_url` is the API's address (it usually ends in `/v1`) and not a web page or a proxy"
             }
             Self::WaitTooLong { .. } => "run the same command again later; finished calls are kept",
-            Self::Budget { .. } => {
-                "raise it with `--budget USD` or `usd` under `[budget]` and run the same command again; finished work is kept"
+            Self::Budget { spent, held, next, cap } => {
+                let enough = (2.0 * cap).max(spent + held + next);
+                let enough = if enough >= 1.0 { enough.ceil() } else { (enough * 1e4).ceil() / 1e4 };
+                return Some(format!(
+                    "run the same command again with a higher `--budget`, {enough} for example, or raise `usd` under \
+                     `[budget]`; finished work is kept"
+                ));
             }
             Self::NoPrice { row } => {
                 return Some(format!(

@@ -1,0 +1,342 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use proptest::prelude::*;
+use serde_json::json;
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
+
+use super::{
+    db::{Db, Owner},
+    *,
+};
+use crate::{
+    config::{ModelRow, Price},
+    error::{Explain, Kind},
+    model::{
+        client::{Endpoint, Retry},
+        wire::Message as Said,
+    },
+};
+
+/// A provider that numbers its answers, and says that each took 10 tokens to read and 20 to write.
+async fn provider(latency_ms: u64) -> MockServer {
+    let server = MockServer::start().await;
+    let count = AtomicU64::new(0);
+    let answer = move |_: &Request| {
+        let text = count.fetch_add(1, Ordering::SeqCst).to_string();
+        let body = json!({
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+        });
+        ResponseTemplate::new(200).set_body_json(body).set_delay(Duration::from_millis(latency_ms))
+    };
+    Mock::given(any()).respond_with(answer).mount(&server).await;
+    server
+}
+
+async fn calls(server: &MockServer) -> usize {
+    server.received_requests().await.unwrap().len()
+}
+
+fn client(server: &MockServer) -> Client {
+    named("paid", server)
+}
+
+fn named(name: &str, server: &MockServer) -> Client {
+    let retry = Retry { retries: 2, first_wait: Duration::from_millis(1), ..Retry::default() };
+    Client::new(Endpoint { retry, ..Endpoint::new(name, format!("{}/v1", server.uri())) }).unwrap()
+}
+
+fn request(text: &str) -> ChatRequest {
+    ChatRequest { max_tokens: Some(100), ..ChatRequest::new("m", vec![Said::user(text)]) }
+}
+
+/// One dollar for a thousand tokens.
+fn payer() -> Payer {
+    let price = Price { input: 1000.0, output: 1000.0, training: None, as_of: "2026-01-31".into() };
+    let row = ModelRow { provider: "p".into(), model: "m".into(), price: Some(price), ..ModelRow::default() };
+    Payer::new("paid", &row)
+}
+
+fn capped(folder: &Path, cap: f64) -> Journal {
+    Journal::with(folder, Options { cap: Usd::cap(cap), run: "r1".into(), ..Options::default() })
+        .for_row(payer())
+}
+
+fn text(answer: &Answer) -> (&str, bool) {
+    (answer.reply.text(), answer.replayed)
+}
+
+#[test]
+fn the_key_depends_on_all_that_was_asked_and_on_nothing_else() {
+    let of = |identity: &str, request: Value, sample: &str| {
+        key(identity, &canonical(&request).to_string(), sample)
+    };
+    let base = of("a", json!({"model": "m", "seed": 1}), "0");
+    assert_eq!(base, of("a", json!({"seed": 1, "model": "m"}), "0"));
+    for other in [
+        of("b", json!({"model": "m", "seed": 1}), "0"),
+        of("a", json!({"model": "m", "seed": 2}), "0"),
+        of("a", json!({"model": "m", "seed": 1}), "1"),
+    ] {
+        assert_ne!(base, other);
+    }
+}
+
+/// Journals of embedded models were written with these keys: a change would run every loop under way from the start.
+#[test]
+fn the_keys_of_the_embedded_model_stay() {
+    let client = Client::new(Endpoint::local("http://127.0.0.1:4711/v1")).unwrap();
+    let request = ChatRequest {
+        temperature: Some(0.7),
+        max_completion_tokens: Some(640),
+        seed: Some(7),
+        ..ChatRequest::new("smollm2-135m-instruct", vec![Said::system("s"), Said::user("a \"form\"")])
+    };
+    let asked = Journal::open("/nowhere").asked(&client, &request, "").unwrap();
+    let value = serde_json::to_value(&request).unwrap();
+    let first_form = serde_json::json!(["local", canonical(&value), ""]).to_string();
+    assert_eq!(asked.key, crate::text::hex(&Sha256::digest(first_form)));
+    expect_test::expect!["d3a3061f42849f28d49643c02e4d110cc5895e4373a7668e76984ca191daa4f3"]
+        .assert_eq(&asked.key);
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_keys_does_not_matter(pairs in prop::collection::btree_map("[a-z]{1,4}", 0i64..9, 0..6)) {
+        let forward: Value = pairs.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+        let backward: Value = pairs.iter().rev().map(|(k, v)| (k.clone(), json!(v))).collect();
+        prop_assert_eq!(canonical(&forward).to_string(), canonical(&backward).to_string());
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_asked_for_once_and_each_sample_is_its_own() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let (journal, client) = (capped(folder.path(), 5.0), client(&server));
+    let ask = async |sample: &str| journal.chat(&client, &request("a"), sample).await.unwrap();
+    let first = ask("0").await;
+    assert_eq!((text(&first), first.usd), (("0", false), Some(0.03)));
+    let again = ask("0").await;
+    assert_eq!((text(&again), again.usd, again.took_ms), (("0", true), Some(0.03), first.took_ms));
+    assert_eq!(text(&ask("1").await), ("1", false));
+    assert_eq!(journal.sent(), Sent { calls: 2, usd: Some(0.06) });
+    journal.drain(Duration::ZERO).await;
+    let ledger = Ledger::read(folder.path(), Usd::cap(5.0)).unwrap();
+    let row = &ledger.rows[0];
+    assert_eq!((ledger.rows.len(), row.calls, row.replayed, row.input_tokens), (1, 2, 1, 20));
+    assert_eq!((row.run.as_str(), row.row.as_str(), row.role.as_str()), ("r1", "paid", "agent"));
+    assert_eq!((ledger.spent_usd, ledger.held_usd, ledger.cap_usd), (0.06, 0.0, Some(5.0)));
+    // What cannot be read is asked for again and replaced.
+    let database = rusqlite::Connection::open(folder.path().join(db::FILE)).unwrap();
+    database.execute("UPDATE calls SET reply = '{'", []).unwrap();
+    assert_eq!(text(&ask("0").await), ("2", false));
+    assert_eq!(text(&ask("0").await), ("2", true));
+}
+
+/// Two journals on one folder stand for two processes: they share nothing but its files.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_call_is_paid_once_by_however_many() {
+    let (server, folder) = (provider(20).await, tempfile::tempdir().unwrap());
+    let (journals, client) = ([(); 2].map(|()| capped(folder.path(), 100.0)), client(&server));
+    let askers = (0..200).map(|n| {
+        let (journal, client) = (&journals[n % 2], &client);
+        async move { journal.chat(client, &request(&format!("{}", n / 4)), "").await.unwrap() }
+    });
+    let answers = join_all(askers).await;
+    assert_eq!(calls(&server).await, 50);
+    assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 50);
+    for four in answers.chunks(4) {
+        assert!(four.iter().all(|answer| answer.reply == four[0].reply));
+    }
+    let sent = journals[0].sent() + journals[1].sent();
+    assert_eq!(sent.calls, 50);
+}
+
+/// A claim is as good as its owner's life; what the dead may have been billed counts at its worst.
+#[tokio::test]
+async fn a_dead_owners_call_is_asked_again_and_its_hold_is_lost() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let (journal, client) = (capped(folder.path(), 5.0), client(&server));
+    let asked = journal.asked(&client, &request("a"), "").unwrap();
+    let (db, owner) = (Db::open(folder.path()).unwrap(), Owner::new(folder.path()).unwrap());
+    db.claim(&asked.key, &owner.id).unwrap();
+    db.hold(&owner.id, asked.worst, &asked.label).unwrap();
+    let ask = request("a");
+    let mut asking = Box::pin(journal.chat(&client, &ask, ""));
+    let waited = tokio::time::timeout(Duration::from_millis(300), &mut asking).await;
+    assert!(waited.is_err() && calls(&server).await == 0, "the owner lives");
+    drop(owner);
+    assert_eq!(text(&asking.await.unwrap()), ("0", false));
+    let ledger = Ledger::read(folder.path(), None).unwrap();
+    let worst = asked.worst.unwrap().dollars();
+    assert!(worst > 0.1, "100 tokens of output: {worst}");
+    assert_eq!((ledger.lost_usd, ledger.held_usd, ledger.rows[0].lost), (worst, 0.0, 1));
+    assert!((ledger.spent_usd - worst - 0.03).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_cap_ends_the_calls_and_a_higher_one_goes_on() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let client = client(&server);
+    let ask = async |cap: f64, n: u32| {
+        let journal = capped(folder.path(), cap);
+        let answer = journal.chat(&client, &request(&n.to_string()), "").await;
+        journal.drain(Duration::ZERO).await;
+        answer
+    };
+    let mut paid = 0;
+    let error = loop {
+        match ask(0.5, paid).await {
+            Ok(_) => paid += 1,
+            Err(error) => break error,
+        }
+    };
+    let worst = capped(folder.path(), 1.0).asked(&client, &request("0"), "").unwrap().worst.unwrap();
+    let room = (0.5 - worst.dollars()) / 0.03;
+    assert_eq!((paid, calls(&server).await), (room as u32 + 1, paid as usize));
+    assert_eq!((error.kind(), error.hint().unwrap().contains("--budget")), (Kind::Budget, true), "{error}");
+    // What is there costs nothing, whatever the cap.
+    assert!(ask(0.0, 0).await.unwrap().replayed);
+    assert!(!ask(5.0, paid).await.unwrap().replayed);
+}
+
+/// Whoever finds all money held waits for what comes back of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_wait_for_money_that_others_hold() {
+    let (server, folder) = (provider(5).await, tempfile::tempdir().unwrap());
+    let (journals, client) = ([(); 2].map(|()| capped(folder.path(), 1.0)), client(&server));
+    // 24 calls cost 0.72, and hold a good 0.2 each.
+    let askers = (0..24).map(|n| {
+        let (journal, client) = (&journals[n % 2], &client);
+        async move { journal.chat(client, &request(&n.to_string()), "").await.map(|_| ()) }
+    });
+    let answers = join_all(askers).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let ledger = Ledger::read(folder.path(), None).unwrap();
+    assert!((ledger.spent_usd - 0.72).abs() < 1e-9, "{}", ledger.spent_usd);
+}
+
+#[tokio::test]
+async fn without_a_price_no_budget_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::new(Endpoint::new("far", "http://192.0.2.1/v1")).unwrap();
+    let journal = |cap| {
+        let options = Options { cap, ..Options::default() };
+        Journal::with(folder.path(), options).for_row(Payer::named("far"))
+    };
+    let error = journal(Usd::cap(5.0)).chat(&client, &request("a"), "").await.unwrap_err();
+    assert!(matches!(&error, ModelError::NoPrice { row } if row == "far"), "{error}");
+    assert!(matches!(journal(Usd::cap(5.0)).afford(&client, "m"), Err(ModelError::NoPrice { .. })));
+    assert!(journal(None).afford(&client, "m").is_ok());
+    // Without a limit on the answer there is no worst case either.
+    let endless = ChatRequest { max_tokens: None, ..request("a") };
+    let error = capped(folder.path(), 5.0).chat(&client, &endless, "").await.unwrap_err();
+    assert!(error.to_string().contains("limit"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_paid_for_is_kept_when_nobody_waits_any_more() {
+    let (server, folder) = (provider(500).await, tempfile::tempdir().unwrap());
+    let (journal, client) = (capped(folder.path(), 5.0), client(&server));
+    let ask = request("a");
+    let mut asking = Box::pin(journal.chat(&client, &ask, ""));
+    while calls(&server).await == 0 {
+        assert!(tokio::time::timeout(Duration::from_millis(5), &mut asking).await.is_err());
+    }
+    drop(asking);
+    assert_eq!(journal.open_calls(), 1);
+    assert_eq!(journal.drain(Duration::from_secs(30)).await, 0);
+    let offline = Journal::with(folder.path(), Options { offline: true, ..Options::default() });
+    assert_eq!(text(&offline.chat(&client, &ask, "").await.unwrap()), ("0", true));
+    assert_eq!(calls(&server).await, 1);
+}
+
+#[tokio::test]
+async fn an_exported_journal_replays_elsewhere() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let client = client(&server);
+    let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+    let [first, second] = ["first.jsonl", "second.jsonl"].map(|name| folder.path().join(name));
+    let journal = capped(&here, 5.0);
+    for n in 0..5 {
+        journal.chat(&client, &request(&n.to_string()), "").await.unwrap();
+    }
+    assert_eq!(export(&here, &first).unwrap(), 5);
+    assert_eq!(import(&there, &first).unwrap(), Imported { imported: 5, known: 0 });
+    assert_eq!(import(&there, &first).unwrap(), Imported { imported: 0, known: 5 });
+    export(&there, &second).unwrap();
+    assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+    let offline = Journal::with(&there, Options { offline: true, ..Options::default() });
+    let answer = offline.chat(&client, &request("3"), "").await.unwrap();
+    assert_eq!((text(&answer), answer.usd), (("3", true), Some(0.03)));
+    let error = offline.chat(&client, &request("5"), "").await.unwrap_err();
+    assert!(matches!(&error, ModelError::NotInJournal { model, .. } if model == "m"), "{error}");
+    assert_eq!(Ledger::read(&there, None).unwrap().spent_usd, 0.0, "what others paid is not spent here");
+
+    let text = std::fs::read_to_string(&first).unwrap();
+    let third = folder.path().join("third");
+    for (spoilt, want) in [
+        (text.replace("\"model\":\"m\"", "\"model\":\"n\""), "line 2: its key is not that of its request"),
+        (text.replace("\"choices\"", "\"choice\""), "line 2: its reply"),
+        (text.replace("\"version\":1", "\"version\":2"), "2, and `hone.calls` 1 can be read"),
+        (String::new(), "is not an export of calls"),
+        (format!("{text}{{\n"), "line 7: "),
+    ] {
+        std::fs::write(&second, spoilt).unwrap();
+        let error = import(&third, &second).unwrap_err();
+        assert!(error.to_string().contains(want), "{error}");
+        assert_eq!((error.kind(), error.hint().is_some()), (Kind::Input, true));
+    }
+    assert_eq!(export(&third, &second).unwrap(), 0, "all or none");
+}
+
+/// Before there was a database, each entry was a file named by its key.
+#[tokio::test]
+async fn entries_of_the_first_form_are_taken_over() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let client = named("mine", &server);
+    let value = serde_json::to_value(request("a")).unwrap();
+    let first_form = serde_json::json!(["mine", canonical(&value), "judge 1"]).to_string();
+    let key = crate::text::hex(&Sha256::digest(first_form));
+    let write = |text: String| {
+        let path = folder.path().join(&key[..2]).join(format!("{}.json", &key[2..]));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let reply = json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "old"}}]});
+    let entry = |version: u32| {
+        json!({"format": "hone.call", "version": version, "endpoint": "mine", "sample": "judge 1", "request": value,
+            "reply": reply, "took_ms": 12})
+        .to_string()
+    };
+    let ask = async || Journal::open(folder.path()).chat(&client, &request("a"), "judge 1").await.unwrap();
+    write(entry(1));
+    let answer = ask().await;
+    assert_eq!((text(&answer), answer.usd, answer.took_ms), (("old", true), Some(0.0), 12));
+    // From now on the database has it.
+    write("{".into());
+    assert_eq!(text(&ask().await), ("old", true));
+    let other = tempfile::tempdir().unwrap();
+    std::fs::rename(folder.path().join(&key[..2]), other.path().join(&key[..2])).unwrap();
+    let journal = Journal::open(other.path());
+    let asked = journal.chat(&client, &request("a"), "judge 1").await.unwrap();
+    assert_eq!(text(&asked), ("0", false), "a spoilt entry counts as not there");
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_left_alone() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    drop(Db::open(folder.path()).unwrap());
+    let database = rusqlite::Connection::open(folder.path().join(db::FILE)).unwrap();
+    database.pragma_update(None, "user_version", 99).unwrap();
+    let journal = Journal::open(folder.path());
+    for _ in 0..2 {
+        let error = journal.chat(&client(&server), &request("a"), "").await.unwrap_err();
+        assert!(error.to_string().contains("version 99"), "{error}");
+    }
+    assert_eq!(calls(&server).await, 0);
+}
