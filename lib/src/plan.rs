@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::{self, PromptError},
     brief::Brief,
-    config::Price,
     dataset::{self, tokens},
     evolve::{EvolutionLog, Operator, Options, composer::Composer},
+    model::price::{Tariff, Usd},
     store::{self, Workspace},
 };
 
+const MILLION: u64 = 1_000_000;
 /// Candidates of a model that logs must hold before their means are worth more than the limit on tokens.
 const ENOUGH_SEEN: usize = 5;
 /// Proposals of a teacher in one round.
@@ -59,8 +60,10 @@ pub struct PlannedPhase {
 pub struct Known {
     /// What it is called in the settings.
     pub name: String,
-    /// Free on this machine; none when nobody said it.
-    pub price: Option<Price>,
+    /// What its calls cost.
+    pub tariff: Tariff,
+    /// US dollars per million tokens trained; none when it is not known.
+    pub training: Option<f64>,
     /// Longest reply.
     pub max_tokens: u32,
     /// From logs that are there.
@@ -119,11 +122,6 @@ impl Known {
     }
 }
 
-/// What tokens cost in US dollars; none when the price is unknown.
-fn usd(price: Option<&Price>, input: u64, output: u64) -> Option<f64> {
-    price.map(|price| (input as f64 * price.input + output as f64 * price.output) / 1e6)
-}
-
 impl PlannedPhase {
     fn ask(&mut self, who: &Known, calls: u64, input: u64, output: u64) {
         self.calls += calls;
@@ -132,16 +130,20 @@ impl PlannedPhase {
         if calls == 0 {
             return;
         }
-        self.usd = self.usd.zip(usd(who.price.as_ref(), input, output)).map(|(sum, usd)| sum + usd);
-        match &who.price {
-            None => {
-                self.assumptions.push(format!("what `{}` costs is unknown: its row has no `price`", who.name))
-            }
-            Some(price) if price.input + price.output > 0.0 => self.assumptions.push(format!(
-                "`{}` costs ${} and ${} per million tokens in and out, as of {}",
-                who.name, price.input, price.output, price.as_of
+        let usd = who.tariff.cost(input, output).map(Usd::dollars);
+        self.usd = self.usd.zip(usd).map(|(sum, usd)| sum + usd);
+        match who.tariff {
+            Tariff::Free => {}
+            Tariff::Unknown => self.assumptions.push(format!(
+                "what `{}` costs is unknown: neither its row nor a table of prices says it",
+                who.name
             )),
-            Some(_) => {}
+            Tariff::Known(rates) => {
+                let [input, output] =
+                    [(MILLION, 0), (0, MILLION)].map(|(input, output)| rates.cost(input, output));
+                self.assumptions
+                    .push(format!("`{}` costs {input} and {output} per million tokens in and out", who.name));
+            }
         }
     }
 
@@ -290,8 +292,7 @@ pub fn finetune(trainer: &Known, rows: Rows, epochs: Option<u32>, missing: Optio
         }
     };
     let passes = u64::from(epochs.unwrap_or(3));
-    let free = trainer.price.as_ref().is_some_and(|price| price.input + price.output == 0.0);
-    let price = trainer.price.as_ref().and_then(|price| price.training).or(free.then_some(0.0));
+    let price = trainer.training.or((trainer.tariff == Tariff::Free).then_some(0.0));
     let trained = tokens * passes;
     let mut assumptions = vec![
         assumed,
@@ -431,12 +432,15 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::brief;
+    use crate::{brief, model::price::Rates};
 
     fn known(name: &str, price: Option<(f64, f64)>) -> Known {
-        let price =
-            price.map(|(input, output)| Price { input, output, training: None, as_of: "2026-01-31".into() });
-        Known { name: name.into(), price, max_tokens: 1000, seen: None }
+        let tariff = match price {
+            None => Tariff::Unknown,
+            Some((0.0, 0.0)) => Tariff::Free,
+            Some((input, output)) => Tariff::Known(Rates::per_million(input, output)),
+        };
+        Known { name: name.into(), tariff, training: None, max_tokens: 1000, seen: None }
     }
 
     fn cast(teacher: Option<Known>, judge: Option<Known>) -> Cast {
@@ -523,7 +527,7 @@ mod tests {
               finetune: 3 epochs, chosen by the trainer
               finetune: what training `gpt` costs is unknown
               finetune: how long the trainer takes is unknown; it goes on when this terminal is closed
-              test: `gpt` costs $3.75 and $15 per million tokens in and out, as of 2026-01-31
+              test: `gpt` costs $3.75 and $15.00 per million tokens in and out
               test: 2 models, 3 held-out briefs, 2 answers each
               test: `gpt` writes all of its 1000 tokens
               deploy: only a model with the verdict `promote` is deployed

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use hone::{
     brief::{self, Brief},
-    config::{Price, Settings},
+    config::Settings,
     dataset::{ChatRow, tokens},
     evolve::Options,
     model::{
         client::{Client, Endpoint},
         journal::Journal,
+        price::{Payer, Prices, Tariff},
         provider,
     },
     plan::{self, Cast, Known, Plan, PlannedPhase, Rows, Seen},
@@ -48,7 +49,7 @@ pub fn finetune(context: &Context, settings: &Settings) -> Result {
     let (rows, _) = store::parse_lines::<ChatRow>(&store::read_text(&path)?);
     let tokens = rows.iter().map(|row| tokens::chat_tokens(&row.value.messages) as u64).sum();
     let epochs = settings.finetune.n_epochs.fixed();
-    print(vec![training(Rows::Counted { tokens }, epochs, context, settings)], context)
+    print(vec![training(Rows::Counted { tokens }, epochs, context, settings)?], context)
 }
 
 /// The whole loop; a workspace that is not begun is planned with the shipped briefs.
@@ -75,7 +76,7 @@ pub fn turns(rounds: u32, size: &Size, context: &Context, settings: &Settings) -
         phases.extend([
             searches(&briefs, round, context, settings)?,
             plan::prepare(),
-            training(Rows::expected(&briefs, size.max_rows, &options)?, epochs, context, settings),
+            training(Rows::expected(&briefs, size.max_rows, &options)?, epochs, context, settings)?,
             trial(&held, size.samples, context, settings)?,
             plan::deploy(),
         ]);
@@ -118,13 +119,15 @@ fn trial(
     Ok(plan::test(heldout, arms, samples, &tuned, judge.as_ref(), &options)?)
 }
 
-fn training(rows: Rows, epochs: Option<u32>, context: &Context, settings: &Settings) -> PlannedPhase {
+fn training(rows: Rows, epochs: Option<u32>, context: &Context, settings: &Settings) -> Result<PlannedPhase> {
     let name = &settings.finetune.model;
     let row = settings.models.get(name);
     let missing = row.and_then(rows::key_variable).filter(|key| context.secret(key).is_none());
     let missing = missing.map(|key| format!("to set `{key}` in the environment or in `.env`"));
-    let trainer = Known { name: name.clone(), price: price(name, settings), max_tokens: 0, seen: None };
-    plan::finetune(&trainer, rows, epochs, missing)
+    let model = row.map_or(&settings.finetune.base_model, |row| &row.model);
+    let (tariff, training) = prices(name, model, context, settings)?;
+    let trainer = Known { name: name.clone(), tariff, training, max_tokens: 0, seen: None };
+    Ok(plan::finetune(&trainer, rows, epochs, missing))
 }
 
 fn judge(context: &Context, settings: &Settings) -> Result<Option<(Known, u32)>> {
@@ -147,21 +150,20 @@ fn known(name: &str, context: &Context, settings: &Settings) -> Result<(Known, S
     };
     let max_tokens = row.and_then(|row| row.max_tokens).unwrap_or(settings.agent.max_tokens);
     let seen = Seen::of(&context.workspace, &model);
-    Ok((Known { name: name.into(), price: price(name, settings), max_tokens, seen }, model))
+    let (tariff, training) = prices(name, &model, context, settings)?;
+    Ok((Known { name: name.into(), tariff, training, max_tokens, seen }, model))
 }
 
-/// What is known of a model's price: its row's, nothing on this machine, else unknown.
-fn price(name: &str, settings: &Settings) -> Option<Price> {
-    let free = || Price { input: 0.0, output: 0.0, training: Some(0.0), as_of: String::new() };
-    let Some(row) = settings.models.get(name) else {
-        // The alias, the base and tuned models answer where the settings train.
-        let trained = settings.models.contains_key(&settings.finetune.model);
-        return if trained { price(&settings.finetune.model, settings) } else { Some(free()) };
-    };
-    let local = || {
-        let usual = || provider::provider(&row.provider)?.base_url.map(str::to_owned);
-        let endpoint = Endpoint::new(name, row.base_url.clone().or_else(usual)?);
-        Client::new(endpoint).ok().filter(Client::is_local).map(|_| free())
-    };
-    row.price.clone().or_else(local)
+/// What a model costs: calls of it, and a million tokens trained.
+fn prices(name: &str, model: &str, context: &Context, settings: &Settings) -> Result<(Tariff, Option<f64>)> {
+    let prices = Prices::load(&context.workspace.prices())?;
+    // The alias, the base and tuned models answer where the settings train.
+    let trainer = &settings.finetune.model;
+    let row = settings.models.get_key_value(name).or_else(|| settings.models.get_key_value(trainer));
+    let Some((name, row)) = row else { return Ok((Tariff::Free, Some(0.0))) };
+    let payer = Payer::new(name, row);
+    let home = || provider::provider(&row.provider)?.base_url.map(str::to_owned);
+    let address = row.base_url.clone().or_else(home).filter(|_| !own::is_own(row));
+    let local = address.is_some_and(|url| Client::new(Endpoint::new(name, url)).is_ok_and(|c| c.is_local()));
+    Ok((prices.tariff(&payer, model, local), prices.training(&payer, model)))
 }

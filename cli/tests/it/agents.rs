@@ -1,5 +1,6 @@
 //! The user's own agent, replies that exist already, strategies side by side, and plans: as commands.
 
+use hone_fake::{Fake, Options};
 use serde_json::{Value, json};
 
 use crate::harness::{World, cache};
@@ -115,6 +116,41 @@ fn strategies_stand_side_by_side() {
     assert_eq!(world.run(&["evolve", "compare", "--strategies", "luck"]).code, 2);
 }
 
+/// The model is a fake, and so is what the table says of it: it is the same table that counts.
+#[test]
+fn a_comparison_is_made_again_elsewhere_from_a_journal() {
+    let Some(cache) = cache("a_comparison_is_made_again_elsewhere_from_a_journal") else { return };
+    let fake = Fake::start(Options::default()).unwrap();
+    let world = || {
+        let world = World::with_runtime(cache.clone());
+        world.briefs(4, 1);
+        let row = "[models.fake]\nprovider = \"openai-compatible\"\nmodel = \"m\"\n";
+        world.write("hone.toml", format!("{row}base_url = \"{}\"\n", fake.url));
+        world
+    };
+    let compare =
+        ["evolve", "compare", "--agent", "fake", "--teacher", "fake", "--budget-calls", "6", "--static-only"];
+    let table = |world: &World, flags: &[&str]| {
+        let mut table = world.json(&[&compare[..], flags].concat());
+        table.as_object_mut().unwrap().remove("folder");
+        table
+    };
+    let (here, there) = (world(), world());
+    let first = table(&here, &[]);
+    let asked = fake.meter().requests;
+    assert!(asked > 0 && fake.meter().by_body.values().all(|times| *times == 1), "{:?}", fake.meter());
+    let file = here.path("calls.jsonl");
+    here.ok(&["calls", "export", file.to_str().unwrap()]);
+    there.ok(&["calls", "import", file.to_str().unwrap()]);
+    assert_eq!(table(&there, &["--offline"]), first);
+    assert_eq!(fake.meter().requests, asked);
+    // A plan promises no fewer calls than are made.
+    let plan = here.json(&["evolve", "--agent", "fake", "--teacher", "fake", "--dry-run"]);
+    assert_eq!(fake.meter().requests, asked);
+    here.ok(&["evolve", "--agent", "fake", "--teacher", "fake", "--static-only", "--json"]);
+    assert!(fake.meter().requests - asked <= plan["calls"].as_u64().unwrap(), "{plan}");
+}
+
 #[test]
 fn a_plan_says_what_it_stands_on_and_nothing_happens() {
     let world = World::bare();
@@ -126,7 +162,7 @@ fn a_plan_says_what_it_stands_on_and_nothing_happens() {
     assert_eq!((&plan["usd"], &plan["hours"]), (&json!(0.0), &json!(null)));
     assert!(!world.root().exists() && !world.folder.path().join("cache").exists());
 
-    let row = "[models.gpt]\nprovider = \"openai\"\nmodel = \"gpt-4o\"\napi_key_env = \"NO_SUCH_KEY\"\n[finetune]\nmodel = \"gpt\"\n";
+    let row = "[models.gpt]\nprovider = \"openai\"\nmodel = \"no-such-model\"\napi_key_env = \"NO_SUCH_KEY\"\n[finetune]\nmodel = \"gpt\"\n";
     world.write("hone.toml", row);
     let text = world.ok(&["loop", "--dry-run", "--limit", "5"]);
     assert!(text.contains("finetune needs you to set `NO_SUCH_KEY`") && text.contains("unknown"), "{text}");
