@@ -1,10 +1,15 @@
 //! The agent behind somebody else's endpoint: what it answers, refuses and breaks.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
+use hone_fake::{Fake, Options};
 use serde_json::{Value, json};
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
 
@@ -162,6 +167,35 @@ async fn a_brief_that_fails_does_not_end_the_others() {
     assert_eq!(ran.code, 0, "{ran:?}");
     let summary: Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
     assert_eq!((&summary["reused"], &summary["calls"]), (&json!(3), &json!(1)), "{summary}");
+}
+
+/// The first Ctrl-C lets calls come in that are on their way: they are paid for.
+#[test]
+fn a_stopped_run_keeps_what_it_has_paid_for() {
+    let Some(cache) = cache("a_stopped_run_keeps_what_it_has_paid_for") else { return };
+    let options = Options { latency: Duration::from_millis(1500), ..Options::default() };
+    let fake = Fake::start(options).unwrap();
+    let world = World::with_runtime(cache);
+    world.briefs(4, 1);
+    point(&world, fake.url.trim_end_matches("/v1"));
+    let evolve = || {
+        let mut command = world.command(&["evolve", "--static-only", "--agent", "fake", "--drafts", "1"]);
+        command.env("FAKE_KEY", "sk-canary").stderr(Stdio::piped());
+        command
+    };
+    let mut child = evolve().spawn().unwrap();
+    while fake.meter().in_flight == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert!(ran.code == 130 && ran.stderr.contains("paid for are under way"), "{ran:?}");
+    let ran = Ran::from(evolve());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let meter = fake.meter();
+    assert_eq!((meter.repeated(), meter.requests), (0, 4), "{meter:?}");
 }
 
 /// A run can be made again elsewhere from its calls alone.

@@ -130,7 +130,7 @@ async fn judge_of(
     models: &mut Models<'_>,
 ) -> Result<Option<Judge>> {
     if args.brief.is_some() {
-        return models.judge().await;
+        return models.at("critique").judge().await;
     }
     if settings.judge.model != NO_JUDGE {
         context.events.note("without `--brief` there is nothing that a judge could ask about");

@@ -123,7 +123,8 @@ impl Endpoint {
         Self { identity: identity(&access, &self.base_url), access, ..self }
     }
 
-    fn is_embedded(&self) -> bool {
+    /// The server that is part of Hone.
+    pub(in crate::model) fn is_embedded(&self) -> bool {
         self.identity == EMBEDDED
     }
 

@@ -7,7 +7,6 @@
 
 mod db;
 mod export;
-mod keep;
 mod keeper;
 mod ledger;
 mod legacy;
@@ -121,6 +120,21 @@ struct Label {
     phase: String,
 }
 
+/// Who is asked.
+struct Called<'a> {
+    identity: &'a str,
+    /// In errors.
+    provider: &'a str,
+    row: &'a str,
+    model: &'a str,
+}
+
+/// What there is for a call.
+enum Ready {
+    Known(Answer),
+    Ours(Ticket),
+}
+
 /// What is asked, ready to be looked up.
 #[derive(Clone, Debug)]
 struct Asked {
@@ -137,12 +151,6 @@ struct Asked {
     worst: Option<Usd>,
     /// The entry that is there cannot be read: ask again and replace it.
     spoilt: bool,
-}
-
-/// What asking the journal comes to.
-enum Claim {
-    Kept(Answer),
-    Ours(Ticket),
 }
 
 impl Journal {
@@ -218,13 +226,16 @@ impl Journal {
         sample: &str,
     ) -> Result<Answer, ModelError> {
         let mut asked = self.asked(client, request, sample)?;
-        let ticket = match self.claim(&mut asked).await? {
-            Claim::Kept(answer) => return Ok(answer),
-            Claim::Ours(ticket) => ticket,
+        let found = tokio::select! {
+            () = client.cancel().cancelled() => return Err(ModelError::Cancelled),
+            found = self.look_up(&mut asked) => found?,
         };
-        let free = asked.tariff == Tariff::Free;
+        let ticket = match found {
+            Ready::Known(answer) => return Ok(answer),
+            Ready::Ours(ticket) => ticket,
+        };
         let paid = paid(self.shared.clone(), client.clone(), request.clone(), asked, ticket);
-        if free {
+        if client.endpoint().is_embedded() {
             // Nobody pays for it, so it ends with whoever waits for it.
             return paid.await;
         }
@@ -237,20 +248,28 @@ impl Journal {
         }
     }
 
-    /// The answer that is there, or the right to ask for it.
-    async fn claim(&self, asked: &mut Asked) -> Result<Claim, ModelError> {
-        loop {
-            match self.ask(Arc::new(asked.clone())).await? {
-                Found::Ours(ticket) => return Ok(Claim::Ours(ticket)),
-                Found::Kept(kept) => match serde_json::from_str(&kept.reply) {
-                    Ok(reply) => return Ok(Claim::Kept(kept.answer(reply, true))),
-                    Err(error) => {
-                        tracing::warn!(asked.key, %error, "unreadable journal entry, asking again");
-                        asked.spoilt = true;
-                    }
-                },
-            }
-        }
+    /// Answers from the journal or by `ask`: for agents that are no chat models. `who` identifies one and `asked` is what it is
+    /// given. What it spends is its own business, so nothing is held for it.
+    ///
+    /// # Errors
+    /// Those of `ask`; [`ModelError::NotInJournal`] and [`ModelError::Store`] as for [`Journal::chat`].
+    pub async fn keep(
+        &self,
+        who: &str,
+        asked: &Value,
+        sample: &str,
+        ask: impl AsyncFnOnce() -> Result<ChatReply, ModelError>,
+    ) -> Result<Answer, ModelError> {
+        let name = if self.payer.row.is_empty() { who } else { &self.payer.row };
+        let called = Called { identity: who, provider: name, row: name, model: name };
+        let mut asked = self.asked_of(&called, &canonical(asked), sample, (Tariff::Free, Some(Usd::ZERO)));
+        let ticket = match self.look_up(&mut asked).await? {
+            Ready::Known(answer) => return Ok(answer),
+            Ready::Ours(ticket) => ticket,
+        };
+        let started = Instant::now();
+        let exchange = Exchange { result: ask().await, unknown: 0 };
+        settle(&self.shared, &asked, ticket, exchange, started.elapsed()).await
     }
 
     /// Waits until everything that is paid for is answered and on disk, or the time is over; how many calls are still open.
@@ -271,6 +290,22 @@ impl Journal {
         self.shared.under_way.len()
     }
 
+    /// The answer, or the right to ask for it. An entry that cannot be read counts as not there.
+    async fn look_up(&self, asked: &mut Asked) -> Result<Ready, ModelError> {
+        loop {
+            match self.ask(Arc::new(asked.clone())).await? {
+                Found::Ours(ticket) => return Ok(Ready::Ours(ticket)),
+                Found::Kept(kept) => match serde_json::from_str(&kept.reply) {
+                    Ok(reply) => return Ok(Ready::Known(kept.answer(reply, true))),
+                    Err(error) => {
+                        tracing::warn!(asked.key, %error, "unreadable journal entry, asking again");
+                        asked.spoilt = true;
+                    }
+                },
+            }
+        }
+    }
+
     async fn ask(&self, asked: Arc<Asked>) -> Result<Found, ModelError> {
         let keeper = self.shared.keeper()?;
         let (reply, answer) = oneshot::channel();
@@ -283,32 +318,43 @@ impl Journal {
         let value = serde_json::to_value(request)
             .map_err(|e| ModelError::Endpoint(format!("the request cannot be written: {e}")))?;
         let value = canonical(&value);
-        let written = value.to_string();
         let Endpoint { identity, name, .. } = client.endpoint();
+        let row = self.row(client);
+        let called = Called { identity, provider: name, row: &row, model: &request.model };
         let tariff = self.tariff(client, &request.model);
         let limit = request.token_limit().map(|limit| u64::from(limit) * u64::from(request.n.unwrap_or(1)));
         let worst = match tariff {
             Tariff::Free => Some(Usd::ZERO),
             _ => limit.and_then(|limit| tariff.cost(price::most_input(&value), limit)),
         };
-        let Options { run, .. } = &*self.shared.options;
-        Ok(Asked {
-            key: key(identity, &written, sample),
-            identity: identity.clone(),
-            provider: name.clone(),
+        Ok(self.asked_of(&called, &value, sample, (tariff, worst)))
+    }
+
+    fn asked_of(
+        &self,
+        called: &Called<'_>,
+        request: &Value,
+        sample: &str,
+        (tariff, worst): (Tariff, Option<Usd>),
+    ) -> Asked {
+        let request = request.to_string();
+        Asked {
+            key: key(called.identity, &request, sample),
+            identity: called.identity.to_owned(),
+            provider: called.provider.to_owned(),
             sample: sample.to_owned(),
-            request: written,
+            request,
             label: Label {
-                run: run.clone(),
-                row: self.row(client),
-                model: request.model.clone(),
+                run: self.shared.options.run.clone(),
+                row: called.row.to_owned(),
+                model: called.model.to_owned(),
                 role: self.role.to_owned(),
                 phase: self.phase.to_owned(),
             },
             tariff,
             worst,
             spoilt: false,
-        })
+        }
     }
 
     fn tariff(&self, client: &Client, model: &str) -> Tariff {
@@ -374,13 +420,29 @@ async fn paid(
 ) -> Result<Answer, ModelError> {
     let started = Instant::now();
     let admit = {
-        let ticket = ticket.clone();
+        let (ticket, cancel) = (ticket.clone(), client.cancel().clone());
         move |unknown: u32| -> BoxFuture<'static, Result<(), ModelError>> {
-            Box::pin(ticket.clone().admit(unknown))
+            let (ticket, cancel) = (ticket.clone(), cancel.clone());
+            Box::pin(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => Err(ModelError::Cancelled),
+                    admitted = ticket.admit(unknown) => admitted,
+                }
+            })
         }
     };
-    let Exchange { result, unknown } = client.chat_with(&request, &admit).await;
-    let took_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let exchange = client.chat_with(&request, &admit).await;
+    settle(&shared, &asked, ticket, exchange, started.elapsed()).await
+}
+
+/// Puts what came of a call into the journal and the ledger; the answer may be used when this returns it.
+async fn settle(
+    shared: &Shared,
+    asked: &Asked,
+    ticket: Ticket,
+    Exchange { result, unknown }: Exchange,
+    took: Duration,
+) -> Result<Answer, ModelError> {
     let lost = asked.worst.map(|worst| worst.times(unknown));
     let reply = match result {
         Ok(reply) => reply,
@@ -399,6 +461,7 @@ async fn paid(
     };
     let text = serde_json::to_string(&reply)
         .map_err(|e| ModelError::Endpoint(format!("the reply cannot be written: {e}")))?;
+    let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
     let kept = Kept { reply: text, usd, took_ms };
     let [input, output] = [input, output].map(|tokens| i64::try_from(tokens).unwrap_or(i64::MAX));
     shared.count(1 + u64::from(unknown), usd.zip(lost).map(|(usd, lost)| usd + lost));

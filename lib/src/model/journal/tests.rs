@@ -327,6 +327,28 @@ async fn entries_of_the_first_form_are_taken_over() {
     assert_eq!(text(&asked), ("0", false), "a spoilt entry counts as not there");
 }
 
+/// An agent that is no chat model is asked once, too, and holds no money.
+#[tokio::test]
+async fn what_programs_answer_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = capped(folder.path(), 0.0);
+    let ask = async |who: &str, text: &str| {
+        let reply = || {
+            let choices = json!([{"index": 0, "message": {"role": "assistant", "content": text}}]);
+            serde_json::from_value(json!({ "choices": choices })).unwrap()
+        };
+        let answer = journal.keep(who, &json!({"brief": "a"}), "", async || Ok(reply())).await.unwrap();
+        (answer.reply.text().to_owned(), answer.replayed)
+    };
+    assert_eq!(ask("program 1", "first").await, ("first".into(), false));
+    assert_eq!(ask("program 1", "second").await, ("first".into(), true));
+    assert_eq!(ask("program 2", "third").await, ("third".into(), false));
+    let failed = async || Err(ModelError::Endpoint("no".into()));
+    let error = journal.keep("program 3", &json!({}), "", failed).await.unwrap_err();
+    assert_eq!(error.to_string(), "no");
+    assert_eq!(ask("program 3", "after a failure").await.1, false);
+}
+
 #[tokio::test]
 async fn a_database_of_a_later_version_is_left_alone() {
     let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
