@@ -12,7 +12,7 @@ use hone::{
 };
 
 use crate::{
-    commands::status,
+    commands::{plan, status},
     context::Context,
     error::{CommandError, Result},
     models::Models,
@@ -48,6 +48,9 @@ pub struct Finetune {
     /// Start the job and leave
     #[arg(long)]
     pub detach: bool,
+    /// Print what it will take (calls, tokens, dollars, hours) and on what assumptions; nothing is sent
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 impl Finetune {
@@ -64,6 +67,9 @@ impl Finetune {
 
 pub async fn run(args: &Finetune, context: &Context) -> Result {
     let settings = context.settings(&args.flags())?;
+    if args.dry_run {
+        return plan::finetune(context, &settings);
+    }
     let mut models = Models::new(context, &settings);
     let job = execute(args, context, &settings, &mut models).await;
     models.close().await;

@@ -1,6 +1,8 @@
 //! The `hone` command as people run it: a scratch home, a scratch workspace, real exit codes.
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod canary;
 #[cfg(test)]
 mod check;

@@ -8,6 +8,8 @@ mod client;
 #[cfg(test)]
 mod critic;
 #[cfg(test)]
+mod evolve;
+#[cfg(test)]
 mod finetune;
 #[cfg(test)]
 mod guidelines;
@@ -15,5 +17,7 @@ mod guidelines;
 mod hub;
 #[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod program;
 #[cfg(test)]
 mod providers;
