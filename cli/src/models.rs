@@ -1,5 +1,7 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
+mod trainers;
+
 use std::time::Duration;
 
 use hone::{
@@ -153,7 +155,7 @@ impl<'a> Models<'a> {
                 Ok((self.home(&champion).await?, champion))
             }
             "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
-            name if self.is_base(name) || name.starts_with("ft:") => {
+            name if self.is_base(name) || name.starts_with("ft:") || self.tuned_at(name).is_some() => {
                 Ok((self.home(name).await?, name.to_owned()))
             }
             name => Err(self.unknown(name).into()),
@@ -183,7 +185,16 @@ impl<'a> Models<'a> {
         if self.is_base(model) || model.contains(LOCAL_MARK) {
             return self.local().await;
         }
-        Ok(self.trainer().await?.0)
+        // Not every provider's ids show where a model was made; the job's record does.
+        match self.tuned_at(model).and_then(|name| Some((self.settings.models.get(&name)?, name))) {
+            Some((row, name)) => self.row(&name, row),
+            None => Ok(self.trainer().await?.0),
+        }
+    }
+
+    /// The row whose job made a model.
+    fn tuned_at(&self, model: &str) -> Option<String> {
+        hone::finetune::row_of_model(&self.context.workspace, model)
     }
 
     /// Whether a name is that of a base model on this machine.
@@ -201,6 +212,13 @@ impl<'a> Models<'a> {
     }
 
     fn row(&self, name: &str, row: &ModelRow) -> Result<Client> {
+        let client = self.client_of(name, row)?;
+        self.afford(name, &client)?;
+        Ok(client)
+    }
+
+    /// The client of a row, for calls that cost nothing too.
+    pub fn client_of(&self, name: &str, row: &ModelRow) -> Result<Client> {
         let Some(base_url) = row.base_url.clone().or_else(|| default_base_url(&row.provider)) else {
             let message = format!("`models.{name}` does not say where it is");
             return Err(
@@ -213,15 +231,14 @@ impl<'a> Models<'a> {
                     Kind::Provider,
                     format!("`models.{name}` has no key: `{variable}` is not set"),
                 )
-                .hint(format!("set `{variable}` in the environment or in `.env`"))
+                .hint(format!(
+                    "set `{variable}` in the environment or in `.env`; see docs/troubleshooting/api-key-not-found.md"
+                ))
             })?),
             None => None,
         };
         let endpoint = Endpoint { timeout: Duration::from_secs(600), ..Endpoint::new(name, base_url) };
-        let client =
-            Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone());
-        self.afford(name, &client)?;
-        Ok(client)
+        Ok(Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone()))
     }
 
     /// Calls on this machine are free. Others are not counted yet, so a budget of 0 forbids them and any other is warned of.

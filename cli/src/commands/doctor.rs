@@ -1,3 +1,5 @@
+mod providers;
+
 use clap::Args;
 use hone::{
     critic,
@@ -21,6 +23,11 @@ pub async fn run(_: &Doctor, context: &Context) -> Result {
     let subject = runtime::Doctor { machine: &context.machine, workspace: &context.workspace, settings };
     let mut report = runtime::doctor(&subject).await;
     report.push(app_check(context).await);
+    if let Ok(settings) = settings {
+        for check in providers::checks(context, settings).await {
+            report.push(check);
+        }
+    }
     context.answer(&report, || text(&report))?;
     Ok(if report.ok { Exit::Ok } else { Exit::Environment })
 }

@@ -20,3 +20,5 @@ mod provider;
 mod real;
 #[cfg(test)]
 mod setup;
+#[cfg(test)]
+mod trouble;

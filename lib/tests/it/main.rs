@@ -15,3 +15,5 @@ mod guidelines;
 mod hub;
 #[cfg(test)]
 mod judge;
+#[cfg(test)]
+mod tuning;

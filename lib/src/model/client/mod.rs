@@ -7,11 +7,13 @@ mod download;
 mod error;
 mod retry;
 mod secret;
+mod tuning;
 
 pub use download::Download;
 pub use error::ModelError;
 pub use retry::Retry;
 pub use secret::Secret;
+pub use tuning::Pointed;
 
 use std::{
     path::{Path, PathBuf},
@@ -25,8 +27,8 @@ use serde_json::Value;
 
 use self::retry::{Failure, Next};
 use super::wire::{
-    ChatReply, ChatRequest, Checkpoint, Deleted, ErrorEnvelope, File, Identified, Job, JobEvent, JobRequest,
-    List, ModelCard, Page,
+    ChatReply, ChatRequest, Checkpoint, Deleted, ErrorEnvelope, File, Identified, Job, JobEvent, List,
+    ModelCard, Page,
 };
 use crate::{cancel::Cancel, store::StoreError};
 
@@ -223,12 +225,6 @@ impl Client {
 
     pub async fn delete_file(&self, id: &str) -> Result<Deleted, ModelError> {
         self.fetch(Call { method: Method::DELETE, ..Call::get(&["files", id]) }).await
-    }
-
-    /// Creates a job. The same key never creates a second one on servers that honour `Idempotency-Key`.
-    pub async fn create_job(&self, request: &JobRequest, idempotency_key: &str) -> Result<Job, ModelError> {
-        let call = Call::post(&["fine_tuning", "jobs"], Body::Json(self.json(request)?));
-        self.fetch(Call { idempotency_key: Some(idempotency_key.into()), ..call }).await
     }
 
     pub async fn job(&self, id: &str) -> Result<Job, ModelError> {
