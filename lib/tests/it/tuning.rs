@@ -126,8 +126,9 @@ async fn a_run_that_ends_in_a_creation_is_picked_up() {
 async fn a_job_that_nobody_saw_start_is_told_before_another() {
     for shape in SHAPES {
         let world = World::new(shape, Tuning::AnswerStalls(1));
+        let options = world.options();
         tokio::select! {
-            _ = world.start(&world.options()) => panic!("no answer ever comes"),
+            _ = world.start(&options) => panic!("no answer ever comes"),
             () = async { while world.made() == 0 { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
         }
         let other = Options { suffix: Some("other".into()), ..world.options() };
