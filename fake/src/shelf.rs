@@ -1,0 +1,416 @@
+//! Files, fine-tuning jobs, batches and models: what a provider keeps.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    http::{Answer, End, Outcome, Request},
+    meter, refusal,
+    replies::Question,
+};
+
+/// How jobs go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tuning {
+    /// Each look at a job moves it on, to its end.
+    #[default]
+    Succeeds,
+    /// It stays in `validating_files`, for as many minutes already.
+    Stuck { minutes: i64 },
+    /// It runs for ever.
+    Slow,
+    /// It fails with this code.
+    Fails(String),
+    /// Its status is a word that nobody knows, and then it succeeds.
+    Odd,
+    /// 403 `training_not_available`.
+    Forbidden,
+    /// 429 `insufficient_quota`.
+    NoQuota,
+    /// The next creations are done, and the connection is reset instead of an answer.
+    AnswerLost(u32),
+    /// The next creations are done, and answered with status 500.
+    AnswerFails(u32),
+}
+
+#[derive(Debug)]
+struct Job {
+    value: Value,
+    looks: u32,
+    tuning: Tuning,
+}
+
+#[derive(Debug)]
+struct File {
+    value: Value,
+    content: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    value: Value,
+    looks: u32,
+}
+
+/// All that is kept.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    tuning: Tuning,
+    files: Vec<File>,
+    jobs: Vec<Job>,
+    batches: Vec<Batch>,
+}
+
+/// Models that are listed, the last of them with an end.
+const MODELS: [&str; 3] = ["m", "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"];
+
+impl Shelf {
+    pub fn new(tuning: Tuning) -> Self {
+        Self { tuning, files: Vec::new(), jobs: Vec::new(), batches: Vec::new() }
+    }
+
+    pub fn set_tuning(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
+    }
+
+    /// Answers all but chat; none when there is no such route.
+    pub fn route(&mut self, request: &Request, meter: &meter::Shared) -> Option<Outcome> {
+        let path: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
+        let from =
+            path.iter().position(|part| matches!(*part, "models" | "files" | "fine_tuning" | "batches"))?;
+        let answer = match (request.method.as_str(), &path[from..]) {
+            ("GET", ["models"]) => {
+                let cards: Vec<Value> = MODELS.iter().map(|id| card(id)).collect();
+                Answer::json(200, &json!({"object": "list", "data": cards}))
+            }
+            ("GET", ["models", rest @ ..]) => self.model(&rest.join("/")),
+            ("POST", ["files"]) => self.upload(request, meter),
+            ("GET", ["files"]) => list(self.files.iter().map(|file| &file.value), request),
+            ("GET", ["files", id]) => self.file(id, |file| Answer::json(200, &file.value)),
+            ("GET", ["files", id, "content"]) => self.file(id, |file| Answer {
+                body: file.content.clone(),
+                content_type: "application/octet-stream",
+                ..Answer::json(200, &Value::Null)
+            }),
+            ("POST", ["fine_tuning", "jobs"]) => return Some(self.create(request, meter)),
+            ("GET", ["fine_tuning", "jobs"]) => list(self.jobs.iter().map(|job| &job.value), request),
+            ("GET", ["fine_tuning", "jobs", id]) => self.job(id, Job::look),
+            ("GET", ["fine_tuning", "jobs", id, "events"]) => self.job(id, |job| job.events(request)),
+            ("GET", ["fine_tuning", "jobs", id, "checkpoints"]) => self.job(id, |_| list([].iter(), request)),
+            ("POST", ["fine_tuning", "jobs", id, verb]) => self.job(id, |job| job.told(verb)),
+            ("POST", ["batches"]) => self.create_batch(request, meter),
+            ("GET", ["batches"]) => list(self.batches.iter().map(|batch| &batch.value), request),
+            ("GET", ["batches", id]) => self.look_at_batch(id),
+            ("POST", ["batches", id, "cancel"]) => self.cancel_batch(id),
+            _ => return None,
+        };
+        Some(Outcome::Whole(answer))
+    }
+
+    fn model(&self, id: &str) -> Answer {
+        let id = id.replace("%2F", "/").replace("%3A", ":");
+        let tuned = self.jobs.iter().any(|job| job.value["fine_tuned_model"] == id.as_str());
+        match MODELS.contains(&id.as_str()) || tuned || id.starts_with("fault-") {
+            true => Answer::json(200, &card(&id)),
+            false => refusal(404, "model_not_found", &format!("the model `{id}` does not exist")),
+        }
+    }
+
+    fn upload(&mut self, request: &Request, meter: &meter::Shared) -> Answer {
+        let Some((purpose, name, content)) = multipart(request) else {
+            return refusal(400, "invalid_request_error", "no file came");
+        };
+        let id = format!(
+            "file-{}",
+            crate::hex(&Sha256::digest(format!("{}{name}", self.files.len())))[..24].to_owned()
+        );
+        let value = json!({"id": id, "object": "file", "bytes": content.len(), "created_at": 1_760_000_000,
+            "filename": name, "purpose": purpose, "status": "processed", "status_details": null, "expires_at": null});
+        meter.lock().uploads += 1;
+        self.files.push(File { value: value.clone(), content });
+        Answer::json(200, &value)
+    }
+
+    fn file(&self, id: &str, show: impl Fn(&File) -> Answer) -> Answer {
+        match self.files.iter().find(|file| file.value["id"] == id) {
+            Some(file) => show(file),
+            None => refusal(404, "file_not_found", &format!("no such file: {id}")),
+        }
+    }
+
+    fn create(&mut self, request: &Request, meter: &meter::Shared) -> Outcome {
+        let Ok(asked) = serde_json::from_slice::<Value>(&request.body) else {
+            return Outcome::Whole(refusal(400, "invalid_json", "the body is no JSON"));
+        };
+        match self.tuning {
+            Tuning::Forbidden => {
+                let answer = refusal(
+                    403,
+                    "training_not_available",
+                    "fine-tuning is not available for this organization",
+                );
+                return Outcome::Whole(answer.with("x-should-retry", "false"));
+            }
+            Tuning::NoQuota => {
+                let answer = refusal(429, "insufficient_quota", "you exceeded your current quota");
+                return Outcome::Whole(answer.with("x-should-retry", "false"));
+            }
+            _ => {}
+        }
+        let training = asked["training_file"].as_str().unwrap_or_default();
+        if !self.files.iter().any(|file| file.value["id"] == training) {
+            return Outcome::Whole(refusal(
+                400,
+                "invalid_training_file",
+                &format!("no such file: {training}"),
+            ));
+        }
+        let job = Job::new(self.jobs.len(), &asked, &self.tuning, now());
+        meter.lock().jobs += 1;
+        let value = job.value.clone();
+        self.jobs.push(job);
+        let lost = match &mut self.tuning {
+            Tuning::AnswerLost(times) if *times > 0 => {
+                *times -= 1;
+                Some(Outcome::Nothing(End::Reset))
+            }
+            Tuning::AnswerFails(times) if *times > 0 => {
+                *times -= 1;
+                Some(Outcome::Whole(refusal(500, "server_error", "the server is in trouble")))
+            }
+            _ => None,
+        };
+        lost.unwrap_or_else(|| Outcome::Whole(Answer::json(200, &value)))
+    }
+
+    fn job(&mut self, id: &str, show: impl FnOnce(&mut Job) -> Answer) -> Answer {
+        match self.jobs.iter_mut().find(|job| job.value["id"] == id) {
+            Some(job) => show(job),
+            None => refusal(404, "fine_tune_not_found", &format!("no such job: {id}")),
+        }
+    }
+
+    fn create_batch(&mut self, request: &Request, meter: &meter::Shared) -> Answer {
+        let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let Some(input) = asked["input_file_id"].as_str() else {
+            return refusal(400, "missing_required_parameter", "`input_file_id` is missing");
+        };
+        if !self.files.iter().any(|file| file.value["id"] == input) {
+            return refusal(400, "invalid_value", &format!("no such file: {input}"));
+        }
+        let value = json!({"id": format!("batch_{:024}", self.batches.len()), "object": "batch",
+            "endpoint": asked["endpoint"], "errors": null, "input_file_id": input, "completion_window": "24h",
+            "status": "validating", "output_file_id": null, "error_file_id": null, "created_at": now(),
+            "request_counts": {"total": 0, "completed": 0, "failed": 0}, "metadata": asked["metadata"]});
+        meter.lock().batches += 1;
+        self.batches.push(Batch { value: value.clone(), looks: 0 });
+        Answer::json(200, &value)
+    }
+
+    /// The second look finds a batch answered.
+    fn look_at_batch(&mut self, id: &str) -> Answer {
+        let Some(index) = self.batches.iter().position(|batch| batch.value["id"] == id) else {
+            return refusal(404, "batch_not_found", &format!("no such batch: {id}"));
+        };
+        let batch = &mut self.batches[index];
+        batch.looks += 1;
+        if batch.value["status"] == "validating" {
+            batch.value["status"] = json!("in_progress");
+        } else if batch.value["status"] == "in_progress" {
+            let input = batch.value["input_file_id"].clone();
+            let lines =
+                self.files.iter().find(|file| file.value["id"] == input).map(|file| answered(&file.content));
+            let (content, total) = lines.unwrap_or_default();
+            let output = format!("file-output-{index}");
+            let value = json!({"id": output, "object": "file", "bytes": content.len(), "created_at": now(),
+                "filename": "output.jsonl", "purpose": "batch_output", "status": "processed"});
+            self.files.push(File { value, content });
+            let batch = &mut self.batches[index];
+            batch.value["status"] = json!("completed");
+            batch.value["output_file_id"] = json!(output);
+            batch.value["request_counts"] = json!({"total": total, "completed": total, "failed": 0});
+        }
+        Answer::json(200, &self.batches[index].value)
+    }
+
+    fn cancel_batch(&mut self, id: &str) -> Answer {
+        match self.batches.iter_mut().find(|batch| batch.value["id"] == id) {
+            Some(batch) => {
+                batch.value["status"] = json!("cancelled");
+                Answer::json(200, &batch.value)
+            }
+            None => refusal(404, "batch_not_found", &format!("no such batch: {id}")),
+        }
+    }
+}
+
+/// A batch's input, answered line by line in the other order.
+fn answered(input: &[u8]) -> (Vec<u8>, usize) {
+    let text = String::from_utf8_lossy(input);
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let answer = |line: &Value| {
+        let (question, sha) = (Question::read(&line["body"]), crate::sha_of(&line["body"]));
+        let body = question.reply(0, &sha).chat(&question.model, &sha[..12]);
+        json!({"id": format!("batch_req_{}", &sha[..12]), "custom_id": line["custom_id"], "error": null,
+            "response": {"status_code": 200, "request_id": "req_fake", "body": body}})
+    };
+    let output: String = lines.iter().rev().map(|line| format!("{}\n", answer(line))).collect();
+    (output.into_bytes(), lines.len())
+}
+
+impl Job {
+    fn new(number: usize, asked: &Value, tuning: &Tuning, now: i64) -> Self {
+        let created = match tuning {
+            Tuning::Stuck { minutes } => now - minutes * 60,
+            _ => now,
+        };
+        let value = json!({
+            "id": format!("ftjob-{number:024}"), "object": "fine_tuning.job", "created_at": created, "finished_at": null,
+            "model": asked["model"], "fine_tuned_model": null, "organization_id": "org-fake", "status": "validating_files",
+            "training_file": asked["training_file"], "validation_file": asked["validation_file"],
+            "hyperparameters": {"n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto"},
+            "method": asked["method"], "trained_tokens": null, "result_files": [], "seed": 1, "error": null,
+            "estimated_finish": null, "integrations": [], "metadata": asked["metadata"],
+            "user_provided_suffix": asked["suffix"],
+        });
+        Self { value, looks: 0, tuning: tuning.clone() }
+    }
+
+    /// Shows the job and moves it on.
+    fn look(&mut self) -> Answer {
+        self.looks += 1;
+        let status = match (&self.tuning, self.looks) {
+            _ if self.is_over() => return Answer::json(200, &self.value),
+            (Tuning::Stuck { .. }, _) | (_, 1) => "validating_files",
+            (_, 2) => "queued",
+            (Tuning::Slow, _) | (_, 3) => "running",
+            (Tuning::Odd, 4) => "polishing",
+            (Tuning::Fails(_), _) => "failed",
+            _ => "succeeded",
+        };
+        if self.value["status"] != "paused" {
+            self.value["status"] = json!(status);
+        }
+        match (status, &self.tuning) {
+            ("succeeded", _) => {
+                let (base, suffix) = (&self.value["model"], &self.value["user_provided_suffix"]);
+                let id = format!(
+                    "ft:{}:fake:{}:{:08}",
+                    base.as_str().unwrap_or("m"),
+                    suffix.as_str().unwrap_or_default(),
+                    self.looks
+                );
+                self.value["fine_tuned_model"] = json!(id);
+                self.value["trained_tokens"] = json!(12_345);
+                self.value["finished_at"] = json!(now());
+            }
+            ("failed", Tuning::Fails(code)) => {
+                self.value["error"] =
+                    json!({"code": code, "message": format!("the job failed: {code}"), "param": null});
+                self.value["finished_at"] = json!(now());
+            }
+            _ => {}
+        }
+        Answer::json(200, &self.value)
+    }
+
+    fn is_over(&self) -> bool {
+        ["succeeded", "failed", "cancelled"].iter().any(|status| self.value["status"] == *status)
+    }
+
+    /// Newest first, as OpenAI lists them.
+    fn events(&self, request: &Request) -> Answer {
+        let id = self.value["id"].as_str().unwrap_or_default();
+        let texts = [
+            "Created fine-tuning job",
+            "Validating training file",
+            "Files validated, moving job to queued state",
+            "Fine-tuning job started",
+        ];
+        let events: Vec<Value> = texts
+            .iter()
+            .take(1 + self.looks as usize)
+            .enumerate()
+            .map(|(index, text)| {
+                json!({"object": "fine_tuning.job.event", "id": format!("ftevent-{id}-{index}"),
+                    "created_at": self.value["created_at"], "level": "info", "message": text, "type": "message", "data": {}})
+            })
+            .collect();
+        list(events.iter(), request)
+    }
+
+    fn told(&mut self, verb: &str) -> Answer {
+        let status = match verb {
+            "cancel" => "cancelled",
+            "pause" => "paused",
+            "resume" => "queued",
+            _ => return refusal(404, "unknown_url", "no such verb"),
+        };
+        if self.is_over() {
+            return refusal(400, "invalid_request_error", "the job is over");
+        }
+        self.value["status"] = json!(status);
+        Answer::json(200, &self.value)
+    }
+}
+
+/// A list page: newest first, `limit` items after `after`.
+fn list<'a>(items: impl DoubleEndedIterator<Item = &'a Value>, request: &Request) -> Answer {
+    let option = |name: &str| {
+        let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next()
+    };
+    let limit = option("limit").and_then(|limit| limit.parse().ok()).unwrap_or(20);
+    let mut items: Vec<&Value> = items.rev().collect();
+    if let Some(after) = option("after") {
+        let from =
+            items.iter().position(|item| item["id"] == after.as_str()).map_or(items.len(), |at| at + 1);
+        items.drain(..from);
+    }
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    Answer::json(200, &json!({"object": "list", "data": items, "has_more": has_more}))
+}
+
+fn card(id: &str) -> Value {
+    let mut card = json!({"id": id, "object": "model", "created": 1_760_000_000, "owned_by": "fake"});
+    if id == MODELS[2] {
+        card["shutdown_date"] = json!("2027-01-14");
+    }
+    card
+}
+
+/// Purpose, name and content of an upload.
+fn multipart(request: &Request) -> Option<(String, String, Vec<u8>)> {
+    let boundary = request.header("content-type")?.split("boundary=").nth(1)?.trim_matches('"').to_owned();
+    let (mut purpose, mut file) = (String::new(), None);
+    for part in split(&request.body, format!("--{boundary}").as_bytes()) {
+        let Some(head_end) = find(part, b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&part[..head_end]).into_owned();
+        let content = part[head_end + 4..].strip_suffix(b"\r\n").unwrap_or(&part[head_end + 4..]);
+        if let Some(name) = head.split("filename=\"").nth(1).and_then(|rest| rest.split('"').next()) {
+            file = Some((name.to_owned(), content.to_vec()));
+        } else if head.contains("name=\"purpose\"") {
+            purpose = String::from_utf8_lossy(content).into_owned();
+        }
+    }
+    file.map(|(name, content)| (purpose, name, content))
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn split<'a>(mut bytes: &'a [u8], at: &[u8]) -> Vec<&'a [u8]> {
+    let mut parts = Vec::new();
+    while let Some(next) = find(bytes, at) {
+        parts.push(&bytes[..next]);
+        bytes = &bytes[next + at.len()..];
+    }
+    parts
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
+}
