@@ -24,16 +24,16 @@ impl Models<'_> {
     pub async fn tuner(&mut self) -> Result<(Trainer, String)> {
         let name = self.settings.finetune.model.clone();
         if name == OWN {
-            return Ok((self.trainer_of(OWN).await?, self.settings.finetune.base_model.clone()));
+            return Ok((self.tuner_of(OWN).await?, self.settings.finetune.base_model.clone()));
         }
         match self.settings.models.get(&name) {
-            Some(row) => Ok((self.trainer_of(&name).await?, row.model.clone())),
+            Some(row) => Ok((self.tuner_of(&name).await?, row.model.clone())),
             None => Err(self.unknown(&name).into()),
         }
     }
 
     /// The trainer of a row; [`OWN`] is the workspace's.
-    pub async fn trainer_of(&mut self, name: &str) -> Result<Trainer> {
+    pub async fn tuner_of(&mut self, name: &str) -> Result<Trainer> {
         match self.settings.models.get(name) {
             _ if name == OWN => Ok(self.local().await?.into()),
             Some(row) => {
@@ -81,10 +81,10 @@ impl Models<'_> {
     pub async fn trainer_with(&mut self, job: &str) -> Result<Trainer> {
         let workspace = &self.context.workspace;
         if let Some(record) = finetune::record_of(workspace, job) {
-            return self.trainer_of(&record.row).await;
+            return self.tuner_of(&record.row).await;
         }
         if hone_server::jobs(&workspace.server()).iter().any(|own| own.id == job) {
-            return self.trainer_of(OWN).await;
+            return self.tuner_of(OWN).await;
         }
         match finetune::find(&self.trainers().reachable, job).await {
             // Jobs that older versions started have no record.

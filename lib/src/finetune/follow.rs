@@ -56,7 +56,13 @@ pub async fn follow(
     let (mut troubles, mut warned) = (0, false);
     loop {
         match seen.look(&trainer, workspace, events).await {
-            Ok(job) if job.status.is_terminal() => return over(job, workspace, trainer.is_own()),
+            Ok(job) if job.status.is_terminal() => {
+                let job = over(job, workspace, trainer.is_own())?;
+                if let Some(note) = trainer.before_use() {
+                    events.note(note);
+                }
+                return Ok(job);
+            }
             Ok(job) => {
                 troubles = 0;
                 let stuck = stuck_for(&job, seen.event_at, (following.clock)());

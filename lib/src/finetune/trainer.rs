@@ -88,6 +88,16 @@ impl Trainer {
         matches!(self, Self::OpenAi(client) if client.endpoint().name == super::OWN)
     }
 
+    /// What a tuned model needs before it answers, where that is more than its name.
+    pub fn before_use(&self) -> Option<&'static str> {
+        match self {
+            Self::Fireworks(_) => {
+                Some("deploy the model on the provider's own page before it is tested: it answers only there")
+            }
+            Self::OpenAi(_) | Self::Together(_) => None,
+        }
+    }
+
     /// The same trainer, whose calls end as soon as `cancel` is given.
     pub fn cancelled_by(self, cancel: crate::cancel::Cancel) -> Self {
         match self {
