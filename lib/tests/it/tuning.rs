@@ -212,7 +212,7 @@ async fn a_stuck_job_is_told_by_the_clock_and_started_again() {
         finetune::give_up(&world.trainer, &world.workspace(), &id).await.unwrap();
         let again = world.start(&world.options()).await.unwrap();
         assert!(!again.picked_up && again.job.id != id, "{shape:?}");
-        world.follow(&again.job.id, half_an_hour_later).await.unwrap();
+        world.follow(&again.job.id, now).await.unwrap();
         assert_eq!(world.trainer.job(&id).await.unwrap().status, JobStatus::Cancelled, "{shape:?}");
         assert_eq!((world.made(), world.fake.meter().uploads), (2, 1), "{shape:?}");
     }
