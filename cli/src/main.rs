@@ -7,6 +7,7 @@ mod context;
 mod display;
 mod error;
 mod models;
+mod rows;
 
 fn main() -> std::process::ExitCode {
     let exit = commands::main(<args::Args as clap::Parser>::parse());

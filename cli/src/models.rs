@@ -2,16 +2,17 @@
 
 mod trainers;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use hone::{
     agent::Agent,
-    config::{self, ConfigError, ModelRow, Settings},
+    config::{self, ConfigError, ModelRow, OWN_AGENTS, Settings},
     critic::{Judge, JudgeOptions},
     error::Kind,
     model::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
+        provider::{self, Tuning},
     },
     runtime::BASE_MODEL,
 };
@@ -22,6 +23,7 @@ use crate::{
     commands::serve,
     context::Context,
     error::{CommandError, Result},
+    rows,
 };
 
 /// In the id of every model that the local server tuned.
@@ -35,6 +37,18 @@ pub struct Models<'a> {
     context: &'a Context,
     settings: &'a Settings,
     local: Option<Local>,
+    /// Of rows, by name: whoever asks for a row again shares its connections and its limits.
+    clients: BTreeMap<String, Client>,
+}
+
+/// Where a row's fine-tuning jobs go.
+pub struct Trains {
+    pub client: Client,
+    /// The model that training starts from.
+    pub model: String,
+    pub tuning: Tuning,
+    /// The account that jobs belong to, where addresses carry it.
+    pub account: Option<String>,
 }
 
 struct Local {
@@ -51,20 +65,22 @@ enum Serving {
 
 impl<'a> Models<'a> {
     pub fn new(context: &'a Context, settings: &'a Settings) -> Self {
-        Self { context, settings, local: None }
+        Self { context, settings, local: None, clients: BTreeMap::new() }
     }
 
     /// The chat model behind a name, with the agent's decoding.
     pub async fn agent(&mut self, name: &str) -> Result<Agent> {
-        let (client, model) = match self.settings.models.get(name) {
+        let row = self.settings.models.get(name);
+        let (client, model) = match row {
             Some(row) => (self.row(name, row)?, row.model.clone()),
             None => self.model(name).await?,
         };
+        let usual = &self.settings.agent;
         Ok(Agent {
             client,
             model,
-            temperature: self.settings.agent.temperature,
-            max_tokens: self.settings.agent.max_tokens,
+            temperature: row.and_then(|row| row.temperature).unwrap_or(usual.temperature),
+            max_tokens: row.and_then(|row| row.max_tokens).unwrap_or(usual.max_tokens),
             journal: Journal::open(self.context.workspace.journal()),
         })
     }
@@ -78,7 +94,7 @@ impl<'a> Models<'a> {
         let row = self.settings.models.get(&name);
         let options = JudgeOptions {
             vision: row.is_some_and(|row| row.vision),
-            json_schema: row.is_some_and(ModelRow::takes_schema),
+            json_schema: row.is_some_and(takes_schema),
             agent: self.agent(&name).await?,
             row: name,
             samples: self.settings.judge.samples,
@@ -96,6 +112,31 @@ impl<'a> Models<'a> {
                 None => Err(self.unknown(name).into()),
             },
         }
+    }
+
+    /// Where the jobs of one row go.
+    ///
+    /// # Errors
+    /// When the row is none, or its provider trains nothing.
+    pub fn trainer_of(&mut self, name: &str) -> Result<Trains> {
+        let Some(row) = self.settings.models.get(name) else { return Err(self.unknown(name).into()) };
+        let Some(tuning) = rows::provider_of(name, row)?.tuning else {
+            let message =
+                format!("`{}` trains no models, so `models.{name}` cannot be fine-tuned", row.provider);
+            return Err(CommandError::new(Kind::Input, message).hint(
+                "train with the local engine: `[finetune] model = \"local\"`, and export what comes of it",
+            ));
+        };
+        let (model, account) = (row.model.clone(), row.account.clone());
+        Ok(Trains { client: self.row(name, row)?, model, tuning, account })
+    }
+
+    /// Rows whose providers train, in the order of their names.
+    pub fn tunable_rows(&self) -> Vec<String> {
+        let trains =
+            |row: &ModelRow| provider::provider(&row.provider).is_some_and(|known| known.tuning.is_some());
+        let rows = self.settings.models.iter().filter(|(_, row)| trains(row));
+        rows.map(|(name, _)| name.clone()).collect()
     }
 
     /// The local server's client; starts the server in this process when none runs.
@@ -186,8 +227,9 @@ impl<'a> Models<'a> {
             return self.local().await;
         }
         // Not every provider's ids show where a model was made; the job's record does.
-        match self.tuned_at(model).and_then(|name| Some((self.settings.models.get(&name)?, name))) {
-            Some((row, name)) => self.row(&name, row),
+        let settings = self.settings;
+        match self.tuned_at(model).and_then(|name| settings.models.get_key_value(&name)) {
+            Some((name, row)) => self.row(name, row),
             None => Ok(self.trainer().await?.0),
         }
     }
@@ -211,34 +253,24 @@ impl<'a> Models<'a> {
         ConfigError::NoModel { name: name.into(), nearest: config::nearest(name, known) }
     }
 
-    fn row(&self, name: &str, row: &ModelRow) -> Result<Client> {
-        let client = self.client_of(name, row)?;
+    /// A row's client, which the budget allows to be used.
+    fn row(&mut self, name: &str, row: &ModelRow) -> Result<Client> {
+        if let Some(client) = self.clients.get(name) {
+            return Ok(client.clone());
+        }
+        if OWN_AGENTS.contains(&row.provider.as_str()) {
+            let message = format!("`models.{name}` is a program of yours, not a chat model");
+            return Err(CommandError::new(Kind::Input, message)
+                .hint("it can be the agent; judge, teacher and training want a chat model"));
+        }
+        let mut client = rows::client(name, row, self.context)?;
+        let is_same = |other: &&Client| other.endpoint().identity == client.endpoint().identity;
+        if let Some(other) = self.clients.values().find(is_same) {
+            client = client.beside(other);
+        }
         self.afford(name, &client)?;
+        self.clients.insert(name.to_owned(), client.clone());
         Ok(client)
-    }
-
-    /// The client of a row, for calls that cost nothing too.
-    pub fn client_of(&self, name: &str, row: &ModelRow) -> Result<Client> {
-        let Some(base_url) = row.base_url.clone().or_else(|| default_base_url(&row.provider)) else {
-            let message = format!("`models.{name}` does not say where it is");
-            return Err(
-                CommandError::new(Kind::Input, message).hint("add `base_url = \"http://...\"` to the row")
-            );
-        };
-        let key = match &row.api_key_env {
-            Some(variable) => Some(self.context.secret(variable).ok_or_else(|| {
-                CommandError::new(
-                    Kind::Provider,
-                    format!("`models.{name}` has no key: `{variable}` is not set"),
-                )
-                .hint(format!(
-                    "set `{variable}` in the environment or in `.env`; see docs/troubleshooting/api-key-not-found.md"
-                ))
-            })?),
-            None => None,
-        };
-        let endpoint = Endpoint { timeout: Duration::from_secs(600), ..Endpoint::new(name, base_url) };
-        Ok(Client::new(endpoint.with_key(key.map(Secret::new)))?.cancelled_by(self.context.cancel.clone()))
     }
 
     /// Calls on this machine are free. Others are not counted yet, so a budget of 0 forbids them and any other is warned of.
@@ -257,7 +289,7 @@ impl<'a> Models<'a> {
     }
 }
 
-/// Providers whose address everyone knows.
-fn default_base_url(provider: &str) -> Option<String> {
-    (provider == "openai").then(|| "https://api.openai.com/v1".to_owned())
+/// Whether a row's answers can be held to a JSON schema.
+fn takes_schema(row: &ModelRow) -> bool {
+    row.json_schema.unwrap_or_else(|| provider::provider(&row.provider).is_some_and(|known| known.schema))
 }

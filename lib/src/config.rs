@@ -136,7 +136,7 @@ pub struct ModelRow {
     /// The model takes pictures.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub vision: bool,
-    /// The endpoint holds answers to a JSON schema; by default those of OpenAI do.
+    /// The endpoint holds answers to a JSON schema; by default where the provider is known to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json_schema: Option<bool>,
     /// Of providers whose addresses carry one, such as Azure.
@@ -188,13 +188,6 @@ pub struct ModelRow {
 
 /// Providers that are the user's own agent, not a chat model with a name.
 pub const OWN_AGENTS: [&str; 2] = ["command", "http"];
-
-impl ModelRow {
-    /// Whether an answer can be held to a JSON schema.
-    pub fn takes_schema(&self) -> bool {
-        self.json_schema.unwrap_or(self.provider == "openai")
-    }
-}
 
 /// US dollars per million tokens, with the day they were true.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,13 +1,12 @@
 //! Trainers by row, and the one that has a job.
 
 use hone::{
-    config::ModelRow,
-    error::Kind,
     finetune::{self, FinetuneError, OWN, Shape, Trainer},
+    model::client::Client,
 };
 
-use super::Models;
-use crate::error::{CommandError, Result};
+use super::{Models, Trains};
+use crate::{error::Result, rows};
 
 /// Whose jobs Fireworks' are, where the row does not say it.
 const FIREWORKS_ACCOUNT: &str = "FIREWORKS_ACCOUNT_ID";
@@ -34,44 +33,37 @@ impl Models<'_> {
 
     /// The trainer of a row; [`OWN`] is the workspace's.
     pub async fn tuner_of(&mut self, name: &str) -> Result<Trainer> {
-        match self.settings.models.get(name) {
-            _ if name == OWN => Ok(self.local().await?.into()),
-            Some(row) => {
-                self.afford(name, &self.client_of(name, row)?)?;
-                self.hosted(name, row)
-            }
-            None => Err(self.unknown(name).into()),
+        if name == OWN {
+            return Ok(self.local().await?.into());
         }
+        let Trains { client, tuning, account, .. } = self.trainer_of(name)?;
+        self.made(tuning, client, account)
     }
 
-    fn hosted(&self, name: &str, row: &ModelRow) -> Result<Trainer> {
-        let Some(shape) = Shape::of(&row.provider) else {
-            let message = format!("`models.{name}` cannot be tuned: `{}` trains no models", row.provider);
-            return Err(CommandError::new(Kind::Input, message)
-                .hint("train with the local engine, `[finetune] model = \"local\"`, or name a row whose provider trains"));
-        };
-        let account = row.account.clone().or_else(|| self.context.secret(FIREWORKS_ACCOUNT));
-        Ok(Trainer::new(shape, self.client_of(name, row)?, account)?)
+    fn made(&self, shape: Shape, client: Client, account: Option<String>) -> Result<Trainer> {
+        let account = account.or_else(|| self.context.secret(FIREWORKS_ACCOUNT));
+        Ok(Trainer::new(shape, client, account)?)
     }
 
-    /// Trainers of all rows that train and have what it takes to ask them; one for each account.
+    /// Trainers of all rows that train and have what it takes to ask them; one for each account. To ask costs nothing.
     pub fn trainers(&self) -> Trainers {
         let mut found = Trainers::default();
         let mut accounts = Vec::new();
-        for (name, row) in &self.settings.models {
-            if Shape::of(&row.provider).is_none() {
-                continue;
-            }
-            let account = (&row.provider, &row.base_url, &row.api_key_env, &row.account);
+        for name in self.tunable_rows() {
+            let Some(row) = self.settings.models.get(&name) else { continue };
+            let account = (&row.provider, &row.base_url, rows::key_variable(row), &row.account);
             if accounts.contains(&account) {
                 continue;
             }
-            match self.hosted(name, row) {
+            let shape = rows::provider_of(&name, row).ok().and_then(|provider| provider.tuning);
+            let Some(shape) = shape else { continue };
+            let client = rows::client(&name, row, self.context);
+            match client.and_then(|client| self.made(shape, client, row.account.clone())) {
                 Ok(trainer) => {
                     accounts.push(account);
                     found.reachable.push(trainer);
                 }
-                Err(e) => found.silent.push((name.clone(), e.message)),
+                Err(e) => found.silent.push((name, e.message)),
             }
         }
         found

@@ -1,6 +1,10 @@
 //! The `hone` command as people run it: a scratch home, a scratch workspace, real exit codes.
 
 #[cfg(test)]
+mod canary;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
 mod critique;
 #[cfg(test)]
 mod exits;

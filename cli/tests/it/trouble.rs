@@ -232,6 +232,14 @@ fn budget_reached() {
     run(&world, &["finetune"]).failed(5, "the budget is 0", "[budget]");
 }
 
+#[test]
+fn a_provider_that_trains_nothing_is_the_users_error() {
+    let world = world("http://127.0.0.1:9/v1", "m");
+    let settings = world.read("hone.toml").replace("openai-compatible", "groq");
+    world.write("hone.toml", settings);
+    run(&world, &["finetune"]).failed(3, "`groq` trains no models", "model = \"local\"");
+}
+
 /// Left with Ctrl-C, killed in the middle of the creation, and found again from anywhere.
 #[test]
 fn closing_the_terminal_loses_nothing() {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cancel::Cancel,
     model::{
-        client::{Client, Endpoint, ModelError},
+        client::{Client, Endpoint, ModelError, Replay},
         wire::{Hyperparameters, Job, JobError, JobEvent, JobRequest, JobStatus, Level, Method, ModelCard},
     },
 };
@@ -194,7 +194,8 @@ impl Fireworks {
         let id = Self::job_id(key);
         let body = self.body(request, &id)?;
         let query = [("supervisedFineTuningJobId", id.as_str())];
-        let made: TheirJob = self.client.create(&self.path(&[JOBS]), &query, &body).await?;
+        let made: TheirJob =
+            self.client.post_to(&self.path(&[JOBS]), &query, &body, Replay::WhenRefused).await?;
         Ok(self.read(made))
     }
 

@@ -161,7 +161,7 @@ impl Launcher<'_> {
                     self.settle(state, &job)?;
                     return Ok(job);
                 }
-                Err(FinetuneError::Model(error)) if error.is_uncertain() => error,
+                Err(FinetuneError::Model(error)) if error.is_in_doubt() => error,
                 // A stop in the middle: whoever comes next looks first.
                 Err(FinetuneError::Cancelled) => return Err(FinetuneError::Cancelled),
                 Err(refused) => {

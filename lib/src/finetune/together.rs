@@ -17,7 +17,7 @@ use crate::{
     auto::Auto,
     cancel::Cancel,
     model::{
-        client::{Client, ModelError, Pointed},
+        client::{Client, ModelError, Pointed, Replay},
         wire::{
             Checkpoint, CheckpointMetrics, Hyperparameters, Job, JobError, JobEvent, JobRequest, JobStatus,
             Level, List, Method, ModelCard,
@@ -173,7 +173,8 @@ impl Together {
     }
 
     pub async fn create(&self, request: &JobRequest) -> Result<Job, ModelError> {
-        let job: TheirJob = self.client.create(&["fine-tunes"], &[], &body(request)).await?;
+        let job: TheirJob =
+            self.client.post_to(&["fine-tunes"], &[], &body(request), Replay::WhenRefused).await?;
         Ok(Job { training_file: request.training_file.clone(), ..job.into() })
     }
 

@@ -8,33 +8,15 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{FinetuneError, fireworks::Fireworks, state::Launch, together::Together};
+pub use crate::model::provider::Tuning as Shape;
 use crate::model::{
     client::{Client, ModelError},
+    provider::Dialect,
     wire::{Checkpoint, Job, JobEvent, JobRequest, ModelCard},
 };
 
 /// Newest jobs that are looked through for one of ours.
 pub(super) const NEWEST: usize = 100;
-
-/// Which protocol a provider's jobs speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    OpenAi,
-    Together,
-    Fireworks,
-}
-
-impl Shape {
-    /// Of a provider of the settings; None for those that train nothing.
-    pub fn of(provider: &str) -> Option<Self> {
-        match provider {
-            "openai" | "azure" | "hone" | "openai-compatible" => Some(Self::OpenAi),
-            "together" => Some(Self::Together),
-            "fireworks" => Some(Self::Fireworks),
-            _ => None,
-        }
-    }
-}
 
 /// One provider's fine-tuning.
 #[derive(Clone, Debug)]
@@ -91,6 +73,9 @@ impl Trainer {
     /// What a tuned model needs before it answers, where that is more than its name.
     pub fn before_use(&self) -> Option<&'static str> {
         match self {
+            Self::OpenAi(client) if client.endpoint().access.provider.dialect == Dialect::Azure => Some(
+                "deploy the model before it is tested, and name it as `deployment` in its row: it answers only there",
+            ),
             Self::Fireworks(_) => {
                 Some("deploy the model on the provider's own page before it is tested: it answers only there")
             }
@@ -134,7 +119,7 @@ impl Trainer {
         }
     }
 
-    /// Creates a job: one request, which is not repeated when its outcome is not known ([`ModelError::is_uncertain`]).
+    /// Creates a job: one request, which is not repeated when its outcome is not known ([`ModelError::is_in_doubt`]).
     pub async fn create(&self, request: &JobRequest, key: &str) -> Result<Job, FinetuneError> {
         match self {
             Self::OpenAi(client) => Ok(client.create_job(request, key).await?),

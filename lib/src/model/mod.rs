@@ -4,4 +4,5 @@
 pub mod client;
 pub mod hub;
 pub mod journal;
+pub mod provider;
 pub mod wire;

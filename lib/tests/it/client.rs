@@ -8,7 +8,7 @@ use hone::{
     model::{
         client::{Client, Endpoint, ModelError, Retry, Secret},
         journal::Journal,
-        wire::{ChatRequest, JobRequest, Message},
+        wire::{ChatRequest, Finish, JobRequest, Message},
     },
 };
 use serde_json::{Value, json};
@@ -103,17 +103,28 @@ async fn trouble_that_stays_is_reported_after_five_tries() {
 }
 
 #[tokio::test]
-async fn answers_that_are_none_are_errors() {
-    let html = ResponseTemplate::new(200).set_body_raw("<html><body>Sign in</body></html>", "text/html");
-    check(vec![html], 1, Err("a web page, not JSON: <html>")).await;
-    check(vec![ResponseTemplate::new(200)], 1, Err("it is empty")).await;
+async fn answers_that_are_none_are_asked_for_twice_more() {
+    let html = || ResponseTemplate::new(200).set_body_raw("<html><body>Sign in</body></html>", "text/html");
+    check(vec![html()], 3, Err("a web page, not JSON: <html>")).await;
+    check(vec![html(), html(), ok("a")], 3, Ok("a")).await;
+    check(vec![ResponseTemplate::new(200)], 3, Err("it is empty")).await;
     let mut none = answer("");
     none["choices"] = json!([]);
-    check(vec![ResponseTemplate::new(200).set_body_json(none)], 1, Err("no choices")).await;
+    check(vec![ResponseTemplate::new(200).set_body_json(none)], 3, Err("no choices")).await;
     let mut null = answer("");
-    null["choices"][0]["message"] = json!({"role": "assistant", "content": null, "refusal": "never"});
-    check(vec![ResponseTemplate::new(200).set_body_json(null)], 1, Err("declined: never")).await;
-    check(vec![ResponseTemplate::new(200).set_body_json(json!({}))], 1, Err("choices")).await;
+    null["choices"][0]["message"] = json!({"role": "assistant", "content": null});
+    check(vec![ResponseTemplate::new(200).set_body_json(null)], 3, Err("has no text")).await;
+    check(vec![ResponseTemplate::new(200).set_body_json(json!({}))], 3, Err("choices")).await;
+}
+
+/// Who declines has answered: it is paid for, and no other try is worth its price.
+#[tokio::test]
+async fn a_refusal_is_an_answer() {
+    let mut refusal = answer("");
+    refusal["choices"][0]["message"] = json!({"role": "assistant", "content": null, "refusal": "never"});
+    let server = provider(vec![ResponseTemplate::new(200).set_body_json(refusal)]).await;
+    let reply = client(&server).chat(&request()).await.unwrap();
+    assert_eq!((reply.finish(), tries(&server).await), (Finish::Refused("never".into()), 1));
 }
 
 #[tokio::test]
@@ -170,13 +181,24 @@ async fn the_key_goes_out_and_stays_out_of_errors() {
 }
 
 #[tokio::test]
-async fn a_retried_creation_keeps_its_idempotency_key() {
-    let job = json!({"id": "ftjob-1", "status": "queued"});
-    let server = provider(vec![refusal(500, "x"), ResponseTemplate::new(200).set_body_json(job)]).await;
-    client(&server).create_job(&JobRequest::default(), "key-1").await.unwrap();
+async fn a_creation_is_repeated_where_its_key_is_honoured() {
+    let job = || ResponseTemplate::new(200).set_body_json(json!({"id": "ftjob-1", "status": "queued"}));
+    let server = provider(vec![refusal(500, "x"), job()]).await;
+    let retry = Retry { first_wait: Duration::from_millis(1), ..Retry::default() };
+    let ours = Client::new(Endpoint { retry, ..Endpoint::local(format!("{}/v1", server.uri())) }).unwrap();
+    ours.create_job(&JobRequest::default(), "key-1").await.unwrap();
     let requests = server.received_requests().await.unwrap();
     let keys: Vec<_> = requests.iter().map(|r| r.headers["idempotency-key"].to_str().unwrap()).collect();
     assert_eq!(keys, ["key-1", "key-1"]);
+
+    // Elsewhere a second request may make a second job: whether there is one is for the caller to find out.
+    let server = provider(vec![refusal(500, "x"), job()]).await;
+    let error = client(&server).create_job(&JobRequest::default(), "key-1").await.unwrap_err();
+    assert!(error.is_in_doubt() && tries(&server).await == 1, "{error}");
+    // A refusal is none.
+    let server = provider(vec![refusal(429, "slow_down").insert_header("retry-after-ms", "1"), job()]).await;
+    client(&server).create_job(&JobRequest::default(), "key-1").await.unwrap();
+    assert_eq!(tries(&server).await, 2);
 }
 
 #[tokio::test]

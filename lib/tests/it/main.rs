@@ -16,4 +16,6 @@ mod hub;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod providers;
+#[cfg(test)]
 mod tuning;

@@ -14,6 +14,7 @@ use hone::{
     finetune::{self, Following, Options, Shape, Started, Trainer},
     model::{
         client::{Client, Endpoint, Retry, Secret},
+        provider::{Access, provider},
         wire::{Hyperparameters, Job, JobRequest, JobStatus, Method},
     },
     store::Workspace,
@@ -119,6 +120,31 @@ async fn a_run_that_ends_in_a_creation_is_picked_up() {
         let picked = world.start(&options).await.unwrap();
         assert!(picked.picked_up, "{shape:?}");
         assert_eq!((world.made(), world.fake.meter().uploads), (1, 1), "{shape:?}");
+    }
+}
+
+/// Azure is OpenAI's shape below other addresses, with the key in another header.
+#[tokio::test]
+async fn azures_jobs_are_below_its_addresses() {
+    let mut world = World::new(Shape::OpenAi, Tuning::AnswerLost(1));
+    let azure =
+        Access { api_version: Some("2025-04-01-preview".into()), ..Access::to(provider("azure").unwrap()) };
+    let retry = Retry { first_wait: Duration::from_millis(1), ..Retry::default() };
+    let base = world.fake.url.trim_end_matches("/v1").to_owned();
+    let endpoint = Endpoint { retry, ..Endpoint::new("far", base) };
+    let endpoint = endpoint.with_access(azure).with_key(Some(Secret::new("sk-stub")));
+    world.trainer = Trainer::new(Shape::OpenAi, Client::new(endpoint).unwrap(), None).unwrap();
+    let job = world.start(&world.options()).await.unwrap().job;
+    world.follow(&job.id, now).await.unwrap();
+    assert_eq!(world.made(), 1);
+    assert!(world.trainer.before_use().unwrap().contains("deploy"));
+    let requests = world.fake.requests();
+    for end in ["/openai/files", "/openai/fine_tuning/jobs"] {
+        assert!(requests.iter().any(|request| request.method == "POST" && request.path == end), "{end}");
+    }
+    for request in requests {
+        assert!(request.query.contains("api-version=2025-04-01-preview"), "{request:?}");
+        assert_eq!((request.header("api-key"), request.header("authorization")), (Some("sk-stub"), None));
     }
 }
 

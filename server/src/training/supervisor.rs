@@ -16,7 +16,10 @@ use std::{
 
 use hone::{
     cancel::Cancel,
-    model::wire::{JobStatus, Level, MIN_EXAMPLES},
+    model::{
+        provider::TABLE,
+        wire::{JobStatus, Level, MIN_EXAMPLES},
+    },
     store::{LockError, StoreError},
 };
 use tokio::{
@@ -371,7 +374,12 @@ fn file_verdict(
 fn start(trainer: &[OsString], folder: &JobFolder) -> std::io::Result<tokio::process::Child> {
     let (program, arguments) =
         trainer.split_first().ok_or_else(|| std::io::Error::other("no trainer is configured"))?;
-    Command::new(program)
+    let mut child = Command::new(program);
+    for variable in TABLE.iter().filter_map(|provider| provider.key_env) {
+        // It calls nobody.
+        child.env_remove(variable);
+    }
+    child
         .args(arguments)
         .arg(folder.path())
         // A trace takes memory and a lock. A child that runs out of memory while it takes one waits for itself for ever.

@@ -15,7 +15,7 @@ use hone::{
     store,
 };
 
-use crate::{commands::finetune::faults, context::Context, error::CommandError, models::Models};
+use crate::{commands::finetune::faults, context::Context, error::CommandError, models::Models, rows};
 
 /// A row that does not answer within this is out of reach for the doctor.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn checks(context: &Context, settings: &Settings) -> Vec<Check> {
     let models = Models::new(context, settings);
     let rows = settings.models.iter().filter(|(_, row)| !OWN_AGENTS.contains(&row.provider.as_str()));
-    let asked = rows.map(async |(name, row)| row_checks(&models, settings, name, row).await);
+    let asked = rows.map(async |(name, row)| row_checks(&models, context, settings, name, row).await);
     let mut checks: Vec<Check> = join_all(asked).await.into_iter().flatten().collect();
     checks.extend(dataset_check(context));
     checks.extend(job_check(context, &models).await);
@@ -32,9 +32,15 @@ pub async fn checks(context: &Context, settings: &Settings) -> Vec<Check> {
 }
 
 /// The key, the endpoint, and for the trainer of the settings its base model.
-async fn row_checks(models: &Models<'_>, settings: &Settings, name: &str, row: &ModelRow) -> Vec<Check> {
+async fn row_checks(
+    models: &Models<'_>,
+    context: &Context,
+    settings: &Settings,
+    name: &str,
+    row: &ModelRow,
+) -> Vec<Check> {
     let key = format!("key of `{name}`");
-    let client = match models.client_of(name, row) {
+    let client = match rows::client(name, row, context) {
         Ok(client) => client,
         Err(e) => return vec![Check::fault(key, e.message, e.hints.join("; "))],
     };

@@ -1,8 +1,11 @@
 //! Models: those that are known, and how they come and go.
 
 mod add;
+mod check;
 mod export;
 mod remove;
+
+use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use hone::{
@@ -14,7 +17,7 @@ use hone_engine::model::Model;
 use hone_server::TunedCard;
 use serde::Serialize;
 
-use crate::{bases, context::Context, error::Result, models};
+use crate::{bases, context::Context, error::Result, models, rows};
 
 /// List the models that are known: base models, tuned ones, and the rows of the settings
 ///
@@ -28,6 +31,7 @@ pub struct Models {
 #[derive(Debug, Subcommand)]
 enum Command {
     Add(add::Add),
+    Check(check::Check),
     Export(export::Export),
     Remove(remove::Remove),
 }
@@ -51,6 +55,7 @@ struct Known {
 pub async fn run(args: &Models, context: &Context) -> Result {
     match &args.command {
         Some(Command::Add(add)) => add::run(add, context).await,
+        Some(Command::Check(check)) => check::run(check, context).await,
         Some(Command::Export(export)) => export::run(export, context),
         Some(Command::Remove(remove)) => remove::run(remove, context),
         None => list(context).await,
@@ -66,8 +71,10 @@ async fn list(context: &Context) -> Result {
     let local = local?;
     let models = everything(context, &settings)?;
     let deployed = context.registry()?.champion().is_some();
+    let shown: BTreeMap<&String, _> =
+        settings.models.iter().map(|(name, row)| (name, rows::without_secrets(row))).collect();
     let value = serde_json::json!({
-        "champion": champion, "local": local, "rows": settings.models, "models": models,
+        "champion": champion, "local": local, "rows": shown, "models": models,
     });
     context.answer(&value, || {
         let mut lines: Vec<String> = models.iter().map(|model| model.line(&champion)).collect();

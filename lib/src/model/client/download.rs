@@ -11,10 +11,7 @@ use tokio::{
     io::AsyncWriteExt,
 };
 
-use super::{
-    Client, Failed, ModelError,
-    retry::{Failure, Next},
-};
+use super::{Client, ModelError, call::Failed, retry::{Failure, Next}};
 use crate::store::StoreError;
 
 /// A file to download.
@@ -49,7 +46,7 @@ impl Client {
                 () = self.cancel.cancelled() => return Err(ModelError::Cancelled),
                 tried = self.receive(download, before, on_bytes) => tried,
             };
-            let Failed { error, failure } = match tried {
+            let Failed { error, failure, .. } = match tried {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
@@ -77,14 +74,11 @@ impl Client {
         have: u64,
         on_bytes: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), Failed> {
-        let mut request = self.http.get(self.url(download.path));
-        if let Some(key) = &self.endpoint.api_key {
-            request = request.bearer_auth(key.expose());
-        }
+        let mut request = self.http.get(self.url(download.path)).headers(self.headers.clone());
         if have > 0 {
             request = request.header(RANGE, format!("bytes={have}-"));
         }
-        let mut response = request.send().await.map_err(|e| self.broken(&e))?;
+        let mut response = request.send().await.map_err(|e| self.broken(e))?;
         if !response.status().is_success() {
             return Err(self.refused(response).await);
         }
@@ -101,7 +95,7 @@ impl Client {
             false => (open(download.into, false).await?, 0),
         };
         let fail = |e| Failed::for_good(StoreError::new("write", download.into, e).into());
-        while let Some(chunk) = response.chunk().await.map_err(|e| self.broken(&e))? {
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.broken(e))? {
             total += chunk.len() as u64;
             if total > download.size {
                 let why = format!("it sends more than the {} bytes that the file has", download.size);
@@ -117,7 +111,7 @@ impl Client {
             false => {
                 let error =
                     self.garbled(format!("the file breaks off after {total} of {} bytes", download.size));
-                Err(Failed { error, failure: Failure::default() })
+                Err(Failed { error, failure: Failure::default(), in_doubt: false, garbled: false })
             }
         }
     }

@@ -86,7 +86,18 @@ impl ModelError {
 
     /// True when the provider does not know the model (yet).
     pub fn is_unknown_model(&self) -> bool {
-        self.status() == Some(404) && matches!(self.code(), Some("model_not_found") | None)
+        self.status() == Some(404)
+            && matches!(self.code(), Some("model_not_found" | "not_found_error" | "DeploymentNotFound") | None)
+    }
+
+    /// True when what was asked for may have been done, though no answer says so: the connection broke, what came was
+    /// unreadable, or the server failed. A creation in doubt is looked for before it is tried again.
+    pub fn is_in_doubt(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status >= 500 || matches!(status, 408 | 409),
+            Self::Unreachable { .. } | Self::Garbled { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -150,10 +161,10 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
             "this provider no longer trains for this account (OpenAI closes self-serve fine-tuning: new organisations \
              since 2026-05-07, everyone on 2027-01-06); train with the local engine instead: `[finetune] model = \"local\"`"
         }
-        (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) => {
+        (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) | (402, _) => {
             "the account is out of credit: check its billing page, or use the local engine"
         }
-        (_, Some("model_not_found")) => "see `hone models` for the models that can be used",
+        (_, Some("model_not_found" | "not_found_error" | "DeploymentNotFound")) => "see `hone models` for the models that can be used",
         (_, Some(TOO_LONG)) => "shorten the brief, or choose a model with a longer context",
         (_, Some(NO_JOB)) => "`hone status` without an id shows the last job; `hone finetune` starts one",
         (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",

@@ -1,150 +1,237 @@
-//! The one client of OpenAI's protocol, for hosted providers and the local server alike.
+//! The one client of chat and fine-tuning providers, hosted ones and the local server alike.
 //!
 //! Each method is one exchange, repeated as [`Retry`] allows; the answer is checked before it is handed out, so that
-//! whoever gets a [`ChatReply`] can rely on it having a text. Everything waits on the caller's [`Cancel`] too.
+//! whoever gets a [`ChatReply`](super::wire::ChatReply) knows that there is one. What differs between providers is a row of
+//! [`super::provider`]. Whatever a provider sends passes one point (`call.rs`) at which keys are taken out of it, before
+//! anything reads, logs or keeps it.
 
+mod answer;
+mod call;
+mod chat;
 mod download;
 mod error;
+mod gate;
 mod retry;
 mod secret;
 mod tuning;
 
+pub use chat::{Admit, Exchange};
 pub use download::Download;
 pub use error::ModelError;
+pub use gate::Outage;
 pub use retry::Retry;
-pub use secret::Secret;
+pub use secret::{Scrubber, Secret};
 pub use tuning::Pointed;
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::{fmt, path::Path, time::Duration};
 
 use bytes::Bytes;
-use reqwest::{Method, Response, Url, multipart};
+use reqwest::{
+    Method, Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+    redirect,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use self::retry::{Failure, Next};
-use super::wire::{
-    ChatReply, ChatRequest, Checkpoint, Deleted, ErrorEnvelope, File, Identified, Job, JobEvent, List,
-    ModelCard, Page,
+use self::{
+    answer::{is_loopback, shown, with_sources},
+    call::{Body, Call, random_key},
+    gate::Gate,
 };
-use crate::{cancel::Cancel, store::StoreError};
+use super::{
+    provider::{self, Access, Auth},
+    wire::{Checkpoint, Deleted, File, Identified, Job, JobEvent, JobRequest, List, ModelCard, Page},
+};
+use crate::{cancel::Cancel, event::Events};
+
+/// The identity of the server that is part of Hone.
+const EMBEDDED: &str = "local";
 
 /// Where a provider is and how patient to be with it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Endpoint {
-    /// What errors call it, and what identifies it in the journal: it must stay the same when a port changes.
+    /// What errors call it.
     pub name: String,
+    /// What the journal knows it by: the provider and its address, without the port where it is this machine, because ports
+    /// change. Rows of two names for one place share their answers.
+    pub identity: String,
     /// Usually ends in `/v1`.
     pub base_url: String,
     pub api_key: Option<Secret>,
-    /// Longest silence of the server.
+    /// What the provider wants to hear.
+    pub access: Access,
+    /// Sent with every call. Their values are secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// Longest wait for the first byte of an answer.
     pub timeout: Duration,
     pub connect_timeout: Duration,
+    /// Longest silence in the middle of an answer.
+    pub silence: Duration,
+    /// Longest time for one try of a chat call.
+    pub total: Duration,
     pub retry: Retry,
     /// How long a tuned model may stay unknown after its job succeeded: hosted providers take minutes to show it.
     pub model_patience: Duration,
+    /// Chat calls at once, where the provider's usual number is not wanted.
+    pub most_in_flight: Option<usize>,
+    /// How long a provider that is down is waited for.
+    pub outage: Outage,
 }
 
 impl Endpoint {
-    /// The usual patience: 600 s for an answer, 5 s for a connection.
+    /// Something that speaks OpenAI's protocol, with the usual patience: 600 s for an answer, 5 s for a connection.
     pub fn new(name: impl Into<String>, base_url: impl Into<String>) -> Self {
+        let (base_url, access) = (base_url.into(), Access::default());
         Self {
             name: name.into(),
-            base_url: base_url.into(),
+            identity: identity(&access, &base_url),
+            base_url,
             api_key: None,
+            access,
+            headers: Vec::new(),
             timeout: Duration::from_secs(600),
             connect_timeout: Duration::from_secs(5),
+            silence: Duration::from_secs(120),
+            total: Duration::from_secs(900),
             retry: Retry::default(),
             model_patience: Duration::from_secs(180),
+            most_in_flight: None,
+            outage: Outage::default(),
         }
     }
 
-    /// The local server: what it does not know, it will not know later; and a long queue on a small machine is no
-    /// reason to ask again.
+    /// The server that is part of Hone: what it does not know, it will not know later; and a long queue on a small machine
+    /// is no reason to ask again.
     pub fn local(base_url: impl Into<String>) -> Self {
-        let timeout = Duration::from_secs(3600);
-        Self { model_patience: Duration::ZERO, timeout, ..Self::new("local", base_url) }
+        let hour = Duration::from_secs(3600);
+        Self {
+            identity: EMBEDDED.into(),
+            access: Access::to(&provider::HONE),
+            model_patience: Duration::ZERO,
+            timeout: hour,
+            silence: hour,
+            total: 2 * hour,
+            ..Self::new(EMBEDDED, base_url)
+        }
     }
 
     pub fn with_key(self, key: Option<Secret>) -> Self {
         Self { api_key: key, ..self }
     }
+
+    /// A provider of the table, as a row of the settings uses it.
+    pub fn with_access(self, access: Access) -> Self {
+        Self { identity: identity(&access, &self.base_url), access, ..self }
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.identity == EMBEDDED
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.api_key.iter().chain(self.headers.iter().map(|(_, value)| value))
+    }
 }
 
-/// A client of one endpoint. Cheap to clone.
-#[derive(Clone, Debug)]
+/// The address may hold a password, so it is not printed here.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("name", &self.name).field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// Provider, address and, where it decides which model answers, the deployment.
+fn identity(access: &Access, base_url: &str) -> String {
+    let place = match Url::parse(base_url) {
+        Ok(mut url) => {
+            if is_loopback(&url) {
+                // An address without a host has no port either, which is as well.
+                let _ = url.set_port(None);
+            }
+            shown(&url)
+        }
+        Err(_) => base_url.to_owned(),
+    };
+    let deployment = access.deployment.as_ref().map(|name| format!("#{name}")).unwrap_or_default();
+    format!("{}|{}{deployment}", access.provider.name, place.trim_end_matches('/'))
+}
+
+/// A client of one endpoint. Cheap to clone; clones share their connections and their gate.
+#[derive(Clone)]
 pub struct Client {
     endpoint: Endpoint,
     base: Url,
     http: reqwest::Client,
+    /// The key and the row's own headers.
+    headers: HeaderMap,
+    scrubber: Scrubber,
+    gate: Gate,
     cancel: Cancel,
+    events: Events,
 }
 
-/// One request, in a form that can be sent again.
-struct Call<'a> {
-    method: Method,
-    path: &'a [&'a str],
-    query: Vec<(&'a str, String)>,
-    body: Body<'a>,
-    /// Sent on creation, so that a retried POST creates one thing.
-    idempotency_key: Option<String>,
-}
-
-enum Body<'a> {
-    None,
-    Json(Value),
-    Upload { path: &'a Path, purpose: &'a str },
-}
-
-impl<'a> Call<'a> {
-    fn get(path: &'a [&'a str]) -> Self {
-        Self { method: Method::GET, path, query: Vec::new(), body: Body::None, idempotency_key: None }
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.endpoint).finish()
     }
-
-    fn post(path: &'a [&'a str], body: Body<'a>) -> Self {
-        Self { method: Method::POST, body, ..Self::get(path) }
-    }
-
-    fn query(mut self, key: &'a str, value: Option<String>) -> Self {
-        self.query.extend(value.map(|value| (key, value)));
-        self
-    }
-}
-
-/// A failed try: what the caller is told, and what the retry rules look at.
-struct Failed {
-    error: ModelError,
-    failure: Failure,
 }
 
 impl Client {
-    /// A client; nothing is sent yet. Fails when the address is no URL or TLS cannot be set up.
+    /// A client; nothing is sent yet. Fails when the address is no URL, a header is none, or TLS cannot be set up.
     pub fn new(endpoint: Endpoint) -> Result<Self, ModelError> {
         let unusable =
-            |why: String| ModelError::Endpoint(format!("`{}` is not usable: {why}", endpoint.base_url));
-        let base = Url::parse(&endpoint.base_url).map_err(|e| unusable(e.to_string()))?;
+            |why: String| ModelError::Endpoint(format!("the address of `{}` is not usable: {why}", endpoint.name));
+        let base = Url::parse(&endpoint.base_url)
+            .map_err(|e| unusable(format!("`{}`: {e}", endpoint.base_url)))?;
         if !matches!(base.scheme(), "http" | "https") {
-            return Err(unusable("it must start with http:// or https://".into()));
+            return Err(unusable(format!("`{}` must start with http:// or https://", shown(&base))));
         }
         provide_tls();
+        let headers = headers(&endpoint)?;
         let mut builder = reqwest::Client::builder()
-            .read_timeout(endpoint.timeout)
+            .read_timeout(endpoint.timeout.max(endpoint.silence))
             .connect_timeout(endpoint.connect_timeout)
             .user_agent(concat!("hone/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&base) {
             // A proxy cannot reach this machine's loopback, and no certificate store is needed for it.
             builder = builder.no_proxy().tls_certs_only([]);
         }
+        if headers.keys().any(|name| name != reqwest::header::AUTHORIZATION) {
+            // Only `Authorization` is left out by itself when another host is sent to.
+            builder = builder.redirect(redirect::Policy::custom(stay_at_home));
+        }
         let http = builder.build().map_err(|e| unusable(with_sources(&e)))?;
-        Ok(Self { endpoint, base, http, cancel: Cancel::new() })
+        let hidden = hidden_parts(&base);
+        let scrubber = Scrubber::new(endpoint.secrets().chain(&hidden));
+        let most = endpoint.most_in_flight.unwrap_or(match endpoint.is_embedded() {
+            // It queues, and whoever calls knows how many calls it bears.
+            true => usize::MAX,
+            false => endpoint.access.provider.most_in_flight,
+        });
+        let gate = Gate::new(most, endpoint.is_embedded(), endpoint.outage);
+        let (cancel, events) = (Cancel::new(), Events::none());
+        Ok(Self { endpoint, base, http, headers, scrubber, gate, cancel, events })
     }
 
-    /// The same client, whose calls end with [`ModelError::Cancelled`] as soon as `cancel` is given.
+    /// The same client, whose waits end with [`ModelError::Cancelled`] as soon as `cancel` is given.
     pub fn cancelled_by(self, cancel: Cancel) -> Self {
         Self { cancel, ..self }
+    }
+
+    /// The same client, which says here when its provider is down.
+    pub fn telling(self, events: Events) -> Self {
+        Self { events, ..self }
+    }
+
+    /// The same client, which shares the other's limits: for two rows of one provider.
+    pub fn beside(self, other: &Self) -> Self {
+        Self { gate: other.gate.clone(), ..self }
+    }
+
+    /// What ends this client's waits.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -156,46 +243,32 @@ impl Client {
         is_loopback(&self.base)
     }
 
-    /// Asks for `n` answers (1 by default). Each has a text, or the call is an error.
-    ///
-    /// A tuned model that the provider does not show yet is asked for again until [`Endpoint::model_patience`] is over.
-    pub async fn chat(&self, request: &ChatRequest) -> Result<ChatReply, ModelError> {
-        let started = Instant::now();
-        let mut wait = Duration::from_secs(2);
-        loop {
-            let body = Body::Json(self.json(request)?);
-            match self.fetch(Call::post(&["chat", "completions"], body)).await {
-                Err(e) if self.may_appear(&request.model, &e, started) => {
-                    self.sleep(wait).await?;
-                    wait = (wait * 2).min(Duration::from_secs(30));
-                }
-                other => return self.checked(other?),
-            }
-        }
+    /// Where the provider is, without user, password and query.
+    pub fn address(&self) -> String {
+        shown(&self.base)
     }
 
-    fn may_appear(&self, model: &str, error: &ModelError, asked_first: Instant) -> bool {
-        error.is_unknown_model()
-            && model.starts_with("ft:")
-            && asked_first.elapsed() < self.endpoint.model_patience
-    }
-
-    fn checked(&self, reply: ChatReply) -> Result<ChatReply, ModelError> {
-        if reply.choices.is_empty() {
-            return Err(self.garbled("it holds no choices"));
-        }
-        match reply.choices.iter().find(|choice| choice.message.content.is_none()) {
-            None => Ok(reply),
-            Some(choice) => Err(self.garbled(match &choice.message.refusal {
-                Some(refusal) => format!("the model declined: {refusal}"),
-                None => format!("choice {} has no text", choice.index),
-            })),
-        }
+    /// A text without the endpoint's keys: for whatever a provider has said that goes elsewhere.
+    pub fn scrubbed(&self, text: &str) -> String {
+        self.scrubber.words(text)
     }
 
     /// Posts JSON to the address of the endpoint itself: for services that have a protocol of their own.
     pub async fn post<T: DeserializeOwned>(&self, body: &impl Serialize) -> Result<T, ModelError> {
         self.fetch(Call::post(&[], Body::Json(self.json(body)?))).await
+    }
+
+    /// Posts JSON to a path: for services that have a protocol of their own.
+    pub async fn post_to<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: &impl Serialize,
+        replay: Replay,
+    ) -> Result<T, ModelError> {
+        let query = query.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let call = Call::post(path, Body::Json(self.json(body)?));
+        self.fetch(Call { query, replay, ..call }).await
     }
 
     /// Uploads a file under its base name. The file is read as it is sent, again for each try.
@@ -225,6 +298,14 @@ impl Client {
 
     pub async fn delete_file(&self, id: &str) -> Result<Deleted, ModelError> {
         self.fetch(Call { method: Method::DELETE, ..Call::get(&["files", id]) }).await
+    }
+
+    /// Creates a job. Where servers honour `Idempotency-Key`, the same key never creates a second one; elsewhere an answer
+    /// that is lost or in doubt is not asked for again, because the job may exist: see [`ModelError::is_in_doubt`].
+    pub async fn create_job(&self, request: &JobRequest, idempotency_key: &str) -> Result<Job, ModelError> {
+        let call = Call::post(&["fine_tuning", "jobs"], Body::Json(self.json(request)?));
+        let replay = if self.endpoint.access.provider.idempotent { Replay::Always } else { Replay::WhenRefused };
+        self.fetch(Call { idempotency_key: Some(idempotency_key.into()), replay, ..call }).await
     }
 
     pub async fn job(&self, id: &str) -> Result<Job, ModelError> {
@@ -314,132 +395,6 @@ impl Client {
         serde_json::to_value(body)
             .map_err(|e| ModelError::Endpoint(format!("the request cannot be written: {e}")))
     }
-
-    /// One call whose answer is JSON.
-    async fn fetch<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, ModelError> {
-        let bytes = self.bytes(&call).await?;
-        serde_json::from_slice(&bytes).map_err(|e| self.garbled(describe(&bytes, &e)))
-    }
-
-    /// Tries a call until it succeeds or the rules say stop.
-    async fn bytes(&self, call: &Call<'_>) -> Result<Bytes, ModelError> {
-        let (mut done, mut waited) = (0, Duration::ZERO);
-        loop {
-            let tried = tokio::select! {
-                () = self.cancel.cancelled() => return Err(ModelError::Cancelled),
-                tried = self.attempt(call) => tried,
-            };
-            let Failed { error, failure } = match tried {
-                Ok(bytes) => return Ok(bytes),
-                Err(failed) => failed,
-            };
-            match self.endpoint.retry.next(&failure, done, waited, rand::random()) {
-                Next::GiveUp => return Err(error),
-                Next::TooLong(wait) => {
-                    return Err(ModelError::WaitTooLong { provider: self.endpoint.name.clone(), wait });
-                }
-                Next::Wait(wait) => {
-                    tracing::debug!(%error, ?wait, "trying again");
-                    self.sleep(wait).await?;
-                    (done, waited) = (done + 1, waited + wait);
-                }
-            }
-        }
-    }
-
-    async fn sleep(&self, wait: Duration) -> Result<(), ModelError> {
-        tokio::select! {
-            () = self.cancel.cancelled() => Err(ModelError::Cancelled),
-            () = tokio::time::sleep(wait) => Ok(()),
-        }
-    }
-
-    async fn attempt(&self, call: &Call<'_>) -> Result<Bytes, Failed> {
-        let request = self.request(call).await.map_err(Failed::for_good)?;
-        let response = request.send().await.map_err(|e| self.broken(&e))?;
-        if !response.status().is_success() {
-            return Err(self.refused(response).await);
-        }
-        let bytes = response.bytes().await.map_err(|e| self.broken(&e))?;
-        if was_cut_short(&bytes, call) {
-            return Err(Failed { error: self.garbled("its JSON breaks off"), failure: Failure::default() });
-        }
-        Ok(bytes)
-    }
-
-    async fn request(&self, call: &Call<'_>) -> Result<reqwest::RequestBuilder, ModelError> {
-        let mut request = self.http.request(call.method.clone(), self.url(call.path)).query(&call.query);
-        if let Some(key) = &self.endpoint.api_key {
-            request = request.bearer_auth(key.expose());
-        }
-        if let Some(key) = &call.idempotency_key {
-            request = request.header("Idempotency-Key", key);
-        }
-        Ok(match &call.body {
-            Body::None if call.method == Method::POST => request.body(""),
-            Body::None => request,
-            Body::Json(value) => request.json(value),
-            Body::Upload { path, purpose } => request.multipart(form(path, purpose).await?),
-        })
-    }
-
-    /// The address of a path below the base; ids are escaped as path segments.
-    fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        if path.is_empty() {
-            return url;
-        }
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
-        url
-    }
-
-    fn broken(&self, error: &reqwest::Error) -> Failed {
-        let why = if error.is_timeout() { "no answer in time".into() } else { with_sources(error) };
-        let error = ModelError::Unreachable {
-            provider: self.endpoint.name.clone(),
-            url: self.endpoint.base_url.clone(),
-            why: self.redacted(&why),
-            local: is_loopback(&self.base),
-        };
-        Failed { error, failure: Failure::default() }
-    }
-
-    async fn refused(&self, response: Response) -> Failed {
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-        let bytes = response.bytes().await.unwrap_or_default();
-        let (code, message) = match serde_json::from_slice::<ErrorEnvelope>(&bytes) {
-            Ok(ErrorEnvelope { error }) => (error.code, error.message),
-            Err(_) => (None, excerpt(&bytes)),
-        };
-        let failure = Failure {
-            status: Some(status),
-            code: code.clone(),
-            should_retry: retry::should_retry(&headers),
-            retry_after: retry::retry_after(&headers, jiff::Timestamp::now()),
-        };
-        let provider = self.endpoint.name.clone();
-        let message = self.redacted(&message);
-        let code = code.or_else(|| Some(headers.get("x-error-code")?.to_str().ok()?.to_owned()));
-        Failed { error: ModelError::Refused { provider, status, code, message, request_id }, failure }
-    }
-
-    fn garbled(&self, why: impl Into<String>) -> ModelError {
-        ModelError::Garbled { provider: self.endpoint.name.clone(), why: self.redacted(&why.into()) }
-    }
-
-    fn redacted(&self, text: &str) -> String {
-        self.endpoint.api_key.as_ref().map_or_else(|| text.to_owned(), |key| key.redact(text))
-    }
-}
-
-impl Failed {
-    fn for_good(error: ModelError) -> Self {
-        Self { error, failure: Failure { should_retry: Some(false), ..Failure::default() } }
-    }
 }
 
 /// The TLS library wants one provider of cryptography per process; a program may have chosen another already.
@@ -450,72 +405,66 @@ fn provide_tls() {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-async fn form(path: &Path, purpose: &str) -> Result<multipart::Form, ModelError> {
-    let failed = |e| StoreError::new("read", path, e);
-    let part = multipart::Part::file(path).await.map_err(failed)?;
-    let name = path.file_name().map(PathBuf::from).unwrap_or_default();
-    let part = part.file_name(name.to_string_lossy().into_owned());
-    Ok(multipart::Form::new().text("purpose", purpose.to_owned()).part("file", part))
-}
-
-fn random_key() -> String {
-    format!("hone-{:032x}", rand::random::<u128>())
-}
-
-/// JSON that simply ends is what a dying connection leaves behind, and worth another try. File contents are not ours
-/// to judge.
-fn was_cut_short(bytes: &[u8], call: &Call<'_>) -> bool {
-    let is_content = call.path.last() == Some(&"content");
-    let starts = bytes.trim_ascii_start().first().is_some_and(|byte| matches!(byte, b'{' | b'['));
-    !is_content && starts && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err_and(|e| e.is_eof())
-}
-
-fn describe(bytes: &[u8], error: &serde_json::Error) -> String {
-    if bytes.trim_ascii().is_empty() {
-        "it is empty".into()
-    } else if bytes.trim_ascii_start().starts_with(b"<") {
-        format!("it is a web page, not JSON: {}", excerpt(bytes))
-    } else {
-        format!("{error}: {}", excerpt(bytes))
+/// Headers that go out with every call; none of their values is ever printed.
+fn headers(endpoint: &Endpoint) -> Result<HeaderMap, ModelError> {
+    let name = &endpoint.name;
+    let value = |what: &str, text: &str| {
+        let unfit = |_| ModelError::Endpoint(format!("{what} of `{name}` holds characters that no header can carry"));
+        let mut value = HeaderValue::from_str(text).map_err(unfit)?;
+        value.set_sensitive(true);
+        Ok::<_, ModelError>(value)
+    };
+    let mut headers = HeaderMap::new();
+    for (header, text) in endpoint.access.headers() {
+        headers.insert(header, value("a version", &text)?);
     }
-}
-
-/// The first words of an answer, on one line.
-fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match words.char_indices().nth(200) {
-        Some((end, _)) => format!("{}...", &words[..end]),
-        None if words.is_empty() => "no reason given".into(),
-        None => words,
-    }
-}
-
-/// An error with its causes: reqwest's own text leaves out what happened.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut causes: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if causes.last().is_none_or(|last| !last.contains(&text)) {
-            causes.push(text);
+    if let Some(key) = &endpoint.api_key {
+        match endpoint.access.provider.auth {
+            Auth::Bearer => {
+                let bearer = format!("Bearer {}", key.expose());
+                headers.insert(reqwest::header::AUTHORIZATION, value("the key", &bearer)?);
+            }
+            Auth::Header(header) => {
+                headers.insert(header, value("the key", key.expose())?);
+            }
         }
-        next = error.source();
     }
-    causes.join(": ")
+    for (header, text) in &endpoint.headers {
+        let unfit = |_| ModelError::Endpoint(format!("`{header}` of `{name}` is no name of a header"));
+        let header: HeaderName = header.parse().map_err(unfit)?;
+        headers.insert(header, value("a header", text.expose())?);
+    }
+    Ok(headers)
+}
+
+/// Parts of an address that are nobody's business: a password, and values in its query.
+fn hidden_parts(base: &Url) -> Vec<Secret> {
+    let password = base.password().map(str::to_owned);
+    password.into_iter().chain(base.query_pairs().map(|(_, value)| value.into_owned())).map(Secret::new).collect()
+}
+
+/// Follows redirects within one host.
+fn stay_at_home(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let from = attempt.previous().first().map(|url| (url.scheme(), url.host_str(), url.port_or_known_default()));
+    let to = (attempt.url().scheme(), attempt.url().host_str(), attempt.url().port_or_known_default());
+    if from == Some(to) && attempt.previous().len() < 10 { attempt.follow() } else { attempt.stop() }
+}
+
+/// What to do when it is not known whether a request was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// Send it again: twice is as good as once.
+    Always,
+    /// Send it again only when it was certainly not carried out.
+    WhenRefused,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn client(base: &str) -> Client {
-        Client::new(Endpoint::new("test", base)).unwrap()
+    fn client(url: &str) -> Client {
+        Client::new(Endpoint::new("test", url)).unwrap()
     }
 
     fn check_url(base: &str, path: &[&str], expected: &str) {
@@ -523,8 +472,8 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_one_segment_of_the_path() {
-        check_url("http://h/v1", &["models", "ft:a:b::c"], "http://h/v1/models/ft:a:b::c");
+    fn addresses_are_joined_below_the_base() {
+        check_url("http://h/v1", &["chat", "completions"], "http://h/v1/chat/completions");
         check_url("http://h/v1/", &["models", "org/name"], "http://h/v1/models/org%2Fname");
         check_url("http://h", &["files", "a?b"], "http://h/files/a%3Fb");
         check_url("http://h/find/", &[], "http://h/find/");
@@ -539,28 +488,37 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_recognised() {
-        for (url, expected) in [
-            ("http://127.0.0.1:1/v1", true),
-            ("http://localhost/v1", true),
-            ("http://[::1]:3/v1", true),
-            ("http://127.0.0.1.example.com", false),
-            ("https://api.openai.com/v1", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+    fn a_place_is_known_by_provider_and_address() {
+        let check = |base: &str, expected: &str| {
+            assert_eq!(Endpoint::new("any", base).identity, expected);
+        };
+        check("https://api.example.com/v1/", "openai-compatible|https://api.example.com/v1");
+        check("http://127.0.0.1:4100/v1", "openai-compatible|http://127.0.0.1/v1");
+        check("https://me:pass@h.example/v1?token=t", "openai-compatible|https://h.example/v1");
+        assert_eq!(Endpoint::local("http://127.0.0.1:1/v1").identity, "local");
+        let azure = Access { deployment: Some("d".into()), ..Access::to(provider::provider("azure").unwrap()) };
+        let endpoint = Endpoint::new("any", "https://r.openai.azure.com").with_access(azure);
+        assert_eq!(endpoint.identity, "azure|https://r.openai.azure.com#d");
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let endpoint = Endpoint {
+            headers: vec![("x-extra".into(), Secret::new("extra-secret"))],
+            ..Endpoint::new("test", "http://user:pass-word@h/v1?token=to-ken")
+        };
+        let client = Client::new(endpoint.with_key(Some(Secret::new("sk-abc")))).unwrap();
+        let printed = format!("{client:?} {:?} {:?}", client.endpoint(), client.headers);
+        for secret in ["sk-abc", "extra-secret", "pass-word", "to-ken"] {
+            assert!(!printed.contains(secret), "{printed}");
+            assert!(!client.scrubbed(&format!("it says {secret}")).contains(secret));
         }
     }
 
     #[test]
-    fn an_excerpt_is_one_short_line() {
-        assert_eq!(excerpt(b"<html>\n  <b>no</b>"), "<html> <b>no</b>");
-        assert_eq!(excerpt(b""), "no reason given");
-        assert_eq!(excerpt("\u{e9}".repeat(300).as_bytes()).chars().count(), 203);
-    }
-
-    #[test]
-    fn debug_shows_no_key() {
-        let endpoint = Endpoint::new("test", "http://h/v1").with_key(Some(Secret::new("sk-abc")));
-        assert!(!format!("{:?}", Client::new(endpoint).unwrap()).contains("sk-abc"));
+    fn a_key_that_no_header_carries_is_the_users_error() {
+        let endpoint = Endpoint::new("test", "http://h/v1").with_key(Some(Secret::new("a\nb-secret")));
+        let error = Client::new(endpoint).unwrap_err();
+        assert!(matches!(&error, ModelError::Endpoint(why) if !why.contains("secret")), "{error}");
     }
 }

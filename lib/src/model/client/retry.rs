@@ -114,6 +114,53 @@ fn until(date: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(then.duration_since(now)).unwrap_or_default())
 }
 
+/// Headers that count what is left of a limit, and say when it is full again: OpenAI's spelling, then Anthropic's.
+const LEFT: [(&str, &str); 6] = [
+    ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+    ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+    ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
+    ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
+    ("anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
+    ("anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"),
+];
+/// A limit that takes longer to fill is tried again before it is full.
+const LONGEST_RESET: Duration = Duration::from_secs(60);
+
+/// The wait until a limit is full again of which nothing is left.
+pub fn until_reset(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let used_up = LEFT.iter().filter(|(left, _)| text(left) == Some("0"));
+    let waits = used_up.filter_map(|(_, reset)| reset_in(text(reset)?, now));
+    waits.max().map(|wait| wait.min(LONGEST_RESET))
+}
+
+/// `6m0s`, `17ms`, seconds, or a time.
+fn reset_in(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    if let Ok(then) = text.parse::<Timestamp>() {
+        return Some(Duration::try_from(then.duration_since(now)).unwrap_or_default());
+    }
+    let (mut total, mut rest) = (0.0, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |end| digits + end);
+        let seconds = match &rest[digits..unit] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "\u{b5}s" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += rest[..digits].parse::<f64>().ok()? * seconds;
+        rest = &rest[unit..];
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
 /// `x-should-retry`, which overrides what the status says.
 pub fn should_retry(headers: &HeaderMap) -> Option<bool> {
     match headers.get("x-should-retry")?.to_str().ok()? {
@@ -203,5 +250,32 @@ mod tests {
         for bad in ["-1", "NaN", "inf", "1e300", "soon", ""] {
             check_retry_after("retry-after", bad, None);
         }
+    }
+
+    #[test]
+    fn a_limit_that_is_used_up_says_when_it_is_full() {
+        let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        let check = |reset: &str, expected: Option<Duration>| assert_eq!(reset_in(reset, now), expected, "{reset}");
+        check("17ms", Some(ms(17)));
+        check("1m2.5s", Some(ms(62_500)));
+        check("6m0s", Some(ms(360_000)));
+        check("1h2m", Some(ms(3_720_000)));
+        check("3", Some(ms(3000)));
+        check("2026-11-22T10:00:07Z", Some(ms(7000)));
+        check("2026-11-22T09:00:00Z", Some(ms(0)));
+        for bad in ["", "s", "4x", "-1", "soon", "1.2.3s"] {
+            let read = reset_in(bad, now);
+            assert!(read.is_none_or(|wait| wait.is_zero()), "{bad}: {read:?}");
+        }
+        let headers = |left: &'static str| {
+            HeaderMap::from_iter([
+                ("x-ratelimit-remaining-requests".parse().unwrap(), left.parse().unwrap()),
+                ("x-ratelimit-reset-requests".parse().unwrap(), "20ms".parse().unwrap()),
+                ("anthropic-ratelimit-tokens-remaining".parse().unwrap(), left.parse().unwrap()),
+                ("anthropic-ratelimit-tokens-reset".parse().unwrap(), "2026-11-22T11:00:00Z".parse().unwrap()),
+            ])
+        };
+        assert_eq!(until_reset(&headers("0"), now), Some(LONGEST_RESET));
+        assert_eq!(until_reset(&headers("1"), now), None);
     }
 }

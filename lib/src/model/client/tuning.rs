@@ -1,5 +1,5 @@
-//! What fine-tuning asks of a client beyond plain calls: a creation that is sent once, forms whose answer is a redirect,
-//! and uploads to signed addresses, which get no key.
+//! What fine-tuning asks of a client beyond plain calls: forms whose answer is a redirect, and uploads to signed addresses,
+//! which get no key.
 
 use std::{path::Path, time::Duration};
 
@@ -8,18 +8,16 @@ use reqwest::{
     header::{CONTENT_LENGTH, LOCATION},
     multipart, redirect,
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Body, Call, Client, Endpoint, Failed, ModelError, describe, is_loopback,
-    retry::{Failure, Next},
-    with_sources,
+    Client, Endpoint, ModelError,
+    answer::{describe, is_loopback, with_sources},
+    call::{Body, Call, Failed},
+    retry::Next,
 };
-use crate::{
-    model::wire::{Job, JobRequest},
-    store::StoreError,
-};
+use crate::store::StoreError;
 
 /// Redirects that an upload follows: storage moves buckets, but not in circles.
 const MOST_HOPS: usize = 5;
@@ -33,26 +31,7 @@ pub enum Pointed {
     Existing(Value),
 }
 
-impl ModelError {
-    /// True when the provider may have done what it was asked although it did not say so: what was to be created has to be
-    /// looked for before it is asked for again.
-    pub fn is_uncertain(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Garbled { .. } | Self::Cancelled => true,
-            Self::Refused { status, .. } => matches!(status, 408 | 409) || *status >= 500,
-            _ => false,
-        }
-    }
-}
-
 impl Client {
-    /// Creates a job. The same key never creates a second one on servers that honour `Idempotency-Key`; others, OpenAI's
-    /// own among them, do not, so it is sent once: see [`ModelError::is_uncertain`].
-    pub async fn create_job(&self, request: &JobRequest, idempotency_key: &str) -> Result<Job, ModelError> {
-        let call = Call::post(&["fine_tuning", "jobs"], Body::Json(self.json(request)?));
-        self.fetch_once(Call { idempotency_key: Some(idempotency_key.into()), ..call }).await
-    }
-
     /// A client of another address of the same provider, cancelled with this one.
     pub fn at(&self, endpoint: Endpoint) -> Result<Self, ModelError> {
         Ok(Self::new(endpoint)?.cancelled_by(self.cancel.clone()))
@@ -61,18 +40,6 @@ impl Client {
     /// Waits, unless it is cancelled.
     pub async fn pause(&self, wait: Duration) -> Result<(), ModelError> {
         self.sleep(wait).await
-    }
-
-    /// Posts JSON that creates something, once.
-    pub async fn create<T: DeserializeOwned>(
-        &self,
-        path: &[&str],
-        query: &[(&str, &str)],
-        body: &impl Serialize,
-    ) -> Result<T, ModelError> {
-        let query = query.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        let call = Call::post(path, Body::Json(self.json(body)?));
-        self.fetch_once(Call { query, ..call }).await
     }
 
     /// Posts something that may be posted again: JSON, or nothing.
@@ -92,7 +59,7 @@ impl Client {
         fields: &[(&'static str, String)],
         header: &str,
     ) -> Result<Pointed, ModelError> {
-        self.tried(async || self.form_once(path, fields, header).await, |_| true).await
+        self.tried(async || self.form_once(path, fields, header).await).await
     }
 
     async fn form_once(
@@ -104,15 +71,12 @@ impl Client {
         let form =
             fields.iter().fold(multipart::Form::new(), |form, (name, value)| form.text(*name, value.clone()));
         let http = self.unfollowing().map_err(Failed::for_good)?;
-        let mut request = http.post(self.url(path)).multipart(form);
-        if let Some(key) = &self.endpoint().api_key {
-            request = request.bearer_auth(key.expose());
-        }
-        let response = request.send().await.map_err(|e| self.broken(&e))?;
+        let request = http.post(self.url(path)).headers(self.headers.clone()).multipart(form);
+        let response = request.send().await.map_err(|e| self.broken(e))?;
         let said = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         match (response.status(), said(LOCATION.as_str()), said(header)) {
             (StatusCode::CONFLICT, ..) => {
-                let bytes = response.bytes().await.map_err(|e| self.broken(&e))?;
+                let bytes = self.scrubber.bytes(response.bytes().await.map_err(|e| self.broken(e))?);
                 let value = serde_json::from_slice(&bytes);
                 value.map(Pointed::Existing).map_err(|e| Failed::for_good(self.garbled(describe(&bytes, &e))))
             }
@@ -132,7 +96,7 @@ impl Client {
         path: &Path,
         headers: &[(&'static str, String)],
     ) -> Result<(), ModelError> {
-        self.tried(async || self.put_once(url, path, headers).await, |_| true).await
+        self.tried(async || self.put_once(url, path, headers).await).await
     }
 
     async fn put_once(
@@ -172,7 +136,7 @@ impl Client {
         let length = file.metadata().await.map_err(unread)?.len();
         let request = http.put(url).header(CONTENT_LENGTH, length);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
-        request.body(file).send().await.map_err(|e| self.broken(&e))
+        request.body(file).send().await.map_err(|e| self.broken(e))
     }
 
     /// An address for uploads: data goes over TLS, or does not leave this machine.
@@ -200,38 +164,27 @@ impl Client {
         builder.build().map_err(|e| ModelError::Endpoint(with_sources(&e)))
     }
 
-    /// One call that is sent again only when the answer to the first was that nothing was done.
-    async fn fetch_once<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, ModelError> {
-        let undone = |failure: &Failure| failure.status == Some(429);
-        let bytes = self.tried(async || self.attempt(&call).await, undone).await?;
-        serde_json::from_slice(&bytes).map_err(|e| self.garbled(describe(&bytes, &e)))
-    }
-
-    /// Tries until it succeeds, the rules say stop, or a failure is not `repeatable`.
-    async fn tried<T>(
-        &self,
-        attempt: impl AsyncFn() -> Result<T, Failed>,
-        repeatable: impl Fn(&Failure) -> bool,
-    ) -> Result<T, ModelError> {
+    /// Tries something that may be done twice until it succeeds or the rules say stop.
+    async fn tried<T>(&self, attempt: impl AsyncFn() -> Result<T, Failed>) -> Result<T, ModelError> {
         let (mut done, mut waited) = (0, Duration::ZERO);
         loop {
             let tried = tokio::select! {
                 () = self.cancel.cancelled() => return Err(ModelError::Cancelled),
                 tried = attempt() => tried,
             };
-            let Failed { error, failure } = match tried {
+            let failed = match tried {
                 Ok(value) => return Ok(value),
                 Err(failed) => failed,
             };
-            match self.endpoint().retry.next(&failure, done, waited, rand::random()) {
-                Next::Wait(wait) if repeatable(&failure) => {
+            match self.endpoint().retry.next(&failed.failure, done, waited, rand::random()) {
+                Next::Wait(wait) => {
                     self.sleep(wait).await?;
                     (done, waited) = (done + 1, waited + wait);
                 }
                 Next::TooLong(wait) => {
                     return Err(ModelError::WaitTooLong { provider: self.endpoint().name.clone(), wait });
                 }
-                _ => return Err(error),
+                Next::GiveUp => return Err(failed.error),
             }
         }
     }
@@ -240,33 +193,6 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_may_have_happened_is_told_from_what_did_not() {
-        let refused = |status| ModelError::Refused {
-            provider: "p".into(),
-            status,
-            code: None,
-            message: "m".into(),
-            request_id: None,
-        };
-        for (status, uncertain) in [
-            (400, false),
-            (401, false),
-            (403, false),
-            (404, false),
-            (408, true),
-            (409, true),
-            (429, false),
-            (500, true),
-            (503, true),
-        ] {
-            assert_eq!(refused(status).is_uncertain(), uncertain, "{status}");
-        }
-        assert!(ModelError::Cancelled.is_uncertain());
-        assert!(ModelError::Garbled { provider: "p".into(), why: "w".into() }.is_uncertain());
-        assert!(!ModelError::Endpoint("e".into()).is_uncertain());
-    }
 
     #[test]
     fn uploads_go_over_tls_or_stay_here() {
