@@ -25,10 +25,8 @@ impl Models<'_> {
         if name == OWN {
             return Ok((self.tuner_of(OWN).await?, self.settings.finetune.base_model.clone()));
         }
-        match self.settings.models.get(&name) {
-            Some(row) => Ok((self.tuner_of(&name).await?, row.model.clone())),
-            None => Err(self.unknown(&name).into()),
-        }
+        let Trains { client, model, tuning, account } = self.trainer_of(&name)?;
+        Ok((self.made(tuning, client, account)?, model))
     }
 
     /// The trainer of a row; [`OWN`] is the workspace's.
