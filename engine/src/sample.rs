@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
-use crate::{constrain::Allowed, kernel::exp};
+use pulp::Arch;
+
+use crate::{constrain::Allowed, kernel};
 
 /// How a request chooses among the tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,23 +89,27 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32]) -> u32 {
-        let highest = logits[argmax(logits) as usize];
+        let possible = |&logit: &f32| if logit.is_nan() { f32::NEG_INFINITY } else { logit };
+        let mut weights: Vec<f32> = logits.iter().map(possible).collect();
         let scale = 1.0 / self.choice.temperature;
-        let weigh = |&logit: &f32| if logit.is_nan() { 0.0 } else { exp((logit - highest) * scale) };
-        let weights: Vec<f32> = logits.iter().map(weigh).collect();
-        let total: f64 = weights.iter().copied().map(f64::from).sum();
-        let mut candidates = self.candidates(&weights, total);
-        let mut mass = candidates.iter().map(|c| f64::from(c.0)).sum::<f64>();
-        if self.choice.top_p < 1.0 {
-            mass = nucleus(&mut candidates, f64::from(self.choice.top_p) * total);
+        let (_, total) = kernel::exponentials(Arch::new(), &mut weights, logits.len(), scale);
+        // Where nothing is possible, the logits make no sense.
+        self.drawn(&weights, f64::from(total)).unwrap_or_else(|| argmax(logits))
+    }
+
+    fn drawn(&mut self, weights: &[f32], total: f64) -> Option<u32> {
+        if self.choice.top_p >= 1.0 {
+            let blocks: Vec<f64> = weights.chunks(BLOCK).map(weight).collect();
+            let mut left = self.rng.random::<f64>() * blocks.iter().sum::<f64>();
+            let block = falls(blocks.iter().copied(), &mut left)?;
+            let of_block = weights.chunks(BLOCK).nth(block)?.iter().copied().map(f64::from);
+            return Some((block * BLOCK + falls(of_block, &mut left)?) as u32);
         }
+        let mut candidates = self.candidates(weights, total);
+        let mass = nucleus(&mut candidates, f64::from(self.choice.top_p) * total);
         let mut left = self.rng.random::<f64>() * mass;
-        let drawn = candidates.iter().find(|(weight, _)| {
-            left -= f64::from(*weight);
-            left < 0.0
-        });
-        // Without candidates all are alike, or the logits make no sense.
-        drawn.or(candidates.last()).map_or_else(|| argmax(logits), |&(_, id)| id)
+        let at = falls(candidates.iter().map(|(weight, _)| f64::from(*weight)), &mut left)?;
+        Some(candidates[at].1)
     }
 
     /// (weight, id) of every token that can be in the nucleus. Those left out have a total below `1 - top_p` even if
@@ -113,6 +119,34 @@ impl Sampler {
         let weighted = weights.iter().copied().zip(0..);
         weighted.filter(|(weight, _)| f64::from(*weight) > least).collect()
     }
+}
+
+/// Weights that are summed first, so that a draw looks at one block of them one by one.
+const BLOCK: usize = 512;
+/// Sums side by side, as processors add fastest.
+const LANES: usize = 16;
+
+fn weight(weights: &[f32]) -> f64 {
+    let mut lanes = [0.0_f32; LANES];
+    let (whole, rest) = weights.as_chunks::<LANES>();
+    for chunk in whole {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, weight)| *lane += weight);
+    }
+    lanes.iter().chain(rest).copied().map(f64::from).sum()
+}
+
+/// Where a mark falls on weights that are laid end to end; the last weight that is not 0 when rounding puts it past the
+/// end. What is left of the mark is its place within that weight.
+fn falls(weights: impl Iterator<Item = f64>, mark: &mut f64) -> Option<usize> {
+    let mut last = None;
+    for (at, weight) in weights.enumerate().filter(|(_, weight)| *weight > 0.0) {
+        if *mark < weight {
+            return Some(at);
+        }
+        *mark -= weight;
+        last = Some(at);
+    }
+    last
 }
 
 /// Sorts by weight and keeps the fewest whose weights reach `enough`; returns what they weigh.
@@ -131,12 +165,16 @@ fn nucleus(candidates: &mut Vec<(f32, u32)>, enough: f64) -> f64 {
 
 /// Index of the highest logit, the first of equals.
 pub fn argmax(logits: &[f32]) -> u32 {
-    let start = (f32::NEG_INFINITY, 0);
-    let best = logits
-        .iter()
-        .zip(0..)
-        .fold(start, |best, (&logit, id)| if logit > best.0 { (logit, id) } else { best });
-    best.1
+    let higher = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = logits.as_chunks::<LANES>();
+    for chunk in whole {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, logit)| *lane = higher(*lane, *logit));
+    }
+    let highest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, higher);
+    // Where none is possible all are alike.
+    let best = logits.iter().position(|logit| *logit == highest && highest > f32::NEG_INFINITY);
+    best.unwrap_or_default() as u32
 }
 
 /// Natural logarithms of the probabilities that the model itself gives: at temperature 1, without penalties, bias or

@@ -50,13 +50,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The first look waits for the parent of all workers.
     observe(&critic, &brief, SEEN, 1, Level::Run).await?;
     let mut rates = [(); 4].map(|()| Vec::new());
-    let mut looks = Vec::new();
-    for _ in 0..ROUNDS {
+    let (mut looks, mut alone) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
         rates[0].push(app_test(&python, SEEN, cores)?);
         rates[1].push(observe(&critic, &brief, SEEN, EACH, Level::Run).await?.rate);
         rates[2].push(app_test(&python, USED, cores)?);
         rates[3].push(observe(&critic, &brief, USED, EACH, Level::Run).await?.rate);
         looks.extend(observe(&critic, &brief, USED, cores * 2, Level::Browser).await?.looks);
+        let one = &USED[round % USED.len()..];
+        alone.extend(observe(&critic, &brief, one, 1, Level::Browser).await?.looks);
     }
     critic.close().await;
     let [test_seen, seen, test_used, used] = rates.map(Spread::of);
@@ -65,8 +67,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let ratio = ours.median / test.median;
         print(format!("{apps}: AppTest {test} candidates/s, critic {ours} candidates/s, ratio {ratio:.1}"));
     }
-    if !looks.is_empty() {
-        print(format!("browser: {} ms a look", Spread::of(looks)));
+    for (company, looks) in [("alone", alone), ("as many at once as cores", looks)] {
+        if !looks.is_empty() {
+            print(format!("browser, {company}: {} ms a look", Spread::of(looks)));
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use hone::model::client::Secret;
+use hone_engine::infer;
 use serde::{Deserialize, Serialize};
 
 /// A model file that can be served and trained.
@@ -67,6 +68,8 @@ pub struct ServerConfig {
     /// Bytes of keys and values kept of earlier conversations, for those that start alike.
     pub prefix_bytes: usize,
     pub limits: Limits,
+    /// What answers are computed with.
+    pub kernels: infer::Options,
 }
 
 impl ServerConfig {
@@ -94,6 +97,7 @@ impl ServerConfig {
             tuned_bytes: 64 << 20,
             prefix_bytes: 64 << 20,
             limits: Limits::default(),
+            kernels: infer::Options::default(),
         }
     }
 }

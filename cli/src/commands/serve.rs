@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use hone::{error::Kind, model::client::Secret, registry::Registry};
-use hone_engine::model::Model;
+use hone_engine::{infer, model::Model};
 use hone_server::{BaseModel, LocalServer, Server, ServerConfig};
 
 use crate::{
@@ -24,12 +24,19 @@ pub struct Serve {
     /// Refuse requests without this key
     #[arg(long, value_name = "KEY", env = API_KEY, hide_env_values = true)]
     api_key: Option<String>,
+    /// What answers are computed with: `auto` for the fastest, `f32` for exact arithmetic, or an instruction set such as
+    /// `avx2`; to compare with
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    kernels: String,
 }
 
 /// Variable with the key of the local server, for it and for commands that use it.
 pub const API_KEY: &str = "HONE_API_KEY";
 
 pub async fn run(args: &Serve, context: &Context) -> Result {
+    let kernels = infer::Options::named(&args.kernels).map_err(|e| {
+        CommandError::new(Kind::Input, e.to_string()).hint("leave `--kernels` out for the fastest")
+    })?;
     prepare_weights(context).await?;
     let address = format!("{}:{}", args.host, args.port);
     let listener = tokio::net::TcpListener::bind(&address).await.map_err(|e| {
@@ -37,7 +44,7 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
             .hint("choose another port with `--port N`; `--port 0` takes a free one")
     })?;
     let api_key = args.api_key.clone().or_else(|| context.secret(API_KEY)).map(Secret::new);
-    let config = ServerConfig { api_key, ..config(context)? };
+    let config = ServerConfig { api_key, kernels, ..config(context)? };
     let models: Vec<String> = config.base_models().into_iter().map(|model| model.id).collect();
     let server = Server::open(config, listener)?;
     let base_url = server.base_url();

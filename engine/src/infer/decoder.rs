@@ -8,7 +8,7 @@ use std::{
 
 use super::workspace::Workspace;
 use crate::{
-    kernel::{BLOCK, Level, Linear},
+    kernel::{BLOCK, Level, Linear, UnknownLevel},
     lora::Site,
     weights::{Config, Matrix, Weights},
 };
@@ -30,6 +30,20 @@ pub struct Options {
     pub level: Level,
     /// Threads of a forward pass, the caller's included.
     pub threads: NonZeroUsize,
+}
+
+impl Options {
+    /// The kernels called `name`: `auto` for the fastest, `f32` for the exact path, or those of a [`Level`].
+    ///
+    /// # Errors
+    /// When there are none of that name or this machine cannot run them.
+    pub fn named(name: &str) -> Result<Self, UnknownLevel> {
+        match name {
+            "auto" => Ok(Self::default()),
+            "f32" => Ok(Precision::F32.into()),
+            name => Ok(Self { level: Level::named(name)?, ..Self::default() }),
+        }
+    }
 }
 
 impl Default for Options {

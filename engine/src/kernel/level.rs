@@ -27,7 +27,7 @@ pub(super) enum Kind {
 
 /// A level that this machine does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this machine has no kernels called `{name}`; it has {known}")]
+#[error("this machine has no kernels called `{name}`; it has auto, f32, {known}")]
 pub struct UnknownLevel {
     name: String,
     known: String,
@@ -120,6 +120,9 @@ mod tests {
         }
         assert!(Level::available().contains(&Level::best()));
         let error = Level::named("mmx").unwrap_err().to_string();
-        assert!(error.starts_with("this machine has no kernels called `mmx`; it has scalar"), "{error}");
+        assert!(
+            error.starts_with("this machine has no kernels called `mmx`; it has auto, f32, scalar"),
+            "{error}"
+        );
     }
 }

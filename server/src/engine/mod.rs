@@ -79,7 +79,7 @@ impl Engine {
         let worker = worker::Worker::new(inbox, stop, config.max_batch, config.prefix_bytes);
         std::thread::Builder::new().name("engine".into()).spawn(move || worker.run())?;
         let slots = Arc::new(Semaphore::new(config.max_queue));
-        Ok(Self { models: Models::new(config.tuned_bytes), commands, slots })
+        Ok(Self { models: Models::new(config.tuned_bytes, config.kernels), commands, slots })
     }
 
     /// Puts a request in the queue, or says that it is full or cannot be answered.

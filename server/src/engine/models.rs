@@ -14,7 +14,7 @@ use futures::{
 };
 use hone_engine::{
     constrain::{ConstraintError, Grammars},
-    infer::{Decoder, Delta, Precision},
+    infer::{Decoder, Delta, Options},
     lora::Adapter,
     model::Model,
 };
@@ -47,19 +47,21 @@ pub struct Models {
     bases: Store<Arc<Loaded>>,
     tuned: Store<Tuned>,
     tuned_bytes: usize,
+    options: Options,
 }
 
 impl Models {
-    /// Tuned models beyond `tuned_bytes` leave, the least recently used first; one always stays.
-    pub fn new(tuned_bytes: usize) -> Self {
-        Self { bases: Store::default(), tuned: Store::default(), tuned_bytes }
+    /// Tuned models beyond `tuned_bytes` leave, the least recently used first; one always stays. All are computed with
+    /// what `options` name.
+    pub fn new(tuned_bytes: usize, options: Options) -> Self {
+        Self { bases: Store::default(), tuned: Store::default(), tuned_bytes, options }
     }
 
     pub async fn base(&self, base: &BaseModel) -> Result<Arc<Loaded>, ApiError> {
-        let (id, path) = (base.id.clone(), base.path.clone());
+        let (id, path, options) = (base.id.clone(), base.path.clone(), self.options);
         let load = move || {
             tracing::info!(model = id, path = %path.display(), "loading");
-            let model = Model::open(&path, Precision::Fast);
+            let model = Model::open(&path, options);
             let model = model.map_err(|e| format!("model `{id}` cannot be loaded: {e}"))?;
             Ok(Arc::new(Loaded { id, model, grammars: OnceLock::new() }))
         };
