@@ -52,7 +52,14 @@ impl World {
 
     async fn start(&self) -> Result<Started, FinetuneError> {
         let options = Options { model: "gpt-4o".into(), ..Options::default() };
-        finetune::start(&self.client.clone().into(), &self.workspace(), &self.dataset(), &options, &Events::none()).await
+        finetune::start(
+            &self.client.clone().into(),
+            &self.workspace(),
+            &self.dataset(),
+            &options,
+            &Events::none(),
+        )
+        .await
     }
 
     async fn follow(&self) -> Result<(), FinetuneError> {

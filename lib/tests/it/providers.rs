@@ -123,7 +123,8 @@ async fn check_at(
         let context = format!("{provider_name}, {fault:?}, streamed {stream}: {:?}", exchange.result);
         match (&exchange.result, &expected) {
             (Ok(reply), Ok(finish)) => {
-                let both_are_refusals = matches!((reply.finish(), finish), (Finish::Refused(_), Finish::Refused(_)));
+                let both_are_refusals =
+                    matches!((reply.finish(), finish), (Finish::Refused(_), Finish::Refused(_)));
                 assert!(both_are_refusals || reply.finish() == *finish, "{context}");
             }
             (Err(error), Err(words)) => {
@@ -135,7 +136,11 @@ async fn check_at(
             _ => panic!("expected {expected:?}: {context}"),
         }
         assert_eq!(fake.meter().requests - before, tries, "{context}");
-        assert_eq!((exchange.unknown, u64::from(admitted.load(Ordering::SeqCst))), (unknown, tries), "{context}");
+        assert_eq!(
+            (exchange.unknown, u64::from(admitted.load(Ordering::SeqCst))),
+            (unknown, tries),
+            "{context}"
+        );
     }
 }
 
@@ -203,7 +208,8 @@ async fn a_streamed_answer_is_the_same_answer() {
         let whole = client(&fake, name).chat(&request("a form")).await.unwrap();
         let usual = endpoint(&fake, name);
         let access = Access { stream: Some(true), ..usual.access.clone() };
-        let streamed = Client::new(usual.with_access(access)).unwrap().chat(&request("a form")).await.unwrap();
+        let streamed =
+            Client::new(usual.with_access(access)).unwrap().chat(&request("a form")).await.unwrap();
         let of = |reply: &hone::model::wire::ChatReply| {
             (reply.text().to_owned(), reply.finish(), reply.usage.map(|usage| usage.total_tokens))
         };
@@ -227,10 +233,13 @@ async fn faults_that_pass_change_no_answer() {
     let (clean, faulty) = (fake(Faults::none()), fake(Faults::passing(0.3, 7)));
     let ask = async |fake: &Fake| {
         let client = client(fake, "openai");
-        let asked = (0..60).map(|n| {
-            let client = client.clone();
-            async move { client.chat(&request(&format!("app {n}"))).await.map(|reply| reply.text().to_owned()) }
-        });
+        let asked =
+            (0..60).map(|n| {
+                let client = client.clone();
+                async move {
+                    client.chat(&request(&format!("app {n}"))).await.map(|reply| reply.text().to_owned())
+                }
+            });
         join_all(asked).await.into_iter().collect::<Result<Vec<_>, _>>()
     };
     let expected = ask(&clean).await.unwrap();
@@ -259,8 +268,7 @@ async fn a_refused_admission_ends_a_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_paid_comes_in_after_a_cancel() {
-    let fake =
-        Fake::start(Options { latency: Duration::from_millis(200), ..Options::default() }).unwrap();
+    let fake = Fake::start(Options { latency: Duration::from_millis(200), ..Options::default() }).unwrap();
     let cancel = Cancel::new();
     let client = client(&fake, "openai").cancelled_by(cancel.clone());
     let other = client.clone();
@@ -290,7 +298,8 @@ async fn no_more_calls_are_under_way_than_are_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limited_provider_is_not_stormed() {
     let fake = Fake::start(Options { rate: Some(100.0), ..Options::default() }).unwrap();
-    let client = Client::new(Endpoint { timeout: Duration::from_secs(30), ..endpoint(&fake, "openai") }).unwrap();
+    let client =
+        Client::new(Endpoint { timeout: Duration::from_secs(30), ..endpoint(&fake, "openai") }).unwrap();
     let text = |n: u32| request(&n.to_string());
     let asked = (0..300).map(|n| {
         let (client, request) = (&client, text(n));
@@ -328,7 +337,11 @@ async fn a_provider_that_is_down_is_waited_for() {
     let at_opening = fake.meter().requests;
     // Those that were under way may still come in; after that there are only probes.
     tokio::time::sleep(ms(500)).await;
-    assert!(fake.meter().requests - at_opening <= 8 + 4, "{} requests while it was down", fake.meter().requests - at_opening);
+    assert!(
+        fake.meter().requests - at_opening <= 8 + 4,
+        "{} requests while it was down",
+        fake.meter().requests - at_opening
+    );
     fake.set_faults(Faults::none());
     for call in calls {
         assert!(call.await.unwrap().is_ok());
@@ -337,7 +350,10 @@ async fn a_provider_that_is_down_is_waited_for() {
     while let Ok(event) = heard.try_recv() {
         notes.push(event);
     }
-    assert!(notes.iter().any(|event| matches!(event, Event::Note { text } if text.contains("answers again"))), "{notes:?}");
+    assert!(
+        notes.iter().any(|event| matches!(event, Event::Note { text } if text.contains("answers again"))),
+        "{notes:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
