@@ -47,8 +47,6 @@ pub struct Trains {
     /// The model that training starts from.
     pub model: String,
     pub tuning: Tuning,
-    /// The account that jobs belong to, where addresses carry it.
-    pub account: Option<String>,
 }
 
 struct Local {
@@ -107,10 +105,15 @@ impl<'a> Models<'a> {
     pub async fn trainer(&mut self) -> Result<(Client, String)> {
         match self.settings.finetune.model.as_str() {
             "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
-            name => match self.settings.models.get(name) {
-                Some(row) => Ok((self.row(name, row)?, row.model.clone())),
-                None => Err(self.unknown(name).into()),
-            },
+            name => {
+                let Trains { client, model, tuning } = self.trainer_of(name)?;
+                if tuning == Tuning::OpenAi {
+                    return Ok((client, model));
+                }
+                let message = format!("the jobs of `models.{name}` have a shape that is not known here");
+                Err(CommandError::new(Kind::Input, message)
+                    .hint("upload the dataset at the provider, and name the model that comes of it in a row"))
+            }
         }
     }
 
@@ -123,12 +126,15 @@ impl<'a> Models<'a> {
         let Some(tuning) = rows::provider_of(name, row)?.tuning else {
             let message =
                 format!("`{}` trains no models, so `models.{name}` cannot be fine-tuned", row.provider);
-            return Err(CommandError::new(Kind::Input, message).hint(
-                "train with the local engine: `[finetune] model = \"local\"`, and export what comes of it",
-            ));
+            let others = self.tunable_rows();
+            let others: Vec<String> = others.iter().map(|name| format!("`{name}`")).collect();
+            let or =
+                if others.is_empty() { String::new() } else { format!("; or with {}", others.join(", ")) };
+            return Err(CommandError::new(Kind::Input, message).hint(format!(
+                "train with the local engine, `[finetune] model = \"local\"`, and export what comes of it{or}"
+            )));
         };
-        let (model, account) = (row.model.clone(), row.account.clone());
-        Ok(Trains { client: self.row(name, row)?, model, tuning, account })
+        Ok(Trains { client: self.row(name, row)?, model: row.model.clone(), tuning })
     }
 
     /// Rows whose providers train, in the order of their names.

@@ -59,6 +59,8 @@ pub struct ServerConfig {
     /// Program and arguments that train the job whose folder is appended: it ends in
     /// [`crate::run_training_child`].
     pub trainer: Vec<OsString>,
+    /// Variables that the trainer is not handed: keys of providers, whom it has no reason to call.
+    pub hidden: Vec<String>,
     /// Answers in the making or waiting; more are refused with 429.
     pub max_queue: usize,
     /// Answers written at the same time.
@@ -92,6 +94,7 @@ impl ServerConfig {
             api_key: None,
             champion: Arc::new(|| None),
             trainer,
+            hidden: Vec::new(),
             max_queue: 256,
             max_batch: 16,
             tuned_bytes: 64 << 20,

@@ -9,6 +9,7 @@ use crate::{
     bases,
     context::{Context, print_line, to_json},
     error::{CommandError, Exit, Result},
+    rows,
 };
 
 /// Serve OpenAI's API on /v1 over the embedded engine
@@ -111,7 +112,8 @@ async fn prepare_weights(context: &Context) -> Result<()> {
 
 pub fn config(context: &Context) -> Result<ServerConfig> {
     let program = std::env::current_exe().map_err(|e| CommandError::new(Kind::Environment, e.to_string()))?;
-    let models = bases::all(context, &context.settings_again()?)?;
+    let settings = context.settings_again()?;
+    let models = bases::all(context, &settings)?;
     let catalog = context.machine.catalog();
     // A model that is added while the server runs is served at once.
     let more_models = move || -> Vec<BaseModel> {
@@ -124,6 +126,7 @@ pub fn config(context: &Context) -> Result<ServerConfig> {
     Ok(ServerConfig {
         champion: Arc::new(champion),
         more_models: Arc::new(more_models),
+        hidden: rows::key_variables(settings.models.values()),
         ..ServerConfig::new(context.workspace.server(), models, trainer)
     })
 }

@@ -25,8 +25,8 @@ impl Models<'_> {
         if name == OWN {
             return Ok((self.tuner_of(OWN).await?, self.settings.finetune.base_model.clone()));
         }
-        let Trains { client, model, tuning, account } = self.trainer_of(&name)?;
-        Ok((self.made(tuning, client, account)?, model))
+        let Trains { client, model, tuning } = self.trainer_of(&name)?;
+        Ok((self.made(&name, tuning, client)?, model))
     }
 
     /// The trainer of a row; [`OWN`] is the workspace's.
@@ -34,11 +34,12 @@ impl Models<'_> {
         if name == OWN {
             return Ok(self.local().await?.into());
         }
-        let Trains { client, tuning, account, .. } = self.trainer_of(name)?;
-        self.made(tuning, client, account)
+        let Trains { client, tuning, .. } = self.trainer_of(name)?;
+        self.made(name, tuning, client)
     }
 
-    fn made(&self, shape: Shape, client: Client, account: Option<String>) -> Result<Trainer> {
+    fn made(&self, name: &str, shape: Shape, client: Client) -> Result<Trainer> {
+        let account = self.settings.models.get(name).and_then(|row| row.account.clone());
         let account = account.or_else(|| self.context.secret(FIREWORKS_ACCOUNT));
         Ok(Trainer::new(shape, client, account)?)
     }
@@ -56,7 +57,7 @@ impl Models<'_> {
             let shape = rows::provider_of(&name, row).ok().and_then(|provider| provider.tuning);
             let Some(shape) = shape else { continue };
             let client = rows::client(&name, row, self.context);
-            match client.and_then(|client| self.made(shape, client, row.account.clone())) {
+            match client.and_then(|client| self.made(&name, shape, client)) {
                 Ok(trainer) => {
                     accounts.push(account);
                     found.reachable.push(trainer);

@@ -99,7 +99,11 @@ impl Flow<'_> {
         let mut command = self.world.command(arguments);
         let temporary = self.world.folder.path().join("tmp");
         std::fs::create_dir_all(&temporary).unwrap();
-        command.env("CANARY_KEY", KEY).env("HONE_LOG", "trace").env("TMPDIR", &temporary).stdin(Stdio::null());
+        command
+            .env("CANARY_KEY", KEY)
+            .env("HONE_LOG", "trace")
+            .env("TMPDIR", &temporary)
+            .stdin(Stdio::null());
         let ran = Ran::from(command);
         assert_eq!(ran.code, code, "{arguments:?}: {}", tail(&ran.stderr));
         assert!(!ran.stderr.contains("panicked"), "{arguments:?}");
@@ -147,7 +151,15 @@ fn a_key_is_in_no_file_and_no_output() {
     let watch = Watch::start(traces.clone());
     let mut flow = Flow { world: &world, traces, said: Vec::new() };
 
-    for (row, code) in [("plain", 0), ("messages", 0), ("azure", 0), ("hidden", 0), ("bad-key", 6), ("html-key", 6), ("quota", 6)] {
+    for (row, code) in [
+        ("plain", 0),
+        ("messages", 0),
+        ("azure", 0),
+        ("hidden", 0),
+        ("bad-key", 6),
+        ("html-key", 6),
+        ("quota", 6),
+    ] {
         flow.run(&["models", "check", row], code);
         flow.run(&["models", "check", row, "--json"], code);
     }

@@ -13,13 +13,30 @@ fn world(fake: &Fake) -> World {
     let row = |name: &str, more: &str| {
         format!("[models.\"{name}\"]\nbase_url = \"{}\"\nmodel = \"{name}\"\n{more}\n", fake.url)
     };
-    let faults = ["bad-key", "quota", "no-model", "html", "empty", "reset-ready", "limit-final", "limit-long", "503", "forbidden",
-        "refusal", "400"];
+    let faults = [
+        "bad-key",
+        "quota",
+        "no-model",
+        "html",
+        "empty",
+        "reset-ready",
+        "limit-final",
+        "limit-long",
+        "503",
+        "forbidden",
+        "refusal",
+        "400",
+    ];
     let mut rows: String = faults
         .iter()
-        .map(|fault| row(&format!("fault-{fault}"), "provider = \"openai-compatible\"\napi_key_env = \"TEST_KEY\""))
+        .map(|fault| {
+            row(&format!("fault-{fault}"), "provider = \"openai-compatible\"\napi_key_env = \"TEST_KEY\"")
+        })
         .collect();
-    rows.push_str(&row("m", "provider = \"openai-compatible\"\nprice = { input = 1.0, output = 2.0, as_of = \"2026-01-31\" }"));
+    rows.push_str(&row(
+        "m",
+        "provider = \"openai-compatible\"\nprice = { input = 1.0, output = 2.0, as_of = \"2026-01-31\" }",
+    ));
     rows.push_str(&row("unset", "provider = \"groq\"\napi_key_env = \"NOT_SET\""));
     rows.push_str(&row("nearly", "provider = \"antropic\""));
     rows.push_str("[models.hosted]\nprovider = \"openai\"\nmodel = \"gpt\"\n");
@@ -59,7 +76,11 @@ fn every_trouble_has_a_word_and_a_fix() {
         ("hosted", "no_key"),
     ] {
         let (code, value) = checked(&world, row);
-        assert_eq!((code, &value["outcome"], &value["ok"]), (6, &json!(outcome), &json!(false)), "{row}: {value}");
+        assert_eq!(
+            (code, &value["outcome"], &value["ok"]),
+            (6, &json!(outcome), &json!(false)),
+            "{row}: {value}"
+        );
         assert!(value["fix"].is_string() && value["detail"] != "", "{row}: {value}");
         assert!(!value.to_string().contains(KEY), "{value}");
     }
@@ -72,7 +93,11 @@ fn an_answer_is_priced() {
     let world = world(&fake);
     let before = fake.meter().requests;
     let (code, value) = checked(&world, "m");
-    assert_eq!((code, &value["outcome"], &value["provider"]), (0, &json!("ok"), &json!("openai-compatible")), "{value}");
+    assert_eq!(
+        (code, &value["outcome"], &value["provider"]),
+        (0, &json!("ok"), &json!("openai-compatible")),
+        "{value}"
+    );
     let tokens = |name: &str| value["usage"][name].as_f64().unwrap();
     let usd = (tokens("prompt_tokens") + 2.0 * tokens("completion_tokens")) / 1e6;
     assert!((value["usd"].as_f64().unwrap() - usd).abs() < 1e-12, "{value}");

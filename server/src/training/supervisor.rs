@@ -16,10 +16,7 @@ use std::{
 
 use hone::{
     cancel::Cancel,
-    model::{
-        provider::TABLE,
-        wire::{JobStatus, Level, MIN_EXAMPLES},
-    },
+    model::wire::{JobStatus, Level, MIN_EXAMPLES},
     store::{LockError, StoreError},
 };
 use tokio::{
@@ -56,6 +53,7 @@ struct Inner {
     jobs: Jobs,
     files: Files,
     trainer: Vec<OsString>,
+    hidden: Vec<String>,
     /// The job that has a child. Held while anyone but a child writes a `job.json`.
     active: Mutex<Option<String>>,
     /// Something may be there to check.
@@ -85,6 +83,7 @@ impl Supervisor {
             jobs: Jobs::new(&config.root),
             files: Files::new(&config.root),
             trainer: config.trainer.clone(),
+            hidden: config.hidden.clone(),
             active: Mutex::default(),
             check: Notify::new(),
             train: Notify::new(),
@@ -299,7 +298,7 @@ impl Supervisor {
 
     /// Starts a child and waits for it.
     async fn spawn(&self, folder: &JobFolder, stop: &Cancel) -> Left {
-        let mut child = match start(&self.inner.trainer, folder) {
+        let mut child = match start(&self.inner.trainer, &self.inner.hidden, folder) {
             Ok(child) => child,
             Err(error) => {
                 tracing::error!(%error, "the trainer cannot be started");
@@ -371,12 +370,15 @@ fn file_verdict(
     Ok(report.examples)
 }
 
-fn start(trainer: &[OsString], folder: &JobFolder) -> std::io::Result<tokio::process::Child> {
+fn start(
+    trainer: &[OsString],
+    hidden: &[String],
+    folder: &JobFolder,
+) -> std::io::Result<tokio::process::Child> {
     let (program, arguments) =
         trainer.split_first().ok_or_else(|| std::io::Error::other("no trainer is configured"))?;
     let mut child = Command::new(program);
-    for variable in TABLE.iter().filter_map(|provider| provider.key_env) {
-        // It calls nobody.
+    for variable in hidden {
         child.env_remove(variable);
     }
     child

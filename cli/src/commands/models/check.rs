@@ -85,7 +85,11 @@ pub async fn run(args: &Check, context: &Context) -> Result {
     let name = &args.row;
     let Some(row) = settings.models.get(name) else {
         let known = settings.models.keys().map(String::as_str);
-        return Err(config::ConfigError::NoModel { name: name.clone(), nearest: config::nearest(name, known) }.into());
+        return Err(config::ConfigError::NoModel {
+            name: name.clone(),
+            nearest: config::nearest(name, known),
+        }
+        .into());
     };
     if OWN_AGENTS.contains(&row.provider.as_str()) {
         let message = format!("`models.{name}` is a program of yours, not a chat model");
@@ -108,7 +112,9 @@ async fn check(name: &str, row: &ModelRow, settings: &Settings, context: &Contex
     let client = Client::new(endpoint)?.cancelled_by(context.cancel.clone());
     if !client.is_local() && settings.budget.usd == 0.0 {
         let message = format!("`models.{name}` is not on this machine, and the budget is 0");
-        return Err(CommandError::new(Kind::Budget, message).hint("set `usd` under `[budget]` to allow the call"));
+        return Err(
+            CommandError::new(Kind::Budget, message).hint("set `usd` under `[budget]` to allow the call")
+        );
     }
     let request = ChatRequest {
         max_completion_tokens: Some(LONGEST),
@@ -180,7 +186,8 @@ impl Checked {
             }
             Finish::Complete | Finish::Length => {
                 (self.ok, self.outcome, self.exit) = (true, Outcome::Ok, Exit::Ok);
-                self.detail = format!("{} answers", if reply.model.is_empty() { &self.model } else { &reply.model });
+                self.detail =
+                    format!("{} answers", if reply.model.is_empty() { &self.model } else { &reply.model });
             }
         }
     }
@@ -247,7 +254,13 @@ mod tests {
     fn every_failure_has_its_word() {
         let refused = |status: u16, code: Option<&str>| {
             let code = code.map(Into::into);
-            outcome(&ModelError::Refused { provider: "p".into(), status, code, message: "no".into(), request_id: None })
+            outcome(&ModelError::Refused {
+                provider: "p".into(),
+                status,
+                code,
+                message: "no".into(),
+                request_id: None,
+            })
         };
         assert_eq!(refused(401, Some("invalid_api_key")), Outcome::BadKey);
         assert_eq!(refused(429, Some("insufficient_quota")), Outcome::NoQuota);

@@ -12,9 +12,9 @@ use crate::model::{
 pub(super) fn refusal(bytes: &[u8], dialect: Dialect) -> (Option<String>, String) {
     let Some(error) = error_body(bytes) else { return (None, excerpt(bytes)) };
     // Anthropic has no codes: its types are as fine.
-    let code = error.code.or_else(|| {
-        (dialect == Dialect::Messages && !error.r#type.is_empty()).then_some(error.r#type)
-    });
+    let code = error
+        .code
+        .or_else(|| (dialect == Dialect::Messages && !error.r#type.is_empty()).then_some(error.r#type));
     let message = if error.message.is_empty() { excerpt(bytes) } else { error.message };
     (code, message)
 }

@@ -236,7 +236,8 @@ impl Client {
         began: Option<Duration>,
     ) -> Result<(), ModelError> {
         tries.garbled += u32::from(failed.garbled);
-        let may_exist = failed.in_doubt || failed.is_outage() || matches!(failed.failure.status, Some(408 | 409));
+        let may_exist =
+            failed.in_doubt || failed.is_outage() || matches!(failed.failure.status, Some(408 | 409));
         let is_unwanted = call.replay == Replay::WhenRefused && may_exist;
         if is_unwanted || tries.garbled > GARBLED_RETRIES {
             return Err(failed.error);
@@ -363,7 +364,11 @@ impl Client {
         }
         let mut reply = collector.reply().map_err(unusable)?;
         for message in reply.choices.iter_mut().map(|choice| &mut choice.message) {
-            message.content.iter_mut().chain(&mut message.refusal).for_each(|text| self.scrubber.answer(text));
+            message
+                .content
+                .iter_mut()
+                .chain(&mut message.refusal)
+                .for_each(|text| self.scrubber.answer(text));
         }
         Ok(reply)
     }
@@ -372,7 +377,8 @@ impl Client {
     pub(super) fn broken(&self, error: reqwest::Error) -> Failed {
         // A request that was never sent was never billed.
         let in_doubt = !(error.is_connect() || error.is_builder());
-        let why = if error.is_timeout() { "no answer in time".into() } else { with_sources(&error.without_url()) };
+        let why =
+            if error.is_timeout() { "no answer in time".into() } else { with_sources(&error.without_url()) };
         Failed { in_doubt, ..self.silent(&why) }
     }
 

@@ -11,7 +11,11 @@ use tokio::{
     io::AsyncWriteExt,
 };
 
-use super::{Client, ModelError, call::Failed, retry::{Failure, Next}};
+use super::{
+    Client, ModelError,
+    call::Failed,
+    retry::{Failure, Next},
+};
 use crate::store::StoreError;
 
 /// A file to download.

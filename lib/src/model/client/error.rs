@@ -87,7 +87,10 @@ impl ModelError {
     /// True when the provider does not know the model (yet).
     pub fn is_unknown_model(&self) -> bool {
         self.status() == Some(404)
-            && matches!(self.code(), Some("model_not_found" | "not_found_error" | "DeploymentNotFound") | None)
+            && matches!(
+                self.code(),
+                Some("model_not_found" | "not_found_error" | "DeploymentNotFound") | None
+            )
     }
 
     /// True when what was asked for may have been done, though no answer says so: the connection broke, what came was
@@ -164,7 +167,9 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
         (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) | (402, _) => {
             "the account is out of credit: check its billing page, or use the local engine"
         }
-        (_, Some("model_not_found" | "not_found_error" | "DeploymentNotFound")) => "see `hone models` for the models that can be used",
+        (_, Some("model_not_found" | "not_found_error" | "DeploymentNotFound")) => {
+            "see `hone models` for the models that can be used"
+        }
         (_, Some(TOO_LONG)) => "shorten the brief, or choose a model with a longer context",
         (_, Some(NO_JOB)) => "`hone status` without an id shows the last job; `hone finetune` starts one",
         (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",
@@ -172,7 +177,7 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
         (404, _) => "check `base_url` and the name of the model or the job",
         (413, _) => "the upload is too large: 512 MB is the limit",
         (429, _) => "the provider limits the rate: run again with less concurrency; finished calls are kept",
-        (500.., _) => "the provider is in trouble: run the same command again; finished calls are kept",
+        (408 | 409 | 500.., _) => "the provider is in trouble: run the same command again; finished calls are kept",
         _ => return None,
     })
 }

@@ -137,7 +137,10 @@ impl Endpoint {
 /// The address may hold a password, so it is not printed here.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("name", &self.name).field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Endpoint")
+            .field("name", &self.name)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,17 +183,19 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client; nothing is sent yet. Fails when the address is no URL, a header is none, or TLS cannot be set up.
     pub fn new(endpoint: Endpoint) -> Result<Self, ModelError> {
-        let unusable =
-            |why: String| ModelError::Endpoint(format!("the address of `{}` is not usable: {why}", endpoint.name));
-        let base = Url::parse(&endpoint.base_url)
-            .map_err(|e| unusable(format!("`{}`: {e}", endpoint.base_url)))?;
+        let unusable = |why: String| {
+            ModelError::Endpoint(format!("the address of `{}` is not usable: {why}", endpoint.name))
+        };
+        let base =
+            Url::parse(&endpoint.base_url).map_err(|e| unusable(format!("`{}`: {e}", endpoint.base_url)))?;
         if !matches!(base.scheme(), "http" | "https") {
             return Err(unusable(format!("`{}` must start with http:// or https://", shown(&base))));
         }
         provide_tls();
         let headers = headers(&endpoint)?;
         let mut builder = reqwest::Client::builder()
-            .read_timeout(endpoint.timeout.max(endpoint.silence))
+            // The bounds of a call are kept in `call.rs`; this one is for whatever they leave out.
+            .read_timeout(endpoint.timeout + endpoint.silence)
             .connect_timeout(endpoint.connect_timeout)
             .user_agent(concat!("hone/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&base) {
@@ -304,7 +309,8 @@ impl Client {
     /// that is lost or in doubt is not asked for again, because the job may exist: see [`ModelError::is_in_doubt`].
     pub async fn create_job(&self, request: &JobRequest, idempotency_key: &str) -> Result<Job, ModelError> {
         let call = Call::post(&["fine_tuning", "jobs"], Body::Json(self.json(request)?));
-        let replay = if self.endpoint.access.provider.idempotent { Replay::Always } else { Replay::WhenRefused };
+        let replay =
+            if self.endpoint.access.provider.idempotent { Replay::Always } else { Replay::WhenRefused };
         self.fetch(Call { idempotency_key: Some(idempotency_key.into()), replay, ..call }).await
     }
 
@@ -409,7 +415,8 @@ fn provide_tls() {
 fn headers(endpoint: &Endpoint) -> Result<HeaderMap, ModelError> {
     let name = &endpoint.name;
     let value = |what: &str, text: &str| {
-        let unfit = |_| ModelError::Endpoint(format!("{what} of `{name}` holds characters that no header can carry"));
+        let unfit =
+            |_| ModelError::Endpoint(format!("{what} of `{name}` holds characters that no header can carry"));
         let mut value = HeaderValue::from_str(text).map_err(unfit)?;
         value.set_sensitive(true);
         Ok::<_, ModelError>(value)
@@ -440,12 +447,17 @@ fn headers(endpoint: &Endpoint) -> Result<HeaderMap, ModelError> {
 /// Parts of an address that are nobody's business: a password, and values in its query.
 fn hidden_parts(base: &Url) -> Vec<Secret> {
     let password = base.password().map(str::to_owned);
-    password.into_iter().chain(base.query_pairs().map(|(_, value)| value.into_owned())).map(Secret::new).collect()
+    password
+        .into_iter()
+        .chain(base.query_pairs().map(|(_, value)| value.into_owned()))
+        .map(Secret::new)
+        .collect()
 }
 
 /// Follows redirects within one host.
 fn stay_at_home(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    let from = attempt.previous().first().map(|url| (url.scheme(), url.host_str(), url.port_or_known_default()));
+    let from =
+        attempt.previous().first().map(|url| (url.scheme(), url.host_str(), url.port_or_known_default()));
     let to = (attempt.url().scheme(), attempt.url().host_str(), attempt.url().port_or_known_default());
     if from == Some(to) && attempt.previous().len() < 10 { attempt.follow() } else { attempt.stop() }
 }
@@ -496,7 +508,8 @@ mod tests {
         check("http://127.0.0.1:4100/v1", "openai-compatible|http://127.0.0.1/v1");
         check("https://me:pass@h.example/v1?token=t", "openai-compatible|https://h.example/v1");
         assert_eq!(Endpoint::local("http://127.0.0.1:1/v1").identity, "local");
-        let azure = Access { deployment: Some("d".into()), ..Access::to(provider::provider("azure").unwrap()) };
+        let azure =
+            Access { deployment: Some("d".into()), ..Access::to(provider::provider("azure").unwrap()) };
         let endpoint = Endpoint::new("any", "https://r.openai.azure.com").with_access(azure);
         assert_eq!(endpoint.identity, "azure|https://r.openai.azure.com#d");
     }

@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn a_limit_that_is_used_up_says_when_it_is_full() {
         let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
-        let check = |reset: &str, expected: Option<Duration>| assert_eq!(reset_in(reset, now), expected, "{reset}");
+        let check =
+            |reset: &str, expected: Option<Duration>| assert_eq!(reset_in(reset, now), expected, "{reset}");
         check("17ms", Some(ms(17)));
         check("1m2.5s", Some(ms(62_500)));
         check("6m0s", Some(ms(360_000)));
@@ -272,7 +273,10 @@ mod tests {
                 ("x-ratelimit-remaining-requests".parse().unwrap(), left.parse().unwrap()),
                 ("x-ratelimit-reset-requests".parse().unwrap(), "20ms".parse().unwrap()),
                 ("anthropic-ratelimit-tokens-remaining".parse().unwrap(), left.parse().unwrap()),
-                ("anthropic-ratelimit-tokens-reset".parse().unwrap(), "2026-11-22T11:00:00Z".parse().unwrap()),
+                (
+                    "anthropic-ratelimit-tokens-reset".parse().unwrap(),
+                    "2026-11-22T11:00:00Z".parse().unwrap(),
+                ),
             ])
         };
         assert_eq!(until_reset(&headers("0"), now), Some(LONGEST_RESET));

@@ -46,7 +46,9 @@ impl Scrubber {
         let mut scrubber = Self::default();
         for secret in secrets {
             let into = if secret.0.len() >= LEAST_SECRET { &mut scrubber.long } else { &mut scrubber.short };
-            into.extend(forms(&secret.0).iter().map(|form| memmem::Finder::new(form.as_bytes()).into_owned()));
+            into.extend(
+                forms(&secret.0).iter().map(|form| memmem::Finder::new(form.as_bytes()).into_owned()),
+            );
         }
         scrubber
     }

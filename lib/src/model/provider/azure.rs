@@ -11,7 +11,8 @@ pub(super) fn url(base: &Url, path: &[&str], api_version: Option<&str>) -> Url {
         return base.clone();
     }
     let mut root = base.clone();
-    let kept: Vec<&str> = base.path_segments().into_iter().flatten().filter(|part| !part.is_empty()).collect();
+    let kept: Vec<&str> =
+        base.path_segments().into_iter().flatten().filter(|part| !part.is_empty()).collect();
     let kept = kept.strip_suffix(&["v1"]).filter(|kept| kept.last() == Some(&"openai")).unwrap_or(&kept);
     let kept = kept.strip_suffix(&["openai"]).unwrap_or(kept);
     root.set_path(&kept.join("/"));

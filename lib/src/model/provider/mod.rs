@@ -10,8 +10,8 @@ mod chat;
 mod messages;
 mod table;
 
-pub use table::TABLE;
 pub(super) use table::HONE;
+pub use table::TABLE;
 
 use reqwest::Url;
 use serde_json::Value;
@@ -123,7 +123,14 @@ const LONG_MESSAGE: u32 = 8192;
 impl Access {
     /// A provider with its habits.
     pub fn to(provider: &'static Provider) -> Self {
-        Self { provider, api_version: None, deployment: None, anthropic_version: None, sampling: None, stream: None }
+        Self {
+            provider,
+            api_version: None,
+            deployment: None,
+            anthropic_version: None,
+            sampling: None,
+            stream: None,
+        }
     }
 
     /// The address of a path below the base; ids are escaped as path segments.
@@ -222,7 +229,8 @@ fn checked(reply: ChatReply) -> Result<ChatReply, Unusable> {
         return Err(Unusable::Content("it holds no choices".into()));
     }
     let is_empty = |choice: &&super::wire::ChatChoice| {
-        let held_back = matches!(choice.finish_reason.as_deref(), Some("content_filter" | "refusal" | "length"));
+        let held_back =
+            matches!(choice.finish_reason.as_deref(), Some("content_filter" | "refusal" | "length"));
         choice.message.content.is_none() && choice.message.refusal.is_none() && !held_back
     };
     match reply.choices.iter().find(is_empty) {

@@ -106,8 +106,11 @@ fn check_url(base: &str, version: Option<&str>, path: &[&str], expected: &str) {
 #[test]
 fn azure_has_two_addresses_for_everything() {
     let jobs = ["fine_tuning", "jobs"];
-    for base in ["https://r.openai.azure.com", "https://r.openai.azure.com/openai", "https://r.openai.azure.com/openai/v1/"]
-    {
+    for base in [
+        "https://r.openai.azure.com",
+        "https://r.openai.azure.com/openai",
+        "https://r.openai.azure.com/openai/v1/",
+    ] {
         check_url(base, None, &jobs, "https://r.openai.azure.com/openai/v1/fine_tuning/jobs");
         check_url(
             base,
@@ -149,7 +152,11 @@ fn a_message_is_read_as_a_reply() {
 
 fn check_finish(message: Value, reason: &str, expected: Option<Finish>) {
     let reply = json!({"choices": [{"index": 0, "message": message, "finish_reason": reason}]}).to_string();
-    assert_eq!(access("openai").reply(reply.as_bytes()).ok().map(|reply| reply.finish()), expected, "{reply}");
+    assert_eq!(
+        access("openai").reply(reply.as_bytes()).ok().map(|reply| reply.finish()),
+        expected,
+        "{reply}"
+    );
 }
 
 #[test]
@@ -184,8 +191,13 @@ fn delta(delta: Value, finish: Option<&str>) -> Value {
 fn pieces_become_the_whole() {
     let usage = json!({"id": "c", "choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}});
     let opening = delta(json!({"role": "assistant", "content": ""}), None);
-    let events = [opening.clone(), delta(json!({"content": "a"}), None), delta(json!({"content": "b"}), None),
-        delta(json!({}), Some("length")), usage];
+    let events = [
+        opening.clone(),
+        delta(json!({"content": "a"}), None),
+        delta(json!({"content": "b"}), None),
+        delta(json!({}), Some("length")),
+        usage,
+    ];
     let reply = streamed("openai", &events).unwrap();
     assert_eq!((reply.text(), reply.finish(), reply.model.as_str()), ("ab", Finish::Length, "m"));
     assert_eq!(reply.usage.unwrap().total_tokens, 3);
@@ -223,18 +235,36 @@ fn any_json() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        prop_oneof![Just("message"), Just("text"), Just("stop"), Just("refusal"), Just("content_block_delta")]
-            .prop_map(Value::from),
+        prop_oneof![
+            Just("message"),
+            Just("text"),
+            Just("stop"),
+            Just("refusal"),
+            Just("content_block_delta")
+        ]
+        .prop_map(Value::from),
     ];
     let names = prop_oneof![
-        Just("type"), Just("choices"), Just("message"), Just("content"), Just("text"), Just("usage"), Just("index"),
-        Just("delta"), Just("finish_reason"), Just("stop_reason"), Just("error"),
+        Just("type"),
+        Just("choices"),
+        Just("message"),
+        Just("content"),
+        Just("text"),
+        Just("usage"),
+        Just("index"),
+        Just("delta"),
+        Just("finish_reason"),
+        Just("stop_reason"),
+        Just("error"),
     ];
     leaf.prop_recursive(4, 32, 4, move |inner| {
         let pairs = prop::collection::vec((names.clone(), inner.clone()), 0..4);
         prop_oneof![
             prop::collection::vec(inner, 0..4).prop_map(Value::from),
-            pairs.prop_map(|pairs| pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Value>()),
+            pairs.prop_map(|pairs| pairs
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect::<Value>()),
         ]
     })
 }

@@ -93,7 +93,8 @@ impl Circuit {
             Some(open) if was_probe => {
                 open.probes += 1;
                 open.probing = false;
-                let wait = self.outage.first.saturating_mul(1 << open.probes.min(16)).min(self.outage.longest);
+                let wait =
+                    self.outage.first.saturating_mul(1 << open.probes.min(16)).min(self.outage.longest);
                 open.next = now + wait;
                 Some(wait)
             }

