@@ -121,7 +121,7 @@ mod tests {
         job.status = JobStatus::Succeeded;
         let record = JobRecord::new("gpt", &job, "k".into(), Some("s".into()));
         record.write(&workspace).unwrap();
-        assert_eq!(records(&workspace), [record.clone()]);
+        assert_eq!(records(&workspace), std::slice::from_ref(&record));
         assert_eq!(record_of(&workspace, "ftjob-1"), Some(record));
         assert_eq!(row_of_model(&workspace, "ft:base:o::1").as_deref(), Some("gpt"));
         std::fs::write(workspace.jobs().join("gpt/spoilt.json"), "{\"format\":").unwrap();
