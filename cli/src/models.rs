@@ -1,5 +1,7 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
+mod trainers;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use hone::{
@@ -262,7 +264,9 @@ impl<'a> Models<'a> {
         match name {
             ALIAS => self.champion(),
             "local" => Ok(self.settings.finetune.base_model.clone()),
-            name if self.is_base(name) || name.starts_with("ft:") => Ok(name.to_owned()),
+            name if self.is_base(name) || name.starts_with("ft:") || self.tuned_at(name).is_some() => {
+                Ok(name.to_owned())
+            }
             name => Err(self.unknown(name).into()),
         }
     }
@@ -290,7 +294,17 @@ impl<'a> Models<'a> {
         if self.is_base(model) || model.contains(LOCAL_MARK) {
             return self.local().await;
         }
-        Ok(self.trainer().await?.0)
+        // Not every provider's ids show where a model was made; the job's record does.
+        let settings = self.settings;
+        match self.tuned_at(model).and_then(|name| settings.models.get_key_value(&name)) {
+            Some((name, row)) => self.row(name, row),
+            None => Ok(self.trainer().await?.0),
+        }
+    }
+
+    /// The row whose job made a model.
+    fn tuned_at(&self, model: &str) -> Option<String> {
+        hone::finetune::row_of_model(&self.context.workspace, model)
     }
 
     /// Whether a name is that of a base model on this machine.

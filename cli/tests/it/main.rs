@@ -30,3 +30,5 @@ mod real;
 mod setup;
 #[cfg(test)]
 mod storm;
+#[cfg(test)]
+mod trouble;

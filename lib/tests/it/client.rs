@@ -12,7 +12,7 @@ use hone::{
 };
 use serde_json::{Value, json};
 use wiremock::{
-    Mock, MockServer, Request, ResponseTemplate,
+    Mock, MockServer, ResponseTemplate,
     matchers::{any, method, path, query_param, query_param_is_missing},
 };
 

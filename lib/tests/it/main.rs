@@ -21,3 +21,5 @@ mod judge;
 mod program;
 #[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod tuning;
