@@ -13,6 +13,7 @@ mod error;
 mod gate;
 mod retry;
 mod secret;
+mod tuning;
 
 pub use chat::{Admit, Exchange};
 pub use download::Download;
@@ -20,6 +21,7 @@ pub use error::ModelError;
 pub use gate::Outage;
 pub use retry::Retry;
 pub use secret::{Scrubber, Secret};
+pub use tuning::Pointed;
 
 use std::{fmt, path::Path, time::Duration};
 
