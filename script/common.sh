@@ -16,10 +16,13 @@ missing_packages() {
   [ -n "$(find_python)" ] || echo python3-venv
 }
 
+# Chromium without windows, which is the cheapest to look with.
+headless_shell=/usr/lib/chromium/chromium-headless-shell
+
 # Where the critic looks for it; Ubuntu's own package is a snap, which no sandbox can start.
 has_chromium() {
   local program
-  for program in /usr/lib/chromium/chromium /usr/lib64/chromium-browser/chromium-browser \
+  for program in "$headless_shell" /usr/lib/chromium/chromium /usr/lib64/chromium-browser/chromium-browser \
     /usr/lib/chromium-browser/chromium-browser /opt/google/chrome/chrome /opt/chromium.org/chromium/chromium \
     /opt/microsoft/msedge/msedge; do
     [ -x "$program" ] && return
@@ -59,7 +62,7 @@ packages_chromium() { grep -qsx 'ID=debian' /etc/os-release; }
 
 chromium_hint() {
   if packages_chromium; then
-    echo "sudo apt-get update && sudo apt-get install -y chromium"
+    echo "sudo apt-get update && sudo apt-get install -y chromium-headless-shell"
   else
     echo "the distribution's Chromium may be a snap, which no sandbox can start; Google Chrome's package will do:" \
       "curl -LO https://dl.google.com/linux/direct/google-chrome-stable_current_amd64.deb &&" \
@@ -70,7 +73,7 @@ chromium_hint() {
 install_missing() {
   local packages browser=""
   packages=$(missing_packages | sort -u | tr '\n' ' ')
-  if ! has_chromium && packages_chromium; then browser=chromium; fi
+  if [ ! -x "$headless_shell" ] && packages_chromium; then browser=chromium-headless-shell; fi
   if [ -n "${packages// /}" ]; then
     say "missing: $packages$browser"
     if can_install; then
@@ -83,7 +86,7 @@ install_missing() {
     fi
   fi
   # Without a browser everything works, but nobody looks at the apps.
-  if [ -n "$browser" ] && can_install; then install $browser || true; fi
+  if [ -n "$browser" ] && can_install; then install "$browser" || has_chromium || install chromium || true; fi
   if ! has_chromium; then
     say "warning: no Chromium: apps are run and used, but nobody looks at them"
     say "hint: $(chromium_hint)"

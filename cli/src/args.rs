@@ -45,6 +45,7 @@ pub enum Command {
     Doctor(commands::doctor::Doctor),
     Init(commands::init::Init),
     Evolve(commands::evolve::Evolve),
+    Import(commands::import::Import),
     Critique(commands::critique::Critique),
     Calibrate(commands::calibrate::Calibrate),
     Prepare(commands::prepare::Prepare),

@@ -7,6 +7,7 @@ mod context;
 mod display;
 mod error;
 mod models;
+mod own;
 mod rows;
 
 fn main() -> std::process::ExitCode {

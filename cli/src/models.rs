@@ -1,13 +1,15 @@
 //! From a model's name to something that can be asked: rows of the settings, the champion, models of the local server.
 
+mod trainers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use hone::{
-    agent::Agent,
-    config::{self, ConfigError, ModelRow, OWN_AGENTS, Settings},
+    agent::{Agent, Writer},
+    config::{self, ConfigError, ModelRow, Settings},
     critic::{Judge, JudgeOptions},
     error::Kind,
     model::{
@@ -25,7 +27,7 @@ use crate::{
     commands::serve,
     context::Context,
     error::{CommandError, Result},
-    rows,
+    own, rows,
 };
 
 /// In the id of every model that the local server tuned.
@@ -119,6 +121,24 @@ impl<'a> Models<'a> {
             None => self.context.journal(self.settings)?,
         };
         Ok(self.journal.insert(journal).at(self.phase))
+    }
+
+    /// The journal for the calls of an agent that is no chat model: what it costs nobody knows.
+    fn journal_of(&mut self, row: &str) -> Result<Journal> {
+        Ok(self.journal()?.for_row(Payer::named(row)))
+    }
+
+    /// Whoever answers briefs under a name: a chat model, or the user's own agent.
+    pub async fn writer(&mut self, name: &str) -> Result<Writer> {
+        match self.settings.models.get(name).filter(|row| own::is_own(row)) {
+            Some(row) if row.provider == own::SERVICE => {
+                let client = own::client(name, row, self.context)?;
+                self.afford(name, &client)?;
+                Ok(own::service(name, client, self.journal_of(name)?))
+            }
+            Some(row) => own::program(name, row, self.context, self.journal_of(name)?),
+            None => Ok(self.agent(name).await?.into()),
+        }
     }
 
     /// The chat model behind a name, with the agent's decoding.
@@ -269,14 +289,21 @@ impl<'a> Models<'a> {
 
     /// A name that is no row: the alias, the local base, or the id of a tuned model, which lives where it was trained.
     async fn model(&mut self, name: &str) -> Result<(Client, String)> {
+        let model = self.called(name)?;
+        let client = if name == "local" { self.local().await? } else { self.home(&model).await? };
+        Ok((client, model))
+    }
+
+    /// The model that a name that is no row stands for; nobody is asked and nothing is started.
+    ///
+    /// # Errors
+    /// Nobody can be meant by the name.
+    pub fn called(&self, name: &str) -> Result<String> {
         match name {
-            ALIAS => {
-                let champion = self.champion()?;
-                Ok((self.home(&champion).await?, champion))
-            }
-            "local" => Ok((self.local().await?, self.settings.finetune.base_model.clone())),
-            name if self.is_base(name) || name.starts_with("ft:") => {
-                Ok((self.home(name).await?, name.to_owned()))
+            ALIAS => self.champion(),
+            "local" => Ok(self.settings.finetune.base_model.clone()),
+            name if self.is_base(name) || name.starts_with("ft:") || self.tuned_at(name).is_some() => {
+                Ok(name.to_owned())
             }
             name => Err(self.unknown(name).into()),
         }
@@ -305,7 +332,17 @@ impl<'a> Models<'a> {
         if self.is_base(model) || model.contains(LOCAL_MARK) {
             return self.local().await;
         }
-        Ok(self.trainer().await?.0)
+        // Not every provider's ids show where a model was made; the job's record does.
+        let settings = self.settings;
+        match self.tuned_at(model).and_then(|name| settings.models.get_key_value(&name)) {
+            Some((name, row)) => self.row(name, row),
+            None => Ok(self.trainer().await?.0),
+        }
+    }
+
+    /// The row whose job made a model.
+    fn tuned_at(&self, model: &str) -> Option<String> {
+        hone::finetune::row_of_model(&self.context.workspace, model)
     }
 
     /// Whether a name is that of a base model on this machine.
@@ -327,10 +364,8 @@ impl<'a> Models<'a> {
         if let Some(client) = self.clients.get(name) {
             return Ok(client.clone());
         }
-        if OWN_AGENTS.contains(&row.provider.as_str()) {
-            let message = format!("`models.{name}` is a program of yours, not a chat model");
-            return Err(CommandError::new(Kind::Input, message)
-                .hint("it can be the agent; judge, teacher and training want a chat model"));
+        if own::is_own(row) {
+            return Err(own::no_chat_model(name));
         }
         let mut client = rows::client(name, row, self.context)?;
         let is_same = |other: &&Client| other.endpoint().identity == client.endpoint().identity;

@@ -130,8 +130,9 @@ fn headers(name: &str, row: &ModelRow, context: &Context) -> Result<Vec<(String,
 fn secret(name: &str, variable: &str, context: &Context) -> Result<String> {
     context.secret(variable).ok_or_else(|| {
         let message = format!("`models.{name}` has no key: `{variable}` is not set");
-        CommandError::new(Kind::Provider, message)
-            .hint(format!("set `{variable}` in the environment or in `.env`"))
+        CommandError::new(Kind::Provider, message).hint(format!(
+            "set `{variable}` in the environment or in `.env`; see docs/troubleshooting/api-key-not-found.md"
+        ))
     })
 }
 

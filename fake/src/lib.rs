@@ -1,15 +1,17 @@
 //! A provider that answers as hosted ones do, fails as they fail, and counts what it would bill. For tests alone.
 //!
 //! Its replies are a function of the seed and of the request's body; its faults are decided by [`Faults`], or by the model's
-//! name (`fault-reset-mid-2`). [`Meter`] is what a budget has to agree with. OpenAI's and Anthropic's shapes, below any path:
+//! name (`fault-reset-mid-2`). [`Meter`] is what a budget has to agree with. OpenAI's and Anthropic's shapes, for files and jobs Together's and Fireworks' too, below any path:
 //! what a route is depends on how its path ends.
 
 mod batches;
 mod faults;
+mod fireworks;
 mod http;
 mod meter;
 mod replies;
 mod shelf;
+mod together;
 
 pub use batches::Batching;
 pub use faults::{Asked, Fault, Faults};

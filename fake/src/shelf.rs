@@ -5,8 +5,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     batches::{Batches, Batching, Written},
+    fireworks::Fireworks,
     http::{Answer, End, Outcome, Request},
     meter, refusal,
+    together::Together,
 };
 
 /// How jobs go.
@@ -31,6 +33,10 @@ pub enum Tuning {
     AnswerLost(u32),
     /// The next creations are done, and answered with status 500.
     AnswerFails(u32),
+    /// The next creations are done, and never answered.
+    AnswerStalls(u32),
+    /// The next creations are answered with status 500, and not done.
+    NotCreated(u32),
 }
 
 #[derive(Debug)]
@@ -53,6 +59,8 @@ pub(crate) struct Shelf {
     files: Vec<File>,
     jobs: Vec<Job>,
     batches: Batches,
+    together: Together,
+    fireworks: Fireworks,
 }
 
 /// Models that are listed, the last of them with an end.
@@ -60,7 +68,14 @@ const MODELS: [&str; 3] = ["m", "gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18"];
 
 impl Shelf {
     pub fn new(tuning: Tuning, batches: Batches) -> Self {
-        Self { tuning, files: Vec::new(), jobs: Vec::new(), batches }
+        Self {
+            tuning,
+            files: Vec::new(),
+            jobs: Vec::new(),
+            batches,
+            together: Together::default(),
+            fireworks: Fireworks::default(),
+        }
     }
 
     pub fn set_batching(&mut self, batching: Batching) {
@@ -73,6 +88,12 @@ impl Shelf {
 
     /// Answers all but chat; none when there is no such route.
     pub fn route(&mut self, request: &Request, meter: &meter::Shared) -> Option<Outcome> {
+        if let Some(outcome) = self.together.route(request, &mut self.tuning, meter) {
+            return Some(outcome);
+        }
+        if let Some(outcome) = self.fireworks.route(request, &mut self.tuning, meter) {
+            return Some(outcome);
+        }
         let path: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
         let from =
             path.iter().position(|part| matches!(*part, "models" | "files" | "fine_tuning" | "batches"))?;
@@ -140,20 +161,8 @@ impl Shelf {
         let Ok(asked) = serde_json::from_slice::<Value>(&request.body) else {
             return Outcome::Whole(refusal(400, "invalid_json", "the body is no JSON"));
         };
-        match self.tuning {
-            Tuning::Forbidden => {
-                let answer = refusal(
-                    403,
-                    "training_not_available",
-                    "fine-tuning is not available for this organization",
-                );
-                return Outcome::Whole(answer.with("x-should-retry", "false"));
-            }
-            Tuning::NoQuota => {
-                let answer = refusal(429, "insufficient_quota", "you exceeded your current quota");
-                return Outcome::Whole(answer.with("x-should-retry", "false"));
-            }
-            _ => {}
+        if let Some(no) = forbidden(&mut self.tuning) {
+            return Outcome::Whole(no);
         }
         let training = asked["training_file"].as_str().unwrap_or_default();
         if !self.files.iter().any(|file| file.value["id"] == training) {
@@ -167,18 +176,7 @@ impl Shelf {
         meter.lock().jobs += 1;
         let value = job.value.clone();
         self.jobs.push(job);
-        let lost = match &mut self.tuning {
-            Tuning::AnswerLost(times) if *times > 0 => {
-                *times -= 1;
-                Some(Outcome::Nothing(End::Reset))
-            }
-            Tuning::AnswerFails(times) if *times > 0 => {
-                *times -= 1;
-                Some(Outcome::Whole(refusal(500, "server_error", "the server is in trouble")))
-            }
-            _ => None,
-        };
-        lost.unwrap_or_else(|| Outcome::Whole(Answer::json(200, &value)))
+        delivered(&mut self.tuning, &value)
     }
 
     fn job(&mut self, id: &str, show: impl FnOnce(&mut Job) -> Answer) -> Answer {
@@ -207,6 +205,45 @@ impl Shelf {
             self.files.push(File { value, content });
         }
         answer
+    }
+}
+
+/// Why no job is created, if none is.
+pub(crate) fn forbidden(tuning: &mut Tuning) -> Option<Answer> {
+    match tuning {
+        Tuning::Forbidden => {
+            let answer =
+                refusal(403, "training_not_available", "fine-tuning is not available for this organization");
+            Some(answer.with("x-should-retry", "false"))
+        }
+        Tuning::NoQuota => {
+            let answer = refusal(429, "insufficient_quota", "you exceeded your current quota");
+            Some(answer.with("x-should-retry", "false"))
+        }
+        Tuning::NotCreated(times) if *times > 0 => {
+            *times -= 1;
+            Some(refusal(500, "server_error", "the server is in trouble"))
+        }
+        _ => None,
+    }
+}
+
+/// How the answer to a creation that was done arrives.
+pub(crate) fn delivered(tuning: &mut Tuning, value: &Value) -> Outcome {
+    match tuning {
+        Tuning::AnswerLost(times) if *times > 0 => {
+            *times -= 1;
+            Outcome::Nothing(End::Reset)
+        }
+        Tuning::AnswerFails(times) if *times > 0 => {
+            *times -= 1;
+            Outcome::Whole(refusal(500, "server_error", "the server is in trouble"))
+        }
+        Tuning::AnswerStalls(times) if *times > 0 => {
+            *times -= 1;
+            Outcome::Nothing(End::Stall)
+        }
+        _ => Outcome::Whole(Answer::json(200, value)),
     }
 }
 
@@ -308,10 +345,7 @@ impl Job {
 
 /// A list page: newest first, `limit` items after `after`.
 fn list<'a>(items: impl DoubleEndedIterator<Item = &'a Value>, request: &Request) -> Answer {
-    let option = |name: &str| {
-        let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next()
-    };
+    let option = |name| query(request, name);
     let limit = option("limit").and_then(|limit| limit.parse().ok()).unwrap_or(20);
     let mut items: Vec<&Value> = items.rev().collect();
     if let Some(after) = option("after") {
@@ -322,6 +356,20 @@ fn list<'a>(items: impl DoubleEndedIterator<Item = &'a Value>, request: &Request
     let has_more = items.len() > limit;
     items.truncate(limit);
     Answer::json(200, &json!({"object": "list", "data": items, "has_more": has_more}))
+}
+
+/// A value of the query.
+pub(crate) fn query(request: &Request, name: &str) -> Option<String> {
+    let mut pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
+    let value = pairs.find(|(key, _)| *key == name)?.1;
+    Some(value.replace("%2F", "/").replace("%3A", ":"))
+}
+
+/// A field of a form that is no file.
+pub(crate) fn field(request: &Request, name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(&request.body);
+    let rest = text.split(&format!("name=\"{name}\"\r\n")).nth(1)?;
+    Some(rest.split_once("\r\n")?.1.split("\r\n").next()?.to_owned())
 }
 
 fn card(id: &str) -> Value {
@@ -362,7 +410,31 @@ fn split<'a>(mut bytes: &'a [u8], at: &[u8]) -> Vec<&'a [u8]> {
     parts
 }
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() as i64)
+}
+
+/// Unix seconds as ISO 8601 writes them.
+pub(crate) fn iso(seconds: i64) -> String {
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // The civil calendar by eras of 400 years, from March on: leap days are the last of their year.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, civil) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + i64::from(civil <= 2);
+    format!("{year:04}-{civil:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn days_of_the_calendar() {
+        assert_eq!(super::iso(0), "1970-01-01T00:00:00Z");
+        assert_eq!(super::iso(951_827_696), "2000-02-29T12:34:56Z");
+        assert_eq!(super::iso(1_795_687_200), "2026-11-26T10:00:00Z");
+    }
 }

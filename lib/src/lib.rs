@@ -27,3 +27,5 @@ pub mod trial;
 
 pub mod calibrate;
 pub mod registry;
+
+pub mod plan;

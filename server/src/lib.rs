@@ -26,3 +26,8 @@ pub use error::ServeError;
 pub use exchange::{ExchangeError, Export, Exported, Form, TunedCard, add_adapter, export, tuned_cards};
 pub use serve::{LocalServer, Server, running, spawn_at, spawn_local};
 pub use training::run_training_child;
+
+/// The jobs of a server's folder, newest first, whether one runs there or not.
+pub fn jobs(root: &std::path::Path) -> Vec<hone::model::wire::Job> {
+    disk::Jobs::new(root).list().unwrap_or_default().into_iter().map(|record| record.job).collect()
+}

@@ -10,5 +10,5 @@ pub struct Cancel {
 }
 
 pub async fn run(args: &Cancel, context: &Context) -> Result {
-    status::with_job(args.job.as_deref(), context, async |client, id| Ok(client.cancel_job(&id).await?)).await
+    status::with_job(args.job.as_deref(), context, async |trainer, id| Ok(trainer.cancel(&id).await?)).await
 }

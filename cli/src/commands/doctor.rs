@@ -1,3 +1,5 @@
+mod providers;
+
 use clap::Args;
 use hone::{
     critic,
@@ -18,9 +20,18 @@ pub struct Doctor {}
 pub async fn run(_: &Doctor, context: &Context) -> Result {
     let settings = context.settings(&[]).map_err(|e| e.message);
     let settings = settings.as_ref().map_err(Clone::clone);
-    let subject = runtime::Doctor { machine: &context.machine, workspace: &context.workspace, settings };
+    let subject = runtime::Doctor {
+        machine: &context.machine,
+        workspace: &context.workspace,
+        settings: settings.clone(),
+    };
     let mut report = runtime::doctor(&subject).await;
     report.push(app_check(context).await);
+    if let Ok(settings) = settings {
+        for check in providers::checks(context, settings).await {
+            report.push(check);
+        }
+    }
     context.answer(&report, || text(&report))?;
     Ok(if report.ok { Exit::Ok } else { Exit::Environment })
 }

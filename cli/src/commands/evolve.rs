@@ -1,20 +1,21 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use hone::{
-    agent::Agent,
+    agent::Prompts,
     brief::{self, Brief},
     config::Settings,
     critic::{Critic, CriticOptions, CriticRuntime, GuidelineStore, Habit, Level, Rubric, Standards, Tally},
     error::Kind,
     event::{Event, Events},
-    evolve::{Evolver, Options, Summary, Teacher, composer::Composer},
+    evolve::{Evolver, Imports, Options, Summary, Teacher, composer::Composer},
     store,
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
+    commands::{compare, plan},
     context::{Context, print_line, to_json},
     error::{CommandError, Result},
     models::Models,
@@ -24,7 +25,10 @@ use crate::{
 ///
 /// Finished logs of the same brief, agent, teacher, seed and critic are kept. Replaces generate_training_dataset.py.
 #[derive(Clone, Debug, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Evolve {
+    #[command(subcommand)]
+    pub beside: Option<Beside>,
     /// A description, instead of the workspace's training briefs
     pub description: Option<String>,
     /// JSON lines, or a text file with a description per line
@@ -54,6 +58,15 @@ pub struct Evolve {
     /// Ask models through their providers' batches: at half the price, within a day
     #[arg(long)]
     pub batch: bool,
+    /// Print what it will take (calls, tokens, dollars, hours) and on what assumptions; nothing is sent
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What stands beside evolving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Beside {
+    Compare(compare::Compare),
 }
 
 impl Evolve {
@@ -68,14 +81,14 @@ impl Evolve {
     }
 
     /// Each deployed model starts a round of its own, so that the logs of the model before it stay.
-    fn round(&self, context: &Context) -> Result<u32> {
+    pub fn round(&self, context: &Context) -> Result<u32> {
         Ok(match self.round {
             Some(round) => round,
             None => context.registry()?.deployments() as u32 + 1,
         })
     }
 
-    fn read_briefs(&self, context: &Context) -> Result<Vec<Brief>> {
+    pub fn read_briefs(&self, context: &Context) -> Result<Vec<Brief>> {
         let briefs = match (&self.description, &self.briefs) {
             (Some(text), _) => vec![Brief::from_description(text)?],
             (None, Some(file)) => brief::load(file)?,
@@ -94,7 +107,13 @@ pub fn judge_flag(row: &Option<String>) -> Option<(&'static str, String)> {
 }
 
 pub async fn run(args: &Evolve, context: &Context) -> Result {
+    if let Some(Beside::Compare(args)) = &args.beside {
+        return compare::run(args, context).await;
+    }
     let settings = context.settings(&args.flags())?;
+    if args.dry_run {
+        return plan::evolve(args, context, &settings);
+    }
     let mut models = Models::new(context, &settings);
     models.in_batches(args.batch);
     let (events, heard) = Events::channel();
@@ -137,15 +156,9 @@ async fn evolve(
 ) -> Result<Summary> {
     let briefs = args.read_briefs(context)?;
     let judge = models.at("evolve").judge().await?;
-    let agent = models.agent(&settings.agent.model).await?;
-    let teacher = match settings.teacher.model.as_str() {
-        "composer" => Teacher::Composer(Composer::new(context.global.seed)),
-        row => {
-            let agent = models.agent(row).await?;
-            Teacher::Model(Box::new(Agent { journal: agent.journal.by("teacher"), ..agent }))
-        }
-    };
-    if let Some(judge) = judge.as_ref().filter(|j| [&agent.model, teacher.name()].contains(&j.model())) {
+    let agent = models.writer(&settings.agent.model).await?;
+    let teacher = teacher(settings, context, models).await?;
+    if let Some(judge) = judge.as_ref().filter(|j| [agent.model(), teacher.name()].contains(&j.model())) {
         let text =
             format!("the judge `{}` is the model that writes: models favour what they wrote", judge.row());
         context.events.warn(text, Some("choose a model of another family with `--judge ROW`".into()));
@@ -161,14 +174,11 @@ async fn evolve(
         critic: &critic,
         guidelines: &guidelines,
         options: Options {
-            target_score: settings.evolve.target_score,
-            max_iterations: settings.evolve.max_iterations,
-            max_evaluations: settings.evolve.max_evaluations,
-            drafts: settings.evolve.drafts,
-            seed: context.global.seed,
             round: args.round(context)?,
+            imports: Imports::load(&context.workspace)?,
+            ..options_of(settings, context)?
         },
-        concurrency: match agent.journal.batches(&agent.client) {
+        concurrency: match agent.batches() {
             // A batch of a few calls takes as long as one of all.
             true => briefs.len(),
             false => settings.evolve.concurrency.fixed().unwrap_or(BRIEFS_AT_ONCE),
@@ -181,8 +191,29 @@ async fn evolve(
     Ok(summary?)
 }
 
+/// What improves drafts, by its name in the settings.
+pub async fn teacher(settings: &Settings, context: &Context, models: &mut Models<'_>) -> Result<Teacher> {
+    Ok(match settings.teacher.model.as_str() {
+        "composer" => Teacher::Composer(Composer::new(context.global.seed)),
+        row => Teacher::Model(Box::new(models.writer(row).await?.by("teacher"))),
+    })
+}
+
+/// The search of the settings, with the prompts of the workspace.
+pub fn options_of(settings: &Settings, context: &Context) -> Result<Options> {
+    Ok(Options {
+        target_score: settings.evolve.target_score,
+        max_iterations: settings.evolve.max_iterations,
+        max_evaluations: settings.evolve.max_evaluations,
+        drafts: settings.evolve.drafts,
+        seed: context.global.seed,
+        prompts: Prompts::load(&context.workspace.prompts())?,
+        ..Options::default()
+    })
+}
+
 /// Enough to keep the engine's batch full; the critic limits itself.
-const BRIEFS_AT_ONCE: usize = 32;
+pub const BRIEFS_AT_ONCE: usize = 32;
 
 /// The critic at the level that the machine allows, or static on explicit request.
 pub async fn open_critic(context: &Context, options: CriticOptions) -> Result<Critic> {
@@ -204,7 +235,7 @@ pub async fn open_critic_with(
     }
     let critic = Critic::open(runtime, options, &context.cancel).await?;
     if critic.level() == Level::Run {
-        let hint = "install Chromium (`apt-get install chromium`); `hone doctor` says whether it is found";
+        let hint = "install Chromium (`apt-get install chromium-headless-shell` on Debian); `hone doctor` says whether it is found";
         context
             .events
             .warn("no Chromium: apps are run and used, but nobody looks at them", Some(hint.into()));

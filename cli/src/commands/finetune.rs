@@ -1,4 +1,7 @@
-use std::path::Path;
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+};
 
 use clap::Args;
 use hone::{
@@ -6,13 +9,13 @@ use hone::{
     config::Settings,
     dataset::check::{self, Severity},
     error::Kind,
-    finetune::{self, Options},
+    finetune::{self, FinetuneError, Following, Options},
     model::wire::{Hyperparameters, Job},
     store,
 };
 
 use crate::{
-    commands::status,
+    commands::{plan, status},
     context::Context,
     error::{CommandError, Result},
     models::Models,
@@ -48,6 +51,12 @@ pub struct Finetune {
     /// Start the job and leave
     #[arg(long)]
     pub detach: bool,
+    /// Print what it will take (calls, tokens, dollars, hours) and on what assumptions; nothing is sent
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Cancel a job that a provider has left in `validating_files` for 30 minutes, and start it again
+    #[arg(long)]
+    pub restart_stuck: bool,
 }
 
 impl Finetune {
@@ -64,6 +73,9 @@ impl Finetune {
 
 pub async fn run(args: &Finetune, context: &Context) -> Result {
     let settings = context.settings(&args.flags())?;
+    if args.dry_run {
+        return plan::finetune(context, &settings);
+    }
     let mut models = Models::new(context, &settings);
     let job = execute(args, context, &settings, &mut models).await;
     models.close().await;
@@ -80,8 +92,36 @@ pub async fn execute(
 ) -> Result<Job> {
     let dataset = context.workspace.dataset();
     check(&dataset)?;
-    let (client, model) = models.trainer().await?;
-    let options = Options {
+    let (trainer, model) = models.tuner().await?;
+    finetune::ready(&trainer, &model, jiff::Zoned::now().date(), &context.events).await?;
+    let options = options(args, context, settings, model);
+    let mut patient = false;
+    loop {
+        // Two at once would both find no job and start one each.
+        let lock = store::Lock::take(&context.workspace.lock("finetune"))?;
+        let (workspace, events) = (&context.workspace, &context.events);
+        let started = finetune::start(&trainer, workspace, &dataset, &options, events).await?;
+        drop(lock);
+        if args.detach {
+            return Ok(started.job);
+        }
+        let following = Following { patient, ..Following::default() };
+        let id = started.job.id;
+        match finetune::follow(&trainer, workspace, &id, following, events, &context.cancel).await {
+            Err(FinetuneError::Stuck { job, minutes }) => {
+                match given_up(args, context, &job, minutes).await {
+                    Some(true) => finetune::give_up(&trainer, workspace, &job).await?,
+                    Some(false) => patient = true,
+                    None => return Err(FinetuneError::Stuck { job, minutes }.into()),
+                }
+            }
+            ended => return Ok(ended?),
+        }
+    }
+}
+
+fn options(args: &Finetune, context: &Context, settings: &Settings, model: String) -> Options {
+    Options {
         model,
         suffix: Some(args.suffix.clone().unwrap_or_else(|| settings.finetune.suffix.clone())),
         hyperparameters: Hyperparameters {
@@ -97,16 +137,29 @@ pub async fn execute(
         },
         seed: i64::try_from(context.global.seed).ok(),
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),
-    };
-    // Two at once would both find no job and start one each.
-    let lock = store::Lock::take(&context.workspace.lock("finetune"))?;
-    let started = finetune::start(&client, &context.workspace, &dataset, &options, &context.events).await?;
-    drop(lock);
-    if args.detach {
-        return Ok(started.job);
     }
-    Ok(finetune::follow(&client, &context.workspace, &started.job.id, &context.events, &context.cancel)
-        .await?)
+}
+
+/// Whether a stuck job is to be cancelled and started again; None when nobody can say.
+async fn given_up(args: &Finetune, context: &Context, job: &str, minutes: i64) -> Option<bool> {
+    if args.restart_stuck {
+        return Some(true);
+    }
+    let asks = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if !asks || context.global.json || context.global.quiet {
+        return None;
+    }
+    let asked = format!(
+        "job `{job}` is in `validating_files` for {minutes} minutes; cancel it and start again? [y/N] "
+    );
+    tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        let _ = write!(std::io::stderr(), "{asked}");
+        std::io::stdin().read_line(&mut line).ok()?;
+        Some(matches!(line.trim(), "y" | "Y" | "yes"))
+    })
+    .await
+    .ok()?
 }
 
 fn positive(text: &str) -> std::result::Result<f64, String> {
@@ -127,19 +180,21 @@ fn check(path: &Path) -> Result<()> {
         read => read?,
     };
     finetune::require_examples(path)?;
-    let report = check::check(&text);
+    let Some(listed) = faults(&text) else { return Ok(()) };
+    let message = format!("`{}` would be refused:{listed}", path.display());
+    Err(CommandError::new(Kind::Input, message).hint(
+        "mend these lines; `hone prepare` writes a file without such faults; see docs/troubleshooting/invalid-format.md",
+    ))
+}
+
+/// What providers would refuse in a dataset, a line each; None when there is nothing.
+pub fn faults(text: &str) -> Option<String> {
+    let report = check::check(text);
     let faults: Vec<_> =
         report.problems.iter().filter(|p| p.severity == Severity::Error && p.line.is_some()).collect();
-    if faults.is_empty() {
-        return Ok(());
-    }
-    let mut message = format!("`{}` would be refused:", path.display());
-    for fault in faults.iter().take(LISTED) {
-        message.push_str(&format!("\n  {fault}"));
-    }
+    let mut listed: String = faults.iter().take(LISTED).map(|fault| format!("\n  {fault}")).collect();
     if faults.len() > LISTED {
-        message.push_str(&format!("\n  and {} more", faults.len() - LISTED));
+        listed.push_str(&format!("\n  and {} more", faults.len() - LISTED));
     }
-    Err(CommandError::new(Kind::Input, message)
-        .hint("mend these lines; `hone prepare` writes a file without such faults"))
+    (!faults.is_empty()).then_some(listed)
 }

@@ -1,7 +1,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hone::{agent, brief::Brief, store};
+use hone::{
+    agent::{self, Prompts},
+    brief::Brief,
+    store,
+};
 
 use crate::{context::Context, error::Result, models::Models};
 
@@ -46,7 +50,8 @@ async fn ask(
     name: &str,
     models: &mut Models<'_>,
 ) -> Result<(String, agent::Reply)> {
-    let agent = models.at("generate").agent(name).await?;
-    let reply = agent.reply(&agent::messages(brief), context.global.seed).await?;
-    Ok((agent.model, reply))
+    let messages = Prompts::load(&context.workspace.prompts())?.ask(brief)?;
+    let writer = models.at("generate").writer(name).await?;
+    let reply = writer.reply(brief, &messages, context.global.seed).await?;
+    Ok((writer.model().to_owned(), reply))
 }

@@ -3,6 +3,7 @@
 pub mod calibrate;
 pub mod calls;
 pub mod cancel;
+pub mod compare;
 pub mod config;
 pub mod critique;
 pub mod deploy;
@@ -10,9 +11,11 @@ pub mod doctor;
 pub mod evolve;
 pub mod finetune;
 pub mod generate;
+pub mod import;
 pub mod init;
 pub mod models;
 pub mod pause;
+pub mod plan;
 pub mod prepare;
 pub mod resume;
 pub mod rollback;
@@ -78,6 +81,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Doctor(c) => doctor::run(&c, context).await,
         Command::Init(c) => init::run(&c, context),
         Command::Evolve(c) => evolve::run(&c, context).await,
+        Command::Import(c) => import::run(&c, context),
         Command::Critique(c) => critique::run(&c, context).await,
         Command::Calibrate(c) => calibrate::run(&c, context).await,
         Command::Prepare(c) => prepare::run(&c, context),

@@ -10,5 +10,5 @@ pub struct Pause {
 }
 
 pub async fn run(args: &Pause, context: &Context) -> Result {
-    status::with_job(args.job.as_deref(), context, async |client, id| Ok(client.pause_job(&id).await?)).await
+    status::with_job(args.job.as_deref(), context, async |trainer, id| Ok(trainer.pause(&id).await?)).await
 }

@@ -1,5 +1,6 @@
 use clap::Args;
 use hone::{
+    agent::Prompts,
     brief,
     dataset::{self, PrepareOptions, Prepared},
 };
@@ -34,6 +35,7 @@ pub fn execute(args: &Prepare, context: &Context) -> Result<Prepared> {
         max_rows: args.max_rows,
         on_policy: args.on_policy,
         seed: context.global.seed,
+        prompts: Prompts::load(&context.workspace.prompts())?,
         ..defaults
     };
     let heldout = match context.workspace.heldout_briefs() {

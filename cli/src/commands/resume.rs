@@ -1,5 +1,5 @@
 use clap::Args;
-use hone::finetune;
+use hone::finetune::{self, Following};
 
 use crate::{commands::status, context::Context, error::Result};
 
@@ -14,12 +14,21 @@ pub struct Resume {
 }
 
 pub async fn run(args: &Resume, context: &Context) -> Result {
-    status::with_job(args.job.as_deref(), context, async |client, id| {
-        let job = client.resume_job(&id).await?;
+    status::with_job(args.job.as_deref(), context, async |trainer, id| {
+        let job = trainer.resume(&id).await?;
         if args.detach {
             return Ok(job);
         }
-        Ok(finetune::follow(&client, &context.workspace, &id, &context.events, &context.cancel).await?)
+        let (events, cancel) = (&context.events, &context.cancel);
+        Ok(finetune::follow(
+            &trainer,
+            &context.workspace,
+            &id,
+            Following { patient: true, ..Following::default() },
+            events,
+            cancel,
+        )
+        .await?)
     })
     .await
 }

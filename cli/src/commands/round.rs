@@ -12,7 +12,7 @@ use hone::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    commands::{deploy, evolve, finetune, init, prepare, test},
+    commands::{deploy, evolve, finetune, init, plan, prepare, test},
     context::{Context, print_line, to_json},
     error::{CommandError, Exit, Result},
     models::Models,
@@ -45,17 +45,20 @@ pub struct Loop {
     /// Ask models through their providers' batches: at half the price, within a day
     #[arg(long)]
     batch: bool,
+    /// Print what it will take (calls, tokens, dollars, hours) and on what assumptions; nothing is sent
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// How large a turn is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Size {
-    limit: Option<usize>,
-    drafts: Option<u32>,
-    max_rows: Option<usize>,
-    n_epochs: Option<u32>,
-    heldout: Option<usize>,
-    samples: Option<u32>,
+pub struct Size {
+    pub limit: Option<usize>,
+    pub drafts: Option<u32>,
+    pub max_rows: Option<usize>,
+    pub n_epochs: Option<u32>,
+    pub heldout: Option<usize>,
+    pub samples: Option<u32>,
 }
 
 impl Loop {
@@ -118,6 +121,10 @@ struct RoundResult {
 }
 
 pub async fn run(args: &Loop, context: &Context) -> Result {
+    if args.dry_run {
+        let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
+        return plan::turns(args.rounds, &args.size(), context, &settings);
+    }
     let _lock = store::Lock::take(&context.workspace.lock("loop"))?;
     init::create(context, false)?;
     let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;

@@ -1,10 +1,11 @@
 use clap::Args;
 use hone::{
     error::Kind,
-    finetune,
-    model::{client::Client, wire::Job},
+    finetune::{self, Everywhere, Following, Listed, Trainer},
+    model::wire::Job,
     text::thousands,
 };
+use serde::Serialize;
 
 use crate::{
     context::Context,
@@ -12,42 +13,92 @@ use crate::{
     models::Models,
 };
 
-/// Show a fine-tuning job; replaces check_finetuning_status.py
+/// Show a fine-tuning job, or all jobs everywhere; replaces check_finetuning_status.py
 #[derive(Debug, Args)]
 pub struct Status {
-    /// The job; the last one of this workspace when left out
+    /// The job; all jobs of this workspace and of every row that trains when left out
     job: Option<String>,
-    /// Follow it to its end
+    /// Follow it to its end; the last one of this workspace when none is named
     #[arg(long, short)]
     follow: bool,
 }
 
 pub async fn run(args: &Status, context: &Context) -> Result {
-    with_job(args.job.as_deref(), context, async |client, id| {
+    if args.job.is_none() && !args.follow {
+        return list(context).await;
+    }
+    with_job(args.job.as_deref(), context, async |trainer, id| {
         if args.follow {
-            return Ok(
-                finetune::follow(&client, &context.workspace, &id, &context.events, &context.cancel).await?
-            );
+            let (events, cancel) = (&context.events, &context.cancel);
+            return Ok(finetune::follow(
+                &trainer,
+                &context.workspace,
+                &id,
+                Following::default(),
+                events,
+                cancel,
+            )
+            .await?);
         }
-        let job = client.job(&id).await?;
+        let job = trainer.job(&id).await?;
         finetune::keep_model(&job, &context.workspace)?;
         Ok(job)
     })
     .await
 }
 
+/// A list as OpenAI writes one.
+#[derive(Serialize)]
+struct Page<'a> {
+    object: &'static str,
+    data: &'a [Listed],
+    has_more: bool,
+}
+
+/// Lists the jobs of all rows. Nothing is started or set up for it.
+async fn list(context: &Context) -> Result {
+    let settings = context.settings(&[])?;
+    let models = Models::new(context, &settings);
+    let trainers = models.trainers();
+    let own = hone_server::jobs(&context.workspace.server());
+    let found = finetune::jobs_everywhere(&trainers.reachable, own, &context.workspace).await;
+    models.close().await;
+    for (row, why) in found.silent.iter().chain(&trainers.silent) {
+        let hint = "jobs that were started there are shown as they were seen last".to_owned();
+        context.events.warn(format!("`{row}` does not tell its jobs: {why}"), Some(hint));
+    }
+    let page = Page { object: "list", data: &found.jobs, has_more: false };
+    context.answer(&page, || table(&found))
+}
+
+/// One line for each job.
+fn table(found: &Everywhere) -> String {
+    if found.jobs.is_empty() {
+        return "no jobs".into();
+    }
+    let width = |of: fn(&Listed) -> usize| found.jobs.iter().map(of).max().unwrap_or_default();
+    let (row, id) = (width(|listed| listed.row.len()), width(|listed| listed.job.id.len()));
+    let status = width(|listed| listed.job.status.to_string().len());
+    let line = |Listed { row: name, job }: &Listed| {
+        let made = job.fine_tuned_model.as_deref().unwrap_or(&job.model);
+        let word = job.status.to_string();
+        format!("{}  {name:<row$}  {:<id$}  {word:<status$}  {made}", time(job.created_at), job.id)
+    };
+    found.jobs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Does something with the job that was named, or with the last one of the workspace, and shows what has become of it.
 pub async fn with_job(
     named: Option<&str>,
     context: &Context,
-    act: impl AsyncFnOnce(Client, String) -> Result<Job>,
+    act: impl AsyncFnOnce(Trainer, String) -> Result<Job>,
 ) -> Result {
     let settings = context.settings(&[])?;
     let mut models = Models::new(context, &settings);
     let job = async {
         let id = job_id(named, context)?;
-        let (client, _) = models.trainer().await?;
-        act(client, id).await
+        let trainer = models.trainer_with(&id).await?;
+        act(trainer, id).await
     };
     let job = job.await;
     models.close().await;

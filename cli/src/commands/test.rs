@@ -1,21 +1,24 @@
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use clap::Args;
 use hone::{
-    agent::{self, Agent},
+    agent::{self, Agent, Prompts},
     brief::{self, Brief},
     config::Settings,
     critic::{CriticOptions, Judge},
     dataset,
     error::Kind,
     finetune,
-    model::wire::JobEvent,
+    model::wire::{JobEvent, Message},
     store,
     trial::{self, Arm, Extras, Generation, Judgement, LossPoint, Summary, Trial, TrialSpec, Verdict},
 };
 
 use crate::{
-    commands::evolve,
+    commands::{evolve, plan},
     context::Context,
     error::{CommandError, Exit, Result},
     models::Models,
@@ -53,6 +56,9 @@ pub struct Test {
     /// Ask models through their providers' batches: at half the price, within a day
     #[arg(long)]
     pub batch: bool,
+    /// Print what it will take (calls, tokens, dollars, hours) and on what assumptions; nothing is sent
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Answers at once where they come in batches: a batch takes no more.
@@ -64,6 +70,9 @@ const WIDTH: usize = 110;
 
 pub async fn run(args: &Test, context: &Context) -> Result {
     let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
+    if args.dry_run {
+        return plan::test(args, context, &settings);
+    }
     let mut models = Models::new(context, &settings);
     models.in_batches(args.batch);
     let outcome = execute(args, context, &settings, &mut models).await;
@@ -102,6 +111,9 @@ pub async fn execute(
     let mut spec = spec(args, context, settings, models, tuned)?;
     spec.judge = judge_model.as_ref().map(|judge| judge.version(hone::critic::VERSION));
     refuse_trained(&spec.briefs, context)?;
+    let prompts = Prompts::load(&context.workspace.prompts())?;
+    spec.prompts = prompts.name().map(str::to_owned);
+    let asked = asked(&spec.briefs, &prompts)?;
     let opened = Trial::open(&context.workspace.trials(), &spec)?;
     // Every arm is asked where the tuned model was trained: the base, too, is the one that training started from.
     let mut agents: Vec<Agent> = Vec::new();
@@ -121,7 +133,7 @@ pub async fn execute(
     };
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
         let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();
-        let mut messages = agent::messages(brief);
+        let mut messages = asked.get(brief.id.as_str()).cloned().unwrap_or_default();
         if let (Some(system), Some(first)) = (&arm.system, messages.first_mut()) {
             first.content.clone_from(system);
         }
@@ -199,10 +211,16 @@ fn spec(
         seen_kinds,
         deployed: (champion != base).then_some(champion),
         judge: None,
+        prompts: None,
     })
 }
 
-fn seen_kinds(context: &Context) -> Result<BTreeSet<String>> {
+/// The conversation that each brief is asked with.
+fn asked(briefs: &[Brief], prompts: &Prompts) -> Result<BTreeMap<String, Vec<Message>>> {
+    briefs.iter().map(|brief| Ok((brief.id.to_string(), prompts.ask(brief)?))).collect()
+}
+
+pub fn seen_kinds(context: &Context) -> Result<BTreeSet<String>> {
     let path = context.workspace.train_briefs();
     let briefs = if path.exists() { brief::load(&path)? } else { brief::shipped_train() };
     Ok(briefs.into_iter().map(|brief| brief.kind).collect())

@@ -100,7 +100,8 @@ fn code_3_is_a_phase_without_what_it_needs() {
     world.fails(&["finetune"], 3, "there is no dataset", "hone prepare");
     world.write(DATASET, dataset(9));
     world.fails(&["finetune"], 3, "dataset has 9 examples, at least 10", "--min-score");
-    world.fails(&["status"], 3, "has started no job", "hone finetune");
+    assert_eq!(world.ok(&["status"]).trim(), "no jobs");
+    world.fails(&["status", "--follow"], 3, "has started no job", "hone finetune");
     world.fails(&["cancel"], 3, "has started no job", "hone finetune");
     world.fails(&["status", "ftjob-none"], 3, "`ftjob-none`", "`hone status` without an id");
     world.fails(&["cancel", "ftjob-none"], 3, "`ftjob-none`", "`hone status` without an id");
@@ -143,7 +144,9 @@ fn a_mistake_is_told_before_anything_is_set_up() {
         command.env_remove("HONE_WEIGHTS").env("PATH", world.folder.path());
         Ran::from(command)
     };
-    run(&["status"]).failed(3, "has started no job", "hone finetune");
+    run(&["status", "--follow"]).failed(3, "has started no job", "hone finetune");
+    assert_eq!(run(&["status", "--json"]).stdout.trim(), r#"{"object":"list","data":[],"has_more":false}"#);
+    run(&["status", "ftjob-none"]).failed(3, "`ftjob-none`", "`hone status` without an id");
     run(&["cancel"]).failed(3, "has started no job", "hone finetune");
     run(&["finetune"]).failed(3, "there is no dataset", "hone prepare");
     world.write(DATASET, dataset(9));
@@ -162,7 +165,7 @@ fn code_3_is_a_dataset_that_would_be_refused() {
     let world = World::bare();
     world.write(DATASET, dataset(9) + "{\"messages\": [{\"role\": \"wizard\", \"content\": \"hm\"}]}\n");
     world.fails(&["finetune"], 3, "line 10: ", "hone prepare");
-    world.fails(&["status"], 3, "has started no job", "");
+    assert_eq!(world.ok(&["status"]).trim(), "no jobs");
     assert!(world.read(DATASET).contains("wizard"), "nothing is lost");
     // As an editor of another system saves it: each line feed is half a character.
     let utf16 = dataset(12).encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();

@@ -152,7 +152,8 @@ fn deployed(world: &World, tuned: &str, promoted: bool) {
     assert_eq!(world.json(&["models"])["champion"], tuned);
     let made = world.json(&["generate", "a contact form"]);
     assert_eq!(made["model"], tuned);
-    assert_eq!(world.json(&["status"])["fine_tuned_model"], tuned);
+    let listed = world.json(&["status"])["data"][0].clone();
+    assert_eq!((&listed["row"], &listed["fine_tuned_model"]), (&json!("local"), &json!(tuned)));
     assert!(world.ok(&["status", "--follow"]).contains("succeeded"));
     // The next evolution is of another agent: its logs stand beside the first.
     let ran = world.run(&["evolve", "--limit", "1", "--drafts", "1"]);

@@ -1,6 +1,8 @@
 //! The `hone` command as people run it: a scratch home, a scratch workspace, real exit codes.
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod batch;
 #[cfg(test)]
 mod canary;
@@ -30,3 +32,5 @@ mod real;
 mod setup;
 #[cfg(test)]
 mod storm;
+#[cfg(test)]
+mod trouble;

@@ -1,13 +1,19 @@
-//! The UI agent: a prompt, a chat model, and a reader of its replies.
+//! The UI agent: a prompt, a chat model or the user's own program, and a reader of its replies.
 
 mod chat;
+mod own;
+mod program;
 mod prompt;
+mod prompts;
 mod reply;
 
 use serde::{Deserialize, Serialize};
 
 pub use chat::{Agent, Reply};
-pub use prompt::{SYSTEM, messages, reply_of};
+pub use own::{Own, Writer};
+pub use program::Program;
+pub use prompt::reply_of;
+pub use prompts::{Improvement, PromptError, Prompts, SYSTEM, ShownApp, ShownGuideline, ShownIssue};
 pub use reply::{MAX_REPLY, parse_reply};
 
 /// One file of a candidate.

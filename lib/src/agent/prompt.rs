@@ -1,28 +1,9 @@
-//! What the agent is asked, in production, in evolution, in training rows and in trials alike.
+//! A candidate written as a reply.
 
 use super::{
     Candidate, SourceFile,
     reply::{parse_reply, tag_of_path},
 };
-use crate::{brief::Brief, model::wire::Message};
-
-/// The system message. It names the habit; a base model does not follow it, a tuned one does.
-pub const SYSTEM: &str = "You are an expert UI developer. You write Streamlit apps. Answer with one Python file that draws the real user interface.";
-
-/// The conversation that asks for a brief's UI.
-pub fn messages(brief: &Brief) -> Vec<Message> {
-    vec![Message::system(SYSTEM), Message::user(request(brief))]
-}
-
-fn request(brief: &Brief) -> String {
-    let framework = brief.framework.as_deref().unwrap_or("Streamlit");
-    let mut text = format!("Create a {framework} UI: {}", brief.description);
-    for requirement in &brief.requirements {
-        text.push_str("\n- ");
-        text.push_str(requirement);
-    }
-    text
-}
 
 /// A candidate as the reply that a training row teaches: the inverse of [`super::parse_reply`].
 ///

@@ -59,7 +59,9 @@ impl Explain for CriticError {
             Self::OtherStreamlit { needed, .. } => Some(format!(
                 "`pip install \"streamlit~={needed}.0\"` there; `hone setup` repairs the environment that Hone made"
             )),
-            Self::Browser(_) => Some("`hone doctor` looks at it; `apt-get install --reinstall chromium` repairs it".into()),
+            Self::Browser(_) => Some(
+                "`hone doctor` looks at it; `apt-get install --reinstall chromium-headless-shell` (or `chromium`) repairs it".into(),
+            ),
             Self::Model(e) => e.hint(),
             Self::Store(e) => e.hint(),
             Self::Cancelled | Self::Internal(_) => None,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
+    agent::PromptError,
     error::{Explain, Kind},
     store::StoreError,
 };
@@ -34,6 +35,8 @@ pub enum DatasetError {
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
     #[error(transparent)]
+    Prompt(#[from] PromptError),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -53,6 +56,7 @@ impl DatasetError {
 impl Explain for DatasetError {
     fn kind(&self) -> Kind {
         match self {
+            Self::Prompt(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Thread(_) => Kind::Environment,
             _ => Kind::Input,
@@ -81,6 +85,7 @@ impl Explain for DatasetError {
                     .to_owned()
             }
             Self::Thread(_) => "free memory, then run `hone prepare` again".to_owned(),
+            Self::Prompt(e) => return e.hint(),
             Self::Store(e) => return e.hint(),
         })
     }

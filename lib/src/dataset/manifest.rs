@@ -96,6 +96,10 @@ pub enum DropReason {
     NoEvidence,
     OtherCritic,
     OtherLevel,
+    /// The model's reply was cut by a limit.
+    Truncated,
+    /// The model declined, or its provider held the reply back.
+    Refused,
     DoesNotRun,
     NotUiFirst,
     HabitMissed,
@@ -110,11 +114,13 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::HeldOut,
         Self::NoEvidence,
         Self::OtherCritic,
         Self::OtherLevel,
+        Self::Truncated,
+        Self::Refused,
         Self::DoesNotRun,
         Self::NotUiFirst,
         Self::HabitMissed,
@@ -135,6 +141,8 @@ impl DropReason {
             Self::NoEvidence => "no evidence",
             Self::OtherCritic => "other critic version",
             Self::OtherLevel => "other evidence level",
+            Self::Truncated => "truncated",
+            Self::Refused => "refused",
             Self::DoesNotRun => "does not run",
             Self::HabitMissed => "habit missed",
             Self::NotUiFirst => "not ui-first",

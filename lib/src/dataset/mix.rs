@@ -10,7 +10,11 @@ use super::{
     select::{Case, Heldout, Positive, Selection, brief_key, brief_of, family_of},
     tokens,
 };
-use crate::{agent, evolve::improvement_messages, model::wire::Message};
+use crate::{
+    agent::{self, PromptError},
+    evolve::improvement_messages,
+    model::wire::Message,
+};
 
 /// A row, where it came from, and what its place in the mix depends on.
 #[derive(Clone, Debug)]
@@ -37,28 +41,34 @@ pub(super) struct Mix {
 }
 
 /// Makes the rows of a selection.
-pub(super) fn mix(selection: &Selection<'_>, heldout: &Heldout, options: &PrepareOptions) -> Mix {
+pub(super) fn mix(
+    selection: &Selection<'_>,
+    heldout: &Heldout,
+    options: &PrepareOptions,
+) -> Result<Mix, PromptError> {
     let mut gate = Gate { heldout, withheld: Vec::new() };
-    let positives = gate.clear(selection.positives.iter().map(positive_row).collect(), chat_texts);
+    let positives: Result<Vec<_>, _> =
+        selection.positives.iter().map(|positive| positive_row(positive, options)).collect();
+    let positives = gate.clear(positives?, chat_texts);
     let (positives, long): (Vec<_>, Vec<_>) =
         positives.into_iter().partition(|made| made.record.tokens <= options.max_row_tokens);
-    let improvements = gate.clear(improvement_rows(selection, options), chat_texts);
+    let improvements = gate.clear(improvement_rows(selection, options)?, chat_texts);
     let (kept, over) = trim(positives, improvements, options);
     let (train, validation) = split(kept, options);
     let trained: HashSet<&str> = train.iter().map(|made| made.record.family.as_str()).collect();
     let mut preferences =
-        gate.clear(preference_rows(selection, heldout, options), |row| row.texts().collect());
+        gate.clear(preference_rows(selection, heldout, options)?, |row| row.texts().collect());
     // A family that validates must not be learnt from another file.
     preferences.retain(|made| trained.contains(made.record.family.as_str()));
     let source = |made: Made<ChatRow>| made.record.source;
-    Mix {
+    Ok(Mix {
         over: over.into_iter().map(source).collect(),
         long: long.into_iter().map(source).collect(),
         withheld: gate.withheld,
         train: ordered(train, Split::Train, options.seed),
         validation: ordered(validation, Split::Validation, options.seed),
         preferences: ordered(preferences, Split::Preference, options.seed),
-    }
+    })
 }
 
 fn chat_texts(row: &ChatRow) -> Vec<&Message> {
@@ -121,17 +131,20 @@ fn answer(case: Case<'_>) -> String {
     agent::reply_of(&case.candidate())
 }
 
-fn positive_row(positive: &Positive<'_>) -> Made<ChatRow> {
+fn positive_row(positive: &Positive<'_>, options: &PrepareOptions) -> Result<Made<ChatRow>, PromptError> {
     let case = positive.case;
-    let row = ChatRow::new(agent::messages(&brief_of(&case.source.log)), answer(case));
+    let row = ChatRow::new(options.prompts.ask(&brief_of(&case.source.log))?, answer(case));
     let tokens = tokens::chat_tokens(&row.messages);
-    made(row, RowKind::Positive, case, None, tokens, positive.rank)
+    Ok(made(row, RowKind::Positive, case, None, tokens, positive.rank))
 }
 
 /// One row per brief at most: its largest step from an app with named faults to one that is good enough to learn.
-fn improvement_rows(selection: &Selection<'_>, options: &PrepareOptions) -> Vec<Made<ChatRow>> {
+fn improvement_rows(
+    selection: &Selection<'_>,
+    options: &PrepareOptions,
+) -> Result<Vec<Made<ChatRow>>, PromptError> {
     if options.improvement_share <= 0.0 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let mut best: BTreeMap<String, (f64, Case<'_>, Case<'_>)> = BTreeMap::new();
     for &after in &selection.qualified {
@@ -142,27 +155,33 @@ fn improvement_rows(selection: &Selection<'_>, options: &PrepareOptions) -> Vec<
             best.insert(key, (gain, before, after));
         }
     }
-    let rows = best.into_values().map(|(_, before, after)| improvement_row(before, after));
-    rows.filter(|made| made.record.tokens <= options.max_improvement_tokens).collect()
+    let rows = best.into_values().map(|(_, before, after)| improvement_row(before, after, options));
+    let mut rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+    rows.retain(|made| made.record.tokens <= options.max_improvement_tokens);
+    Ok(rows)
 }
 
 /// The best of the apps that a candidate was made from, when there is something to say about it.
 fn parent(case: Case<'_>) -> Option<Case<'_>> {
     let history = &case.source.log.evolution_history;
     let parents = history.iter().filter(|e| {
-        case.entry.parents.contains(&e.iteration) && !e.files.is_empty() && !e.critique.issues.is_empty()
+        let whole = e.finish_reason.is_none() && !e.files.is_empty();
+        case.entry.parents.contains(&e.iteration) && whole && !e.critique.issues.is_empty()
     });
     let best = parents.max_by(|a, b| a.critique.overall_score.total_cmp(&b.critique.overall_score))?;
     Some(Case { source: case.source, entry: best })
 }
 
-fn improvement_row<'a>(before: Case<'a>, after: Case<'a>) -> Made<ChatRow> {
-    let row = ChatRow::new(
-        improvement_messages(&brief_of(&after.source.log), before.entry, after.entry),
-        answer(after),
-    );
+fn improvement_row<'a>(
+    before: Case<'a>,
+    after: Case<'a>,
+    options: &PrepareOptions,
+) -> Result<Made<ChatRow>, PromptError> {
+    let brief = brief_of(&after.source.log);
+    let messages = improvement_messages(&options.prompts, &brief, before.entry, after.entry)?;
+    let row = ChatRow::new(messages, answer(after));
     let tokens = tokens::chat_tokens(&row.messages);
-    made(row, RowKind::Improvement, after, Some(before), tokens, 0)
+    Ok(made(row, RowKind::Improvement, after, Some(before), tokens, 0))
 }
 
 /// For each positive, the first clearly worse answer to the same brief, one by the same writer when there is one.
@@ -170,7 +189,7 @@ fn preference_rows(
     selection: &Selection<'_>,
     heldout: &Heldout,
     options: &PrepareOptions,
-) -> Vec<Made<PreferenceRow>> {
+) -> Result<Vec<Made<PreferenceRow>>, PromptError> {
     let mut by_brief: HashMap<String, Vec<Case<'_>>> = HashMap::new();
     for case in &selection.comparable {
         by_brief.entry(brief_key(&case.source.log)).or_default().push(*case);
@@ -182,7 +201,7 @@ fn preference_rows(
         let mut worse: Vec<_> = worse.collect();
         worse.sort_by_key(|other| (!same_writer(other), other.place()));
         let rejected = worse.into_iter().find(|other| heldout.text_leak(&answer(*other)).is_none())?;
-        Some(preference_row(positive, rejected))
+        Some(preference_row(positive, rejected, options))
     };
     selection.positives.iter().filter_map(pair).collect()
 }
@@ -198,9 +217,13 @@ fn is_pair(chosen: Case<'_>, rejected: Case<'_>, options: &PrepareOptions) -> bo
         && (!options.on_policy || chosen.entry.model == rejected.entry.model)
 }
 
-fn preference_row(positive: &Positive<'_>, rejected: Case<'_>) -> Made<PreferenceRow> {
+fn preference_row(
+    positive: &Positive<'_>,
+    rejected: Case<'_>,
+    options: &PrepareOptions,
+) -> Result<Made<PreferenceRow>, PromptError> {
     let chosen = positive.case;
-    let messages = agent::messages(&brief_of(&chosen.source.log));
+    let messages = options.prompts.ask(&brief_of(&chosen.source.log))?;
     let row = PreferenceRow {
         preferred_output: vec![Message::assistant(answer(chosen))],
         non_preferred_output: vec![Message::assistant(answer(rejected))],
@@ -212,7 +235,7 @@ fn preference_row(positive: &Positive<'_>, rejected: Case<'_>) -> Made<Preferenc
         .cloned()
         .collect();
     let tokens = tokens::chat_tokens(&all);
-    made(row, RowKind::Preference, chosen, Some(rejected), tokens, positive.rank)
+    Ok(made(row, RowKind::Preference, chosen, Some(rejected), tokens, positive.rank))
 }
 
 /// Keeps the share of improvements and the number of rows; also returns the positives that had to go.

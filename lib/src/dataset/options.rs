@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Prompts;
+
 /// How logs become rows. The defaults are those of docs/design; the command line changes a few.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PrepareOptions {
@@ -29,6 +31,9 @@ pub struct PrepareOptions {
     pub validation_share: f64,
     /// Orders rows, and draws families for validation.
     pub seed: u64,
+    /// What rows ask with: the prompts of production. The manifest has their hash.
+    #[serde(skip)]
+    pub prompts: Prompts,
 }
 
 impl PrepareOptions {
@@ -52,6 +57,7 @@ impl Default for PrepareOptions {
             on_policy: false,
             validation_share: 0.05,
             seed: 1,
+            prompts: Prompts::default(),
         }
     }
 }

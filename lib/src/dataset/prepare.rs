@@ -14,7 +14,7 @@ use super::{
     select::{Heldout, Selection, Standard, select, standard},
 };
 use crate::{
-    agent,
+    agent::{PromptError, Prompts},
     brief::Brief,
     critic::{self, Level},
     event::{Event, Events, Phase},
@@ -86,12 +86,12 @@ fn build_here(logs: &Logs, heldout: &[Brief], options: &PrepareOptions) -> Resul
             select(logs, &Standard { critic: String::new(), level: Default::default() }, &heldout, options)
         }
     };
-    let mix = mix(&selection, &heldout, options);
+    let mix = mix(&selection, &heldout, options)?;
     let dropped = all_dropped(&selection, &mix);
     let (Some(standard), false) = (&standard, mix.train.is_empty()) else {
         return Err(nothing(standard.as_ref(), &dropped, options));
     };
-    Ok(account(logs, standard.clone(), mix, dropped, options))
+    account(logs, standard.clone(), mix, dropped, options)
 }
 
 /// What was left out, with what only showed when the rows were made, in the order of the logs.
@@ -151,7 +151,7 @@ fn account(
     mix: Mix,
     dropped: Vec<Dropped>,
     options: &PrepareOptions,
-) -> Prepared {
+) -> Result<Prepared, DatasetError> {
     let tokens = mix.train.iter().map(|made| made.record.tokens).sum();
     let (train, train_records) = apart(mix.train);
     let (validation, validation_records) = apart(mix.validation);
@@ -185,7 +185,7 @@ fn account(
         critic: standard.critic,
         level: standard.level,
         options: options.clone(),
-        prompt_sha256: prompt_sha256(),
+        prompt_sha256: prompt_sha256(&options.prompts)?,
         dataset_sha256,
         validation_sha256: (!validation.is_empty()).then(|| sha256(&jsonl(&validation))),
         preferences_sha256: (!preferences.is_empty()).then(|| sha256(&jsonl(&preferences))),
@@ -196,7 +196,7 @@ fn account(
         withheld: mix.withheld,
         bad_logs: logs.bad.clone(),
     };
-    Prepared { train, validation, preferences, manifest, summary }
+    Ok(Prepared { train, validation, preferences, manifest, summary })
 }
 
 fn apart<R>(rows: Vec<Made<R>>) -> (Vec<R>, Vec<RowRecord>) {
@@ -217,11 +217,11 @@ fn warnings(logs: usize, rows: usize) -> Vec<String> {
 }
 
 /// Of what the agent is asked, with a placeholder for the brief.
-fn prompt_sha256() -> String {
+fn prompt_sha256(prompts: &Prompts) -> Result<String, PromptError> {
     let brief = Brief::from_description("{description}")
         .map(|b| Brief { requirements: vec!["{requirement}".into()], ..b });
-    let messages = brief.map(|brief| agent::messages(&brief)).unwrap_or_default();
-    sha256(&jsonl(&[messages]))
+    let messages = brief.map(|brief| prompts.ask(&brief)).unwrap_or_else(|_| Ok(Vec::new()))?;
+    Ok(sha256(&jsonl(&[messages])))
 }
 
 fn sha256(bytes: &[u8]) -> String {

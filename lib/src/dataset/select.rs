@@ -14,6 +14,7 @@ use crate::{
     },
     critic::Level,
     evolve::{EvolutionLog, LogEntry},
+    model::wire::Finish,
 };
 
 /// A candidate with its log.
@@ -85,6 +86,9 @@ pub(super) fn select<'a>(
                 selection.dropped.push(case.dropped(DropReason::HeldOut, Some(why.clone())));
             } else if let Some(reason) = other_standard(entry, standard) {
                 selection.dropped.push(case.dropped(reason, None));
+            } else if let Some(reason) = incomplete(entry) {
+                // Neither taught nor shown as what to avoid: it is not what its model would have written.
+                selection.dropped.push(case.dropped(reason, entry.finish_reason.clone()));
             } else if !entry.evidence.trusted() {
                 // Neither taught nor shown as what to avoid: nothing that was seen of it is believed.
                 selection.dropped.push(case.dropped(DropReason::Tampers, None));
@@ -144,6 +148,12 @@ fn other_standard(entry: &LogEntry, standard: &Standard) -> Option<DropReason> {
     } else {
         None
     }
+}
+
+/// Why a reply is not whole. Logs from before this was recorded do not say.
+fn incomplete(entry: &LogEntry) -> Option<DropReason> {
+    let how = entry.finish_reason.as_deref()?;
+    Some(if how == Finish::Length.as_str() { DropReason::Truncated } else { DropReason::Refused })
 }
 
 fn originals(logs: &Logs) -> Vec<Dropped> {

@@ -154,7 +154,7 @@ fn the_prompt_is_the_one_of_production() {
         requirements: log.requirements.clone(),
         ..Brief::from_description(&log.description).unwrap()
     };
-    assert_eq!(prepared.train[0].messages[..2], agent::messages(&brief));
+    assert_eq!(prepared.train[0].messages[..2], agent::Prompts::default().ask(&brief).unwrap());
 }
 
 #[test]
@@ -169,6 +169,9 @@ fn reasons_for_leaving_out() {
     check_dropped(|e| e.critique.level = Level::Static, "other evidence level");
     check_dropped(|e| e.critique.critic = "0.9".into(), "other critic version");
     check_dropped(|e| e.files = app("b good"), "duplicate");
+    check_dropped(|e| e.finish_reason = Some("length".into()), "truncated");
+    check_dropped(|e| e.finish_reason = Some("refusal".into()), "refused");
+    check_dropped(|e| e.finish_reason = Some("content_filter".into()), "refused");
 }
 
 #[test]
@@ -397,6 +400,16 @@ fn improvements_show_the_app_and_its_faults() {
             && user.content.contains("nothing happens on submit at 3 (app.py:3:1)")
     );
     assert!(assistant.content.contains("good 0") && !assistant.content.contains("draft"));
+}
+
+#[test]
+fn a_cut_reply_is_neither_taught_nor_shown() {
+    let mut logs = many(4);
+    logs.logs[0].log.evolution_history[0].finish_reason = Some("length".into());
+    let options = PrepareOptions { improvement_share: 0.5, ..options() };
+    let prepared = build(&logs, &[], &options).unwrap();
+    // Its app is no app to improve on and none to avoid; what a teacher made of it is as good as any.
+    assert_eq!(prepared.summary.examples, Examples { positive: 4, improvement: 3, preference: 3 });
 }
 
 #[test]

@@ -12,11 +12,12 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bandit::{self, Bandit},
     log::{EvolutionLog, FORMAT, FORMAT_VERSION},
-    search::{Options, Search, Teacher},
+    search::{Found, Means, Options, Search, Teacher},
 };
 use crate::{
-    agent::Agent,
+    agent::{PromptError, Writer},
     brief::Brief,
     cancel::Cancel,
     critic::{Critic, CriticError, GuidelineError, GuidelineStore, Tally},
@@ -40,6 +41,8 @@ pub enum EvolveError {
     Critic(#[from] CriticError),
     #[error(transparent)]
     Guidelines(#[from] GuidelineError),
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Some briefs failed, each for itself.
@@ -80,6 +83,7 @@ impl Explain for EvolveError {
             Self::Model(e) => e.kind(),
             Self::Critic(e) => e.kind(),
             Self::Guidelines(e) => e.kind(),
+            Self::Prompt(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Cancelled => Kind::Cancelled,
         }
@@ -93,6 +97,7 @@ impl Explain for EvolveError {
             Self::Model(e) => e.hint(),
             Self::Critic(e) => e.hint(),
             Self::Guidelines(e) => e.hint(),
+            Self::Prompt(e) => e.hint(),
             Self::Store(e) => e.hint(),
             Self::Unfinished { .. } => Some(
                 "run the same command again: finished briefs are kept, and no call is paid for twice".into(),
@@ -134,7 +139,7 @@ pub struct Summary {
 /// Everything that evolving needs, handed in.
 pub struct Evolver<'a> {
     pub workspace: &'a Workspace,
-    pub agent: &'a Agent,
+    pub agent: &'a Writer,
     pub teacher: &'a Teacher,
     pub critic: &'a Critic,
     /// Where guidelines for the teacher's prompts are searched.
@@ -166,9 +171,18 @@ impl Evolver<'_> {
             }
         }
         self.announce_set_aside(&open);
-        let others = self.each(open, false, &mut run).await;
-        // What other processes worked on meanwhile is finished by now, or by one of us.
-        self.each(others, true, &mut run).await;
+        let mut learnt = Bandit::default();
+        for wave in self.waves(briefs) {
+            let due = wave.iter().filter(|brief| open.contains(brief)).collect();
+            let others = self.each(due, &learnt, false, &mut run).await;
+            // What other processes worked on meanwhile is finished by now, or by one of us.
+            self.each(others, &learnt, true, &mut run).await;
+            if run.failures.may_pass() {
+                // What a log teaches is missing as long as the log is: what comes later would be searched differently.
+                break;
+            }
+            self.learn(wave, &mut learnt);
+        }
         let Run { mut summary, unknown, failures, .. } = run;
         if let Some(error) = failures.into_error(briefs.len()) {
             return Err(error);
@@ -195,11 +209,11 @@ impl Evolver<'_> {
     /// What agent, teacher and judge have sent; those that share a journal count together.
     fn sent(&self) -> Sent {
         let teacher = match self.teacher {
-            Teacher::Model(agent) => Some(&agent.journal),
+            Teacher::Model(writer) => Some(writer.journal()),
             Teacher::Composer(_) => None,
         };
         let judge = self.critic.judge().map(|judge| judge.journal());
-        let mut journals: Vec<&Journal> = vec![&self.agent.journal];
+        let mut journals: Vec<&Journal> = vec![self.agent.journal()];
         for journal in teacher.into_iter().chain(judge) {
             if !journals.iter().any(|known| known.is_shared_with(journal)) {
                 journals.push(journal);
@@ -211,13 +225,19 @@ impl Evolver<'_> {
 
     /// Works on briefs, and waits for all that is under way when one of them ends it. Returns those that another process works
     /// on, unless they are waited for.
-    async fn each<'b>(&self, briefs: Vec<&'b Brief>, wait: bool, run: &mut Run) -> Vec<&'b Brief> {
+    async fn each<'b>(
+        &self,
+        briefs: Vec<&'b Brief>,
+        learnt: &Bandit,
+        wait: bool,
+        run: &mut Run,
+    ) -> Vec<&'b Brief> {
         let stopping = Cancel::new();
         if run.failures.end_the_run() {
             return Vec::new();
         }
         let mut results = stream::iter(briefs)
-            .map(|brief| self.one(brief, wait, &stopping))
+            .map(|brief| self.one(brief, learnt, wait, &stopping))
             .buffer_unordered(self.concurrency.max(1));
         let mut others = Vec::new();
         while let Some(result) = results.next().await {
@@ -282,6 +302,23 @@ impl Evolver<'_> {
         }
     }
 
+    /// Briefs that are worked on together. What a model that teaches learns of one wave is used in the next; the composer
+    /// learns nothing.
+    fn waves<'b>(&self, briefs: &'b [Brief]) -> Vec<&'b [Brief]> {
+        match self.teacher {
+            Teacher::Composer(_) => vec![briefs],
+            Teacher::Model(_) => bandit::waves(briefs.len()).into_iter().map(|wave| &briefs[wave]).collect(),
+        }
+    }
+
+    /// From the logs on disk, new or reused: what a later wave knows does not hang on which run made them.
+    fn learn(&self, wave: &[Brief], learnt: &mut Bandit) {
+        if let Teacher::Model(_) = self.teacher {
+            let logs = wave.iter().filter_map(|brief| self.finished(brief));
+            logs.for_each(|log| learnt.learn_from(&log.evolution_history));
+        }
+    }
+
     fn log_path(&self, brief: &Brief) -> PathBuf {
         self.workspace.log(brief.id.as_str(), self.options.round)
     }
@@ -300,6 +337,7 @@ impl Evolver<'_> {
     async fn one<'b>(
         &self,
         brief: &'b Brief,
+        learnt: &Bandit,
         wait: bool,
         stopping: &Cancel,
     ) -> Result<Done<'b>, EvolveError> {
@@ -323,8 +361,8 @@ impl Evolver<'_> {
         if let Some(log) = self.finished(brief) {
             return Ok(Done::Found(log));
         }
-        let search =
-            Search::new(brief, self.agent, self.teacher, self.critic, self.guidelines, &self.options);
+        let Self { agent, teacher, critic, guidelines, options, .. } = self;
+        let search = Search::new(brief, Means { agent, teacher, critic, guidelines, options, learnt });
         let found = tokio::select! {
             found = search.run() => found.map_err(EvolveError::or_stopped)?,
             () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
@@ -337,7 +375,7 @@ impl Evolver<'_> {
         Ok(Done::Made(log))
     }
 
-    fn log(&self, brief: &Brief, found: super::search::Found) -> EvolutionLog {
+    fn log(&self, brief: &Brief, found: Found) -> EvolutionLog {
         let initial_score = found.history.first().map_or(0.0, |entry| entry.critique.overall_score);
         // Where the judge was absent throughout, the log is not one of this critic, and another run makes it again.
         let best = found.history.iter().find(|entry| entry.iteration == found.best);
@@ -355,7 +393,7 @@ impl Evolver<'_> {
             max_iterations: self.options.max_iterations,
             seed: self.options.seed,
             critic,
-            agent: self.agent.model.clone(),
+            agent: self.agent.model().into(),
             teacher: self.teacher.name().into(),
             round: self.options.round,
             total_iterations: found.history.len() as u32,
@@ -365,7 +403,7 @@ impl Evolver<'_> {
             best_iteration: found.best,
             improvement: found.score - initial_score,
             target_reached: found.target_reached,
-            prompts: None,
+            prompts: self.options.prompts.name().map(str::to_owned),
             pairs: found.pairs,
         }
     }
@@ -376,9 +414,11 @@ impl Evolver<'_> {
         let same = log.version == FORMAT_VERSION
             && log.description == brief.description
             && log.requirements == brief.requirements
-            && log.agent == self.agent.model
+            && log.agent == self.agent.model()
             && log.teacher == self.teacher.name()
             && log.seed == self.options.seed
+            && log.prompts.as_deref() == self.options.prompts.name()
+            && self.options.imports.fit(&log)
             && log.critic == self.critic.version()
             && log.evolution_history.first().is_some_and(|entry| entry.evidence.level == self.critic.level());
         same.then_some(log)
@@ -413,6 +453,8 @@ struct Failures {
     /// The first that was of one brief alone, and how many there are.
     first: Option<EvolveError>,
     of_briefs: usize,
+    /// One of them was an answer that nobody could read.
+    garbled: bool,
     in_a_row: usize,
 }
 
@@ -422,9 +464,15 @@ impl Failures {
             self.fatal.get_or_insert(error);
             return;
         }
+        self.garbled |= matches!(error, EvolveError::Model(ModelError::Garbled { .. }));
         self.of_briefs += 1;
         self.in_a_row += 1;
         self.first.get_or_insert(error);
+    }
+
+    /// Another run may get further with a brief that failed in this one.
+    fn may_pass(&self) -> bool {
+        self.fatal.is_some() || self.garbled
     }
 
     fn end_the_run(&self) -> bool {

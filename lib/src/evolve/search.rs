@@ -3,15 +3,19 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::{
+    bandit::{self, Bandit},
     composer::{Composer, Operator, Parent},
+    import::Imports,
     log::{LogEntry, LogUsage, Pair},
     run::EvolveError,
+    strategy::Fixed,
     teach,
 };
 use crate::{
-    agent::{self, Agent, Candidate},
+    agent::{self, Candidate, Prompts, Reply, Writer},
     brief::Brief,
     critic::{Choice, Contender, Critic, GuidelineStore, Issue, Level, Retrieved},
+    model::wire::Finish,
 };
 
 /// What the log calls the agent's own replies.
@@ -26,20 +30,25 @@ const NEAR: f64 = 0.3;
 const NEAR_MOST: usize = 3;
 /// Candidates that the teacher proposes in one round, each by an operator of its own.
 const PROPOSALS: usize = 2;
+/// After two proposals that gained less than this each, a fresh app may do better than another change.
+const STUCK: f64 = 0.3;
+/// Where seeds of teachers' calls and of the bandit's choices begin, so that they are not those of drafts.
+const TEACHER_SEEDS: u32 = 1000;
+const CHOICE_SEEDS: u32 = 1_000_000;
 
 /// What improves candidates.
 pub enum Teacher {
     /// The embedded expert system.
     Composer(Composer),
-    /// A chat model that is given the critique.
-    Model(Box<Agent>),
+    /// A chat model, or the user's own program, that is given the critique.
+    Model(Box<Writer>),
 }
 
 impl Teacher {
     pub fn name(&self) -> &str {
         match self {
             Self::Composer(_) => "composer",
-            Self::Model(agent) => &agent.model,
+            Self::Model(writer) => writer.model(),
         }
     }
 }
@@ -56,6 +65,28 @@ pub struct Options {
     pub drafts: u32,
     pub seed: u64,
     pub round: u32,
+    /// What agent and teacher are asked with.
+    pub prompts: Prompts,
+    /// Replies that take the place of drafts.
+    pub imports: Imports,
+    /// Another way to search, for so many calls; none for the search that this module is about.
+    pub fixed: Option<Fixed>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            target_score: 8.0,
+            max_iterations: 4,
+            max_evaluations: 12,
+            drafts: 2,
+            seed: 1,
+            round: 1,
+            prompts: Prompts::default(),
+            imports: Imports::default(),
+            fixed: None,
+        }
+    }
 }
 
 /// What a search found.
@@ -68,63 +99,112 @@ pub struct Found {
     pub target_reached: bool,
     /// Choices of the judge.
     pub pairs: Vec<Pair>,
+    /// Replies of the agent and proposals of the teacher.
+    pub calls: u32,
+    /// What the teacher was asked for, and what each brought.
+    pub tried: Vec<(Operator, f64)>,
 }
 
 /// One search under way.
 pub struct Search<'a> {
-    brief: &'a Brief,
-    agent: &'a Agent,
+    pub(super) brief: &'a Brief,
+    agent: &'a Writer,
     teacher: &'a Teacher,
-    critic: &'a Critic,
+    pub(super) critic: &'a Critic,
     guidelines: &'a GuidelineStore,
     options: &'a Options,
-    history: Vec<LogEntry>,
+    /// What earlier searches taught about operators; used when the teacher is a model.
+    learnt: &'a Bandit,
+    pub(super) history: Vec<LogEntry>,
     /// Iterations whose scores are those of a second, fresh and full look.
     shown: BTreeSet<u32>,
+    /// What the teacher was asked for here, and what each brought. A reply that was refused or a copy brought nothing.
+    tried: Vec<(Operator, f64)>,
+    /// Replies of the agent and proposals of the teacher, with or without a candidate in them.
+    calls: u32,
+}
+
+/// Everything that a search needs beside its brief.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    pub agent: &'a Writer,
+    pub teacher: &'a Teacher,
+    pub critic: &'a Critic,
+    pub guidelines: &'a GuidelineStore,
+    pub options: &'a Options,
+    pub learnt: &'a Bandit,
 }
 
 impl<'a> Search<'a> {
-    pub fn new(
-        brief: &'a Brief,
-        agent: &'a Agent,
-        teacher: &'a Teacher,
-        critic: &'a Critic,
-        guidelines: &'a GuidelineStore,
-        options: &'a Options,
-    ) -> Self {
-        let (history, shown) = (Vec::new(), BTreeSet::new());
-        Self { brief, agent, teacher, critic, guidelines, options, history, shown }
+    pub fn new(brief: &'a Brief, means: Means<'a>) -> Self {
+        let Means { agent, teacher, critic, guidelines, options, learnt } = means;
+        let (history, shown, tried) = (Vec::new(), BTreeSet::new(), Vec::new());
+        Self { brief, agent, teacher, critic, guidelines, options, learnt, history, shown, tried, calls: 0 }
     }
 
     /// Drafts, then rounds of proposals until the target holds on a fresh evaluation, gains dry up, or the limits are
-    /// reached.
+    /// reached; or another strategy, where the options say so.
     pub async fn run(mut self) -> Result<Found, EvolveError> {
-        for draft in 0..self.options.drafts {
-            self.draft(draft).await?;
+        if let Some(fixed) = self.options.fixed {
+            return self.run_fixed(fixed).await;
+        }
+        self.tree().await?;
+        self.show().await?;
+        let (pairs, best) = self.choose().await?;
+        Ok(self.found(best.unwrap_or(0), pairs))
+    }
+
+    pub(super) fn found(self, best: u32, pairs: Vec<Pair>) -> Found {
+        let entry = self.history.iter().find(|entry| entry.iteration == best);
+        let (best, score) = entry.map_or((0, 0.0), |entry| (entry.iteration, entry.critique.overall_score));
+        let target_reached = score >= self.options.target_score;
+        let Self { history, tried, calls, .. } = self;
+        Found { history, best, score, target_reached, pairs, calls, tried }
+    }
+
+    /// Drafts and rounds of proposals.
+    pub(super) async fn tree(&mut self) -> Result<(), EvolveError> {
+        for _ in 0..self.options.drafts {
+            if !self.is_spent() {
+                self.draft().await?;
+            }
         }
         let mut small_gains = 0;
-        for round in 0..self.options.max_iterations {
+        // At a fixed number of calls these are what ends a search.
+        let rounds = if self.options.fixed.is_some() { u32::MAX } else { self.options.max_iterations };
+        for round in 0..rounds {
             let before = self.best_score();
-            for operator in self.operators(round) {
-                if self.history.len() as u32 >= self.options.max_evaluations {
+            for planned in self.planned(round) {
+                if self.is_spent() {
                     break;
                 }
-                self.propose(operator).await?;
+                let operator = planned.unwrap_or_else(|| self.pick());
+                let parents = self.parents(operator);
+                self.propose(operator, parents).await?;
+            }
+            if self.options.fixed.is_some() {
+                if self.is_spent() {
+                    break;
+                }
+                continue;
             }
             if self.confirmed().await? {
                 break;
             }
             small_gains = if self.best_score() - before < REPEAT_NOISE { small_gains + 1 } else { 0 };
-            if small_gains == 2 || self.history.len() as u32 >= self.options.max_evaluations {
+            if small_gains == 2 || self.is_spent() {
                 break;
             }
         }
-        self.show().await?;
-        let (pairs, best) = self.choose().await?;
-        let best = self.history.iter().find(|entry| Some(entry.iteration) == best);
-        let (best, score) = best.map_or((0, 0.0), |entry| (entry.iteration, entry.critique.overall_score));
-        let target_reached = score >= self.options.target_score;
-        Ok(Found { history: self.history, best, score, target_reached, pairs })
+        Ok(())
+    }
+
+    /// Whether a limit forbids another candidate.
+    pub(super) fn is_spent(&self) -> bool {
+        match self.options.fixed {
+            Some(fixed) => self.calls >= fixed.calls,
+            None => self.history.len() as u32 >= self.options.max_evaluations,
+        }
     }
 
     /// The best by score; of those that are nearly as good and reach the target if it does, the one that the judge prefers,
@@ -160,72 +240,149 @@ impl<'a> Search<'a> {
         entry.critique.critic == self.critic.version()
     }
 
-    /// One honest reply of the agent, scored.
-    async fn draft(&mut self, draft: u32) -> Result<(), EvolveError> {
+    /// One honest reply of the agent, scored: one that was imported, while there are any, or a new one.
+    pub(super) async fn draft(&mut self) -> Result<(), EvolveError> {
         let started = Instant::now();
-        let seed = self.call_seed(draft);
-        let reply = self.agent.reply(&agent::messages(self.brief), seed).await?;
+        let draft = self.history.iter().filter(|entry| entry.operator == DRAFT).count() as u32;
+        let drafted = |candidate, model, usage, finish| Made {
+            candidate,
+            operator: DRAFT,
+            parents: vec![],
+            model,
+            usage,
+            shown: Retrieved::default(),
+            finish,
+            started,
+        };
+        self.calls += 1;
+        if let Some(import) = self.options.imports.reply(&self.brief.id, draft) {
+            let candidate = agent::parse_reply(&import.reply);
+            let made = drafted(candidate, import.model.clone(), LogUsage::default(), Finish::Complete);
+            return self.judge(made).await;
+        }
+        let messages = self.options.prompts.ask(self.brief)?;
+        let reply = self.agent.reply(self.brief, &messages, self.call_seed(draft)).await?;
         let usage = LogUsage::of(reply.usage, reply.usd);
-        let candidate = agent::parse_reply(&reply.text);
-        let (model, operator) = (self.agent.model.clone(), DRAFT);
-        let shown = Retrieved::default();
-        self.judge(Made { candidate, operator, parents: vec![], model, usage, shown, started }).await
+        let made = drafted(candidate_of(&reply), self.agent.model().to_owned(), usage, reply.finish);
+        self.judge(made).await
     }
 
-    /// Operators of a round. The first round writes two different apps from the brief, after mending a draft that is
-    /// worth mending; later rounds work on what the archive has.
-    fn operators(&self, round: u32) -> Vec<Operator> {
+    /// What a round tries, in turn; none where the bandit picks when it comes to it.
+    ///
+    /// The composer's first round writes two different apps from the brief, after mending a draft that is worth mending;
+    /// its later rounds work on what the archive has.
+    fn planned(&self, round: u32) -> Vec<Option<Operator>> {
+        if let Teacher::Model(_) = self.teacher {
+            return vec![None; PROPOSALS];
+        }
         if round > 0 {
             let pairs = [[Operator::Revise, Operator::Merge], [Operator::Restart, Operator::Restyle]];
-            return pairs[(round as usize - 1) % pairs.len()].into();
+            return pairs[(round as usize - 1) % pairs.len()].map(Some).into();
         }
         let worth_mending =
             self.ranked().first().is_some_and(|entry| entry.evidence.ui_first() && !entry.evidence.runs());
         let repair = worth_mending.then_some(Operator::Repair);
-        let fresh = [Operator::Restart, Operator::Restyle];
-        debug_assert_eq!(fresh.len(), PROPOSALS);
-        repair.into_iter().chain(fresh).collect()
+        repair.into_iter().chain([Operator::Restart, Operator::Restyle]).map(Some).collect()
     }
 
-    async fn propose(&mut self, operator: Operator) -> Result<(), EvolveError> {
-        let started = Instant::now();
-        let ranked = self.ranked();
-        let parents: Vec<&LogEntry> = match operator {
-            Operator::Restart => vec![],
-            Operator::Merge => ranked.into_iter().take(2).collect(),
-            Operator::Repair | Operator::Revise | Operator::Restyle => ranked.into_iter().take(1).collect(),
+    /// The operator that the bandit picks, from what earlier briefs and this one have shown.
+    fn pick(&self) -> Operator {
+        let mut bandit = self.learnt.clone();
+        for (operator, gain) in &self.tried {
+            bandit.learn(*operator, *gain);
+        }
+        let seed = self.call_seed(CHOICE_SEEDS + self.tried.len() as u32);
+        bandit.choose(&self.eligible(), seed).unwrap_or(Operator::Restart)
+    }
+
+    /// What can be tried: a repair where there is a crash, a merge of two, and a fresh start where there is no app yet or
+    /// changes bring nothing.
+    fn eligible(&self) -> Vec<Operator> {
+        let apps = self.apps();
+        let Some(best) = apps.first() else { return vec![Operator::Restart] };
+        let crashes = best.evidence.run.is_some() && !best.evidence.runs();
+        let stuck = matches!(self.tried.as_slice(), [.., (_, a), (_, b)] if a.max(*b) < STUCK);
+        let can = |operator| match operator {
+            Operator::Revise | Operator::Restyle => true,
+            Operator::Repair => crashes,
+            Operator::Merge => apps.len() >= 2,
+            Operator::Restart => stuck,
         };
-        let numbers = parents.iter().map(|entry| entry.iteration).collect();
-        let candidates: Vec<Candidate> =
-            parents.iter().map(|entry| Candidate { files: entry.files.clone() }).collect();
-        let (candidate, usage, shown) = match self.teacher {
+        Operator::ALL.into_iter().filter(|operator| can(*operator)).collect()
+    }
+
+    /// Candidates with something in them, best first. The composer knows what to do with none.
+    fn apps(&self) -> Vec<&LogEntry> {
+        let needed = matches!(self.teacher, Teacher::Model(_));
+        self.ranked().into_iter().filter(|entry| !needed || !entry.files.is_empty()).collect()
+    }
+
+    /// What an operator works on: of the archive's best as many as it takes.
+    fn parents(&self, operator: Operator) -> Vec<u32> {
+        let wanted = match operator {
+            Operator::Restart => 0,
+            Operator::Merge => 2,
+            Operator::Repair | Operator::Revise | Operator::Restyle => 1,
+        };
+        self.apps().into_iter().take(wanted).map(|entry| entry.iteration).collect()
+    }
+
+    /// Asks the teacher once. A copy of what is there, and a refusal, add nothing.
+    pub(super) async fn propose(&mut self, operator: Operator, parents: Vec<u32>) -> Result<(), EvolveError> {
+        self.calls += 1;
+        let known = self.history.len();
+        if let Some(made) = self.proposal(operator, parents).await?
+            && !self.history.iter().any(|entry| entry.files == made.candidate.files)
+        {
+            self.judge(made).await?;
+        }
+        let gain = match self.history.split_last() {
+            Some((new, before)) if before.len() == known => bandit::gain(new, before),
+            _ => 0.0,
+        };
+        self.tried.push((operator, gain));
+        Ok(())
+    }
+
+    /// What the teacher writes; none when it declines.
+    async fn proposal(&self, operator: Operator, numbers: Vec<u32>) -> Result<Option<Made>, EvolveError> {
+        let started = Instant::now();
+        let of = |number: &u32| self.history.iter().find(|entry| entry.iteration == *number);
+        let parents: Vec<&LogEntry> = numbers.iter().filter_map(of).collect();
+        let (candidate, usage, shown, finish) = match self.teacher {
             Teacher::Composer(composer) => {
-                let parents: Vec<Parent<'_>> = parents
-                    .iter()
-                    .zip(&candidates)
-                    .map(|(entry, candidate)| Parent {
-                        candidate,
-                        critique: &entry.critique,
-                        evidence: &entry.evidence,
-                    })
-                    .collect();
-                let candidate = composer.propose(self.brief, operator, self.attempt(), &parents);
-                (candidate, LogUsage::default(), Retrieved::default())
+                let candidate = self.compose(composer, operator, &parents);
+                (candidate, LogUsage::default(), Retrieved::default(), Finish::Complete)
             }
             Teacher::Model(model) => {
                 let shown = self.guidelines_for(&parents).await?;
-                let messages = teach::messages(self.brief, operator, &parents, &shown.guidelines);
-                let seed = self.call_seed(1000 + self.history.len() as u32);
-                let reply = model.reply(&messages, seed).await?;
-                (agent::parse_reply(&reply.text), LogUsage::of(reply.usage, reply.usd), shown)
+                let prompts = &self.options.prompts;
+                let messages = teach::messages(prompts, self.brief, operator, &parents, &shown.guidelines)?;
+                let seed = self.call_seed(TEACHER_SEEDS + self.tried.len() as u32);
+                let reply = model.reply(self.brief, &messages, seed).await?;
+                if is_refused(&reply.finish) {
+                    return Ok(None);
+                }
+                (candidate_of(&reply), LogUsage::of(reply.usage, reply.usd), shown, reply.finish)
             }
         };
-        if self.history.iter().any(|entry| entry.files == candidate.files) {
-            return Ok(());
-        }
-        let model = self.teacher.name().to_owned();
-        let operator = operator.as_str();
-        self.judge(Made { candidate, operator, parents: numbers, model, usage, shown, started }).await
+        let (model, operator) = (self.teacher.name().to_owned(), operator.as_str());
+        Ok(Some(Made { candidate, operator, parents: numbers, model, usage, shown, finish, started }))
+    }
+
+    fn compose(&self, composer: &Composer, operator: Operator, parents: &[&LogEntry]) -> Candidate {
+        let candidates: Vec<Candidate> =
+            parents.iter().map(|entry| Candidate { files: entry.files.clone() }).collect();
+        let parents: Vec<Parent<'_>> = parents
+            .iter()
+            .zip(&candidates)
+            .map(|(entry, candidate)| Parent {
+                candidate,
+                critique: &entry.critique,
+                evidence: &entry.evidence,
+            })
+            .collect();
+        composer.propose(self.brief, operator, self.attempt(), &parents)
     }
 
     /// What a teacher who improves these apps is shown of the guidelines; a fresh app is asked for as the agent is.
@@ -264,7 +421,7 @@ impl<'a> Search<'a> {
             usage: made.usage,
             guidelines: made.shown.guidelines.iter().map(|guideline| guideline.id.clone()).collect(),
             guidelines_unknown: made.shown.unknown,
-            finish_reason: None,
+            finish_reason: (made.finish != Finish::Complete).then(|| made.finish.as_str().to_owned()),
             took_ms: made.started.elapsed().as_millis() as u64,
         });
         Ok(())
@@ -304,7 +461,7 @@ impl<'a> Search<'a> {
     }
 
     /// The archive, best first; of equals the earlier.
-    fn ranked(&self) -> Vec<&LogEntry> {
+    pub(super) fn ranked(&self) -> Vec<&LogEntry> {
         let mut ranked: Vec<&LogEntry> = self.history.iter().collect();
         ranked.sort_by(|a, b| {
             let by_score = || b.critique.overall_score.total_cmp(&a.critique.overall_score);
@@ -332,7 +489,17 @@ struct Made {
     usage: LogUsage,
     /// What its writer was shown of the guidelines.
     shown: Retrieved,
+    finish: Finish,
     started: Instant,
+}
+
+/// The model or its provider declined: whatever the text says, it is no app.
+fn is_refused(finish: &Finish) -> bool {
+    matches!(finish, Finish::Refused(_) | Finish::Filtered)
+}
+
+fn candidate_of(reply: &Reply) -> Candidate {
+    if is_refused(&reply.finish) { Candidate::default() } else { agent::parse_reply(&reply.text) }
 }
 
 /// A seed of its own for every call, the same in every run. Kept below 2^31: protocols promise no more. The round is part

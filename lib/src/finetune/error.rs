@@ -26,6 +26,23 @@ pub enum FinetuneError {
         /// Trained by the local engine.
         local: bool,
     },
+    /// The provider looks at the files for so long that it has forgotten them.
+    #[error("job `{job}` is in `validating_files` for {minutes} minutes; 5 to 10 are usual")]
+    Stuck { job: String, minutes: i64 },
+    /// Something that a job needs is missing; found before anything was uploaded.
+    #[error("{detail}")]
+    NotReady { detail: String, fix: String },
+    /// A creation was not answered, and nobody can say what came of it.
+    #[error("it is not known whether `{row}` created a job, and it lists none")]
+    Unsettled { row: String },
+    #[error("`{row}` estimates ${usd:.2} for this job, more than the account has")]
+    NoCredit { row: String, usd: f64 },
+    #[error("`{row}` cannot {what}")]
+    Unsupported { row: String, what: String, instead: String },
+    #[error("`models.{row}` does not say whose account its jobs belong to")]
+    NoAccount { row: String },
+    #[error("no row that can be asked knows a job `{job}`")]
+    NoJob { job: String },
     #[error("job `{job}` was cancelled")]
     JobCancelled { job: String },
     /// Starting was stopped; its steps so far are on disk.
@@ -56,7 +73,14 @@ impl From<ModelError> for FinetuneError {
 impl Explain for FinetuneError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NoDataset { .. } | Self::TooFew { .. } => Kind::Input,
+            Self::NoDataset { .. }
+            | Self::TooFew { .. }
+            | Self::Unsupported { .. }
+            | Self::NoAccount { .. }
+            | Self::NoJob { .. } => Kind::Input,
+            Self::Stuck { .. } | Self::NotReady { .. } | Self::Unsettled { .. } | Self::NoCredit { .. } => {
+                Kind::Provider
+            }
             Self::Failed { code, param, local, .. } => {
                 let code = code.as_deref().unwrap_or_default();
                 let data =
@@ -80,26 +104,59 @@ impl Explain for FinetuneError {
                 "lower `--min-score` of `hone prepare`, or run `hone evolve` on more briefs".into()
             }
             Self::Failed { code, local, .. } => return failure_hint(code.as_deref(), *local),
+            Self::Stuck { job, .. } => format!(
+                "`hone finetune --restart-stuck` cancels it and starts another, `hone status {job} --follow` goes on waiting; see docs/troubleshooting/stuck-in-validating.md"
+            ),
+            Self::NotReady { fix, .. } => fix.clone(),
+            Self::Unsettled { row } => format!(
+                "look at the jobs on the provider's own page: if `{row}` has none of this workspace, delete \
+                 `.hone/finetune.json` and run the same command again; see docs/troubleshooting/unanswered-creation.md"
+            ),
+            Self::NoCredit { .. } => QUOTA.into(),
+            Self::Unsupported { instead, .. } => instead.clone(),
+            Self::NoAccount { row } => {
+                format!("add `account = \"...\"` under `[models.{row}]`, or set `FIREWORKS_ACCOUNT_ID`")
+            }
+            Self::NoJob { .. } => {
+                "`hone status` without an id lists the jobs of all rows; `hone finetune` starts one".into()
+            }
             Self::JobCancelled { .. } => "run `hone finetune` to start another".into(),
             Self::Cancelled => "run the same command again to go on".into(),
             Self::Detached { job } => format!("pick it up with `hone status {job} --follow`"),
-            Self::Model(e) => return e.hint(),
+            Self::Model(e) => return model_hint(e),
             Self::Store(e) => return e.hint(),
         };
         Some(hint)
     }
 }
 
+const QUOTA: &str = "the account is out of credit: check its billing page, or train with the local engine; see \
+    docs/troubleshooting/insufficient-quota.md";
+
+/// What a refusal means for training, where it means more than for other calls.
+fn model_hint(error: &ModelError) -> Option<String> {
+    match error.code() {
+        Some("training_not_available") => Some(
+            "this provider no longer trains for this account (OpenAI closes self-serve fine-tuning: new organisations since \
+             2026-05-07, everyone on 2027-01-06): train with the local engine, `[finetune] model = \"local\"`, or hand \
+             `data/ui_agent_openai_finetuning.jsonl` to another trainer and take its adapter back with `hone models add`; \
+             see docs/troubleshooting/training-not-available.md"
+                .into(),
+        ),
+        Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota") => Some(QUOTA.into()),
+        _ => error.hint(),
+    }
+}
+
 fn failure_hint(code: Option<&str>, local: bool) -> Option<String> {
     let hint = match code? {
         "invalid_training_file" | "invalid_validation_file" => {
-            "the message names what is wrong and where; `hone prepare` writes a file without such faults"
+            "the message names what is wrong and where; `hone prepare` writes a file without such faults; see \
+             docs/troubleshooting/invalid-format.md"
         }
         "invalid_n_examples" => "run `hone evolve` on more briefs and `hone prepare` again",
         "unsafe_file" => "the provider's moderation refused the data: take the rows out that it names",
-        "exceeded_quota" => {
-            "the account is out of credit: check its billing page, or train with the local engine"
-        }
+        "exceeded_quota" => QUOTA,
         "training_diverged" => "lower the learning rate, or give the data more examples",
         "server_error" if local => {
             "check free memory and disk with `hone doctor`, then run `hone finetune` again"

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use super::FinetuneError;
+use super::{FinetuneError, Trainer, record};
 use crate::{
     cancel::Cancel,
     error::{Explain, Kind},
     event::{Event, Events},
-    model::{
-        client::{Client, ModelError},
-        wire::{Job, JobEvent, JobStatus},
-    },
+    model::wire::{Job, JobEvent, JobStatus},
     store::{StoreError, Workspace, write_atomic},
 };
 
@@ -20,34 +17,72 @@ const HOSTED_INTERVAL: Duration = Duration::from_secs(10);
 /// Looks at a provider's job that may fail in a row: it trains on while we cannot see it.
 const HOSTED_TROUBLES: u32 = 20;
 
+/// Longest that a provider looks at files before it has forgotten them, in seconds. Minutes are usual.
+const LONGEST_VALIDATION: i64 = 30 * 60;
+
+/// How a job is followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Following {
+    /// The time now, in Unix seconds.
+    pub clock: fn() -> i64,
+    /// Goes on although the job is stuck, and says so.
+    pub patient: bool,
+}
+
+impl Default for Following {
+    fn default() -> Self {
+        Self { clock: || jiff::Timestamp::now().as_second(), patient: false }
+    }
+}
+
 /// Reports a job until it is over: each line of its history once, each step as [`Event::Step`]. On success the model's id
 /// is in `data/finetuned_model_id.txt`.
 ///
 /// # Errors
-/// When the job failed or was cancelled, or the provider is out of reach. When `cancel` is given, following ends with
-/// [`FinetuneError::Detached`] and the job goes on.
+/// When the job failed, was cancelled or is stuck, or the provider is out of reach. When `cancel` is given, following ends
+/// with [`FinetuneError::Detached`] and the job goes on.
 pub async fn follow(
-    client: &Client,
+    trainer: &Trainer,
     workspace: &Workspace,
     job: &str,
+    following: Following,
     events: &Events,
     cancel: &Cancel,
 ) -> Result<Job, FinetuneError> {
-    let client = client.clone().cancelled_by(cancel.clone());
-    let interval = if client.is_local() { LOCAL_INTERVAL } else { HOSTED_INTERVAL };
-    let mut seen = Seen { job: job.to_owned(), event: None, status: None };
-    let mut troubles = 0;
+    let trainer = trainer.clone().cancelled_by(cancel.clone());
+    let is_local = trainer.client().is_local();
+    let interval = if is_local { LOCAL_INTERVAL } else { HOSTED_INTERVAL };
+    let mut seen = Seen { job: job.to_owned(), event: None, event_at: None, status: None };
+    let (mut troubles, mut warned) = (0, false);
     loop {
-        match seen.look(&client, events).await {
-            Ok(job) if job.status.is_terminal() => return over(job, workspace, client.is_local()),
-            Ok(_) => troubles = 0,
-            Err(ModelError::Cancelled) => return Err(FinetuneError::Detached { job: job.to_owned() }),
+        match seen.look(&trainer, workspace, events).await {
+            Ok(job) if job.status.is_terminal() => {
+                let job = over(job, workspace, trainer.is_own())?;
+                if let Some(note) = trainer.before_use() {
+                    events.note(note);
+                }
+                return Ok(job);
+            }
+            Ok(job) => {
+                troubles = 0;
+                let stuck = stuck_for(&job, seen.event_at, (following.clock)());
+                match stuck.filter(|_| !trainer.is_own()) {
+                    Some(minutes) if !following.patient => {
+                        return Err(FinetuneError::Stuck { job: job.id, minutes });
+                    }
+                    Some(minutes) if !warned => {
+                        let stuck = FinetuneError::Stuck { job: job.id, minutes };
+                        events.warn(stuck.to_string(), stuck.hint());
+                        warned = true;
+                    }
+                    _ => {}
+                }
+            }
+            Err(FinetuneError::Cancelled) => return Err(FinetuneError::Detached { job: job.to_owned() }),
             Err(error) => {
                 troubles += 1;
-                let passing =
-                    error.kind() == Kind::Provider && error.status().is_none_or(|status| status >= 429);
-                if client.is_local() || !passing || troubles > HOSTED_TROUBLES {
-                    return Err(error.into());
+                if is_local || !is_passing(&error) || troubles > HOSTED_TROUBLES {
+                    return Err(error);
                 }
                 events
                     .warn(format!("the job cannot be seen: {error}"), Some("the job itself goes on".into()));
@@ -60,23 +95,51 @@ pub async fn follow(
     }
 }
 
+/// Trouble of the provider's or of the network's, which may be over at the next look.
+fn is_passing(error: &FinetuneError) -> bool {
+    let FinetuneError::Model(model) = error else { return false };
+    model.kind() == Kind::Provider && model.status().is_none_or(|status| status >= 429)
+}
+
+/// The error of a job that is stuck, as far as the job alone tells.
+pub fn stuck(job: &Job, now: i64) -> Option<FinetuneError> {
+    let minutes = stuck_for(job, None, now)?;
+    Some(FinetuneError::Stuck { job: job.id.clone(), minutes })
+}
+
+/// Minutes since a job was made, or last said something, when it is stuck in the look at its files.
+fn stuck_for(job: &Job, said: Option<i64>, now: i64) -> Option<i64> {
+    let since = said.unwrap_or_default().max(job.created_at);
+    let waited = now - since;
+    let stuck = job.status == JobStatus::ValidatingFiles && since > 0 && waited > LONGEST_VALIDATION;
+    stuck.then_some(waited / 60)
+}
+
 /// How much of a job's story was told.
 struct Seen {
     job: String,
     event: Option<String>,
+    /// When the last event was.
+    event_at: Option<i64>,
     status: Option<JobStatus>,
 }
 
 impl Seen {
     /// Fetches the job, then what it has said since: after its end there is nothing more to come.
-    async fn look(&mut self, client: &Client, events: &Events) -> Result<Job, ModelError> {
-        let job = client.job(&self.job).await?;
-        let news = client.events(&self.job, self.event.as_deref()).await?;
+    async fn look(
+        &mut self,
+        trainer: &Trainer,
+        workspace: &Workspace,
+        events: &Events,
+    ) -> Result<Job, FinetuneError> {
+        let job = trainer.job(&self.job).await?;
+        let news = trainer.events(&job, self.event.as_deref()).await?;
         for event in &news {
             events.emit(told(&job, event));
         }
         if let Some(last) = news.last() {
             self.event = Some(last.id.clone());
+            self.event_at = Some(last.created_at);
         }
         if self.status.as_ref() != Some(&job.status) {
             let text = match job.trained_tokens {
@@ -85,6 +148,7 @@ impl Seen {
                 None => format!("training file {}", job.training_file),
             };
             events.emit(Event::Job { job: job.id.clone(), status: job.status.to_string(), text });
+            record::seen(workspace, trainer, &job)?;
             self.status = Some(job.status.clone());
         }
         Ok(job)
@@ -139,5 +203,35 @@ fn over(job: Job, workspace: &Workspace, local: bool) -> Result<Job, FinetuneErr
                 local,
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::wire::JobRequest;
+
+    #[test]
+    fn only_a_long_look_at_the_files_is_stuck() {
+        let check = |status: JobStatus, said: Option<i64>, now: i64, expected: Option<i64>| {
+            let job = Job { status, ..Job::new("ftjob-1", &JobRequest::default(), 1_000_000, 0) };
+            assert_eq!(stuck_for(&job, said, now), expected, "{said:?} {now}");
+        };
+        let minutes = |n: i64| 1_000_000 + n * 60;
+        check(JobStatus::ValidatingFiles, None, minutes(30), None);
+        check(JobStatus::ValidatingFiles, None, minutes(31), Some(31));
+        // It said something in between.
+        check(JobStatus::ValidatingFiles, Some(minutes(5)), minutes(31), None);
+        check(JobStatus::ValidatingFiles, Some(minutes(5)), minutes(36), Some(31));
+        // A clock that is behind, and states that may take their time.
+        check(JobStatus::ValidatingFiles, None, 0, None);
+        check(JobStatus::Queued, None, minutes(600), None);
+        check(JobStatus::Running, None, minutes(600), None);
+    }
+
+    #[test]
+    fn a_job_without_a_time_is_not_judged() {
+        let job = Job::new("ftjob-1", &JobRequest::default(), 0, 0);
+        assert_eq!(stuck_for(&job, None, 2_000_000_000), None);
     }
 }

@@ -5,12 +5,9 @@ use std::{fs::File, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FinetuneError, Options, succeeded};
+use super::{FinetuneError, Options, Trainer, succeeded, trainer::or_not_there};
 use crate::{
-    model::{
-        client::Client,
-        wire::{Job, JobRequest},
-    },
+    model::wire::{Job, JobRequest},
     store::{StoreError, read_text, write_json},
 };
 
@@ -35,14 +32,45 @@ pub struct State {
     pub validation_file: Option<String>,
     #[serde(default)]
     pub job: Option<String>,
+    /// The trainer's row. States of older versions do not say it.
+    #[serde(default)]
+    pub row: Option<String>,
+    /// A creation that was begun and of which it is not known yet whether it made a job.
+    #[serde(default)]
+    pub launching: Option<Launch>,
+}
+
+/// A creation under way. On disk before the request leaves, so that whoever comes next looks for its job first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Sent as `Idempotency-Key`, and the job's name where the client chooses it.
+    pub key: String,
+    /// The training file's id.
+    pub file: String,
+    #[serde(default)]
+    pub suffix: Option<String>,
+    /// Jobs that were made from the same file before.
+    pub known: Vec<String>,
+}
+
+impl Launch {
+    /// Whether a job that is there can be what this made.
+    pub fn may_be(&self, job: &Job) -> bool {
+        let same = |asked: &String| job.user_provided_suffix.as_ref().is_none_or(|theirs| theirs == asked);
+        job.training_file == self.file
+            && !self.known.contains(&job.id)
+            && self.suffix.as_ref().is_none_or(same)
+    }
 }
 
 impl State {
-    pub fn new(key: String) -> Self {
+    pub fn new(key: String, row: &str) -> Self {
         Self {
             format: FORMAT.into(),
             version: VERSION,
             key,
+            row: Some(row.to_owned()),
+            launching: None,
             idempotency_key: format!("hone-{:032x}", rand::random::<u128>()),
             dataset_sha256: None,
             file: None,
@@ -60,7 +88,8 @@ impl State {
 
     /// The same uploads for another job.
     pub fn without_job(self) -> Self {
-        Self { file: self.file, validation_file: self.validation_file, ..Self::new(self.key) }
+        let row = self.row.unwrap_or_default();
+        Self { file: self.file, validation_file: self.validation_file, ..Self::new(self.key, &row) }
     }
 
     /// The state on disk; one that cannot be read is as good as none.
@@ -74,22 +103,14 @@ impl State {
     }
 
     /// The job that was created, unless it came to nothing.
-    pub async fn usable_job(&self, client: &Client) -> Result<Option<Job>, FinetuneError> {
+    pub async fn usable_job(&self, trainer: &Trainer) -> Result<Option<Job>, FinetuneError> {
         let Some(id) = &self.job else { return Ok(None) };
-        let job = match client.job(id).await {
-            Ok(job) => job,
-            Err(e) if e.status() == Some(404) => return Ok(None),
-            Err(e) => return Err(e.into()),
-        };
+        let Some(job) = or_not_there(trainer.job(id).await)? else { return Ok(None) };
         if !job.status.is_terminal() {
             return Ok(Some(job));
         }
         match &job.fine_tuned_model {
-            Some(model) if succeeded(&job) => match client.model(model).await {
-                Err(e) if e.status() == Some(404) => Ok(None),
-                Err(e) => Err(e.into()),
-                Ok(_) => Ok(Some(job)),
-            },
+            Some(model) if succeeded(&job) => Ok(trainer.has_model(model).await?.then_some(job)),
             _ => Ok(None),
         }
     }
@@ -154,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_key_of_idempotency_is_of_one_body() {
-        let state = State::new("k".into());
+        let state = State::new("k".into(), "row");
         let request = |file: &str| JobRequest { training_file: file.into(), ..JobRequest::default() };
         let key = |file| state.idempotency_key(&request(file));
         assert_eq!(key("file-1"), key("file-1"));
@@ -163,10 +184,44 @@ mod tests {
     }
 
     #[test]
+    fn what_a_creation_made_is_told_from_what_was_there() {
+        let launch = Launch {
+            key: "hone-1".into(),
+            file: "file-1".into(),
+            suffix: Some("ui".into()),
+            known: vec!["ftjob-old".into()],
+        };
+        let check = |id: &str, file: &str, suffix: Option<&str>, expected: bool| {
+            let request = JobRequest {
+                training_file: file.into(),
+                suffix: suffix.map(Into::into),
+                ..JobRequest::default()
+            };
+            assert_eq!(launch.may_be(&Job::new(id, &request, 0, 0)), expected, "{id} {file} {suffix:?}");
+        };
+        check("ftjob-new", "file-1", Some("ui"), true);
+        // Not every provider tells the suffix.
+        check("ftjob-new", "file-1", None, true);
+        check("ftjob-old", "file-1", Some("ui"), false);
+        check("ftjob-new", "file-2", Some("ui"), false);
+        check("ftjob-new", "file-1", Some("other"), false);
+    }
+
+    #[test]
+    fn a_state_of_an_older_version_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("finetune.json");
+        let old = r#"{"format":"hone.finetune","version":1,"key":"k","idempotency_key":"i","file":"file-1","job":"ftjob-1"}"#;
+        std::fs::write(&path, old).unwrap();
+        let state = State::read(&path).unwrap();
+        assert_eq!((state.job.as_deref(), state.row, state.launching), (Some("ftjob-1"), None, None));
+    }
+
+    #[test]
     fn a_spoilt_state_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("finetune.json");
-        let state = State::new("k".into());
+        let state = State::new("k".into(), "row");
         state.write(&path).unwrap();
         assert_eq!(State::read(&path), Some(state));
         std::fs::write(&path, "{\"format\":\"hone.fine").unwrap();

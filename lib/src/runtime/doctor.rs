@@ -1,6 +1,6 @@
 //! `hone doctor`: everything a run needs, and how to mend what is missing.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use serde::Serialize;
 use tokio::process::Command;
@@ -15,7 +15,7 @@ use crate::{
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub ok: bool,
     pub detail: String,
     /// What mends it; null when it is well or when nothing needs it yet.
@@ -23,12 +23,16 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn well(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, ok: true, detail: detail.into(), fix: None }
+    pub fn well(name: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
+        Self { name: name.into(), ok: true, detail: detail.into(), fix: None }
     }
 
-    pub fn fault(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name, ok: false, detail: detail.into(), fix: Some(fix.into()) }
+    pub fn fault(
+        name: impl Into<Cow<'static, str>>,
+        detail: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self { name: name.into(), ok: false, detail: detail.into(), fix: Some(fix.into()) }
     }
 }
 
@@ -153,7 +157,7 @@ fn browser_check(machine: &Machine) -> Check {
         Some(path) => Check::well("browser", format!("`{}`", path.display())),
         None => Check::well(
             "browser",
-            "no Chromium: apps are run and used, but nobody looks at them (`apt-get install chromium`)",
+            "no Chromium: apps are run and used, but nobody looks at them (`apt-get install chromium-headless-shell`, or `chromium`)",
         ),
     }
 }

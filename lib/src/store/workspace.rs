@@ -106,6 +106,11 @@ impl Workspace {
         self.root.join("data/imported")
     }
 
+    /// Briefs that imported replies answer.
+    pub fn imported_briefs(&self) -> PathBuf {
+        self.root.join("briefs/imported.jsonl")
+    }
+
     /// Prompt templates that take the place of the shipped ones.
     pub fn prompts(&self) -> PathBuf {
         self.root.join("prompts")

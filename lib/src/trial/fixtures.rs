@@ -30,6 +30,7 @@ pub(super) fn spec(families: usize, variants: usize, arms: &[(&str, &str)]) -> T
         seen_kinds: ["form", "dashboard", "wizard"].map(str::to_owned).into(),
         deployed: None,
         judge: None,
+        prompts: None,
     }
 }
 

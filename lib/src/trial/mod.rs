@@ -16,6 +16,7 @@ mod row;
 mod run;
 mod spec;
 pub mod stats;
+mod strategies;
 pub mod table;
 pub mod verdict;
 
@@ -26,5 +27,6 @@ pub use report::{Extras, LossPoint, write_report};
 pub use row::{Generation, Judgement, Row};
 pub use run::{Limits, run};
 pub use spec::{Arm, Opened, Trial, TrialError, TrialSpec};
+pub use strategies::{Comparison, StrategyDifference, StrategyRow, StrategyTable};
 pub use table::{side_by_side, table};
 pub use verdict::{Summary, Verdict, summarise};

@@ -58,6 +58,9 @@ pub struct TrialSpec {
     /// Version of the judge whose answers stand beside the executed scores; null without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<String>,
+    /// Of the prompt templates, when they are not the shipped ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<String>,
 }
 
 impl TrialSpec {

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Folders and files of `lib/src` in the order in which they may know each other: each only what stands before it.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 12] = [
     &["auto", "cancel", "error", "event", "text"],
     &["store"],
     &["config"],
@@ -19,6 +19,7 @@ const ORDER: [&[&str]; 11] = [
     &["evolve"],
     &["dataset", "finetune", "trial"],
     &["registry", "calibrate"],
+    &["plan"],
 ];
 
 /// Crates in the same order.

@@ -6,7 +6,7 @@ use hone::{
     cancel::Cancel,
     error::{Explain, Kind},
     event::Events,
-    finetune::{self, FinetuneError, Options, Started},
+    finetune::{self, FinetuneError, Following, Options, Started},
     model::client::{Client, Endpoint, Retry},
     store::Workspace,
 };
@@ -52,12 +52,22 @@ impl World {
 
     async fn start(&self) -> Result<Started, FinetuneError> {
         let options = Options { model: "gpt-4o".into(), ..Options::default() };
-        finetune::start(&self.client, &self.workspace(), &self.dataset(), &options, &Events::none()).await
+        finetune::start(
+            &self.client.clone().into(),
+            &self.workspace(),
+            &self.dataset(),
+            &options,
+            &Events::none(),
+        )
+        .await
     }
 
     async fn follow(&self) -> Result<(), FinetuneError> {
-        let events = Events::none();
-        finetune::follow(&self.client, &self.workspace(), "ftjob-1", &events, &Cancel::new()).await.map(drop)
+        let (trainer, events) = (self.client.clone().into(), Events::none());
+        let following = Following::default();
+        finetune::follow(&trainer, &self.workspace(), "ftjob-1", following, &events, &Cancel::new())
+            .await
+            .map(drop)
     }
 
     /// Values of a header in the requests to a path.
@@ -113,9 +123,9 @@ async fn a_job_that_ends_badly_is_an_error() {
         json!({"id": "ftjob-1", "status": "failed", "error": error})
     };
     check_end(failed("invalid_training_file", json!("training_file")), Kind::Input, "line 3: no").await;
-    check_end(failed("server_error", Value::Null), Kind::Environment, "server_error").await;
+    check_end(failed("server_error", Value::Null), Kind::Provider, "server_error").await;
     check_end(json!({"id": "ftjob-1", "status": "cancelled"}), Kind::Cancelled, "was cancelled").await;
-    check_end(json!({"id": "ftjob-1", "status": "succeeded"}), Kind::Environment, "without a model").await;
+    check_end(json!({"id": "ftjob-1", "status": "succeeded"}), Kind::Provider, "without a model").await;
 }
 
 #[tokio::test]

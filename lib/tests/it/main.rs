@@ -8,6 +8,8 @@ mod client;
 #[cfg(test)]
 mod critic;
 #[cfg(test)]
+mod evolve;
+#[cfg(test)]
 mod finetune;
 #[cfg(test)]
 mod guidelines;
@@ -16,4 +18,8 @@ mod hub;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]
+mod program;
+#[cfg(test)]
 mod providers;
+#[cfg(test)]
+mod tuning;

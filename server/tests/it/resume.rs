@@ -7,8 +7,8 @@ use hone::{
     cancel::Cancel,
     error::{Explain, Kind},
     event::{Event, Events},
-    finetune::{self, FinetuneError, Options},
-    model::wire::{Hyperparameters, JobStatus},
+    finetune::{self, FinetuneError, Following, Options},
+    model::wire::{Hyperparameters, Job, JobStatus},
     store::Workspace,
 };
 use hone_server::ServerConfig;
@@ -147,13 +147,25 @@ fn dataset(world: &World, rows: usize) -> (Workspace, std::path::PathBuf) {
     (workspace, path)
 }
 
+async fn follow(
+    world: &World,
+    workspace: &Workspace,
+    job: &str,
+    events: &Events,
+    cancel: &Cancel,
+) -> Result<Job, FinetuneError> {
+    let trainer = world.client.clone().into();
+    finetune::follow(&trainer, workspace, job, Following::default(), events, cancel).await
+}
+
 #[tokio::test]
 async fn finetuning_is_followed_left_and_picked_up() {
     let world = World::new().await;
     let (workspace, path) = dataset(&world, 20);
     let (events, mut heard) = Events::channel();
-    let start =
-        async || finetune::start(&world.client, &workspace, &path, &options(40), &events).await.unwrap();
+    let start = async || {
+        finetune::start(&world.client.clone().into(), &workspace, &path, &options(40), &events).await.unwrap()
+    };
     let first = start().await;
     assert!(!first.picked_up);
 
@@ -165,14 +177,14 @@ async fn finetuning_is_followed_left_and_picked_up() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         leave.cancel();
     });
-    let left = finetune::follow(&world.client, &workspace, &id, &events, &cancel).await.unwrap_err();
+    let left = follow(&world, &workspace, &id, &events, &cancel).await.unwrap_err();
     assert!(matches!(&left, FinetuneError::Detached { job } if *job == id), "{left}");
     assert!(left.hint().unwrap().contains("--follow"));
 
     let again = start().await;
     assert!(again.picked_up);
     assert_eq!(again.job.id, id);
-    let job = finetune::follow(&world.client, &workspace, &id, &events, &Cancel::new()).await.unwrap();
+    let job = follow(&world, &workspace, &id, &events, &Cancel::new()).await.unwrap();
     let written = std::fs::read_to_string(workspace.tuned_model_id()).unwrap();
     assert_eq!(Some(written.trim()), job.fine_tuned_model.as_deref());
     // Over, but still there for the same data and options.
@@ -195,14 +207,13 @@ async fn finetuning_is_followed_left_and_picked_up() {
 async fn a_dataset_that_fails_is_the_users_error() {
     let world = World::new().await;
     let (workspace, path) = dataset(&world, 9);
-    let start =
-        async || finetune::start(&world.client, &workspace, &path, &options(1), &Events::none()).await;
+    let start = async || {
+        finetune::start(&world.client.clone().into(), &workspace, &path, &options(1), &Events::none()).await
+    };
     assert_eq!(start().await.unwrap_err().to_string(), "dataset has 9 examples, at least 10 are needed");
     std::fs::write(&path, data(9) + "{\"messages\":[]}\n").unwrap();
     let job = start().await.unwrap().job;
-    let error = finetune::follow(&world.client, &workspace, &job.id, &Events::none(), &Cancel::new())
-        .await
-        .unwrap_err();
+    let error = follow(&world, &workspace, &job.id, &Events::none(), &Cancel::new()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
     assert!(error.to_string().contains("line 10"), "{error}");
     assert!(error.hint().unwrap().contains("hone prepare"));

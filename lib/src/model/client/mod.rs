@@ -14,6 +14,7 @@ mod error;
 mod gate;
 mod retry;
 mod secret;
+mod tuning;
 
 pub(in crate::model) use batch::Unanswered;
 pub use chat::{Admit, Exchange};
@@ -22,6 +23,7 @@ pub use error::ModelError;
 pub use gate::Outage;
 pub use retry::Retry;
 pub use secret::{Scrubber, Secret};
+pub use tuning::Pointed;
 
 use std::{fmt, path::Path, time::Duration};
 
