@@ -13,6 +13,8 @@ mod critique;
 #[cfg(test)]
 mod exits;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod flow;
 #[cfg(test)]
 mod harness;
