@@ -35,7 +35,7 @@ pub fn client(name: &str, row: &ModelRow, context: &Context) -> Result<Client> {
 }
 
 pub fn service(name: &str, client: Client, journal: Journal) -> Writer {
-    Writer::Own(Own::service(name, client, journal))
+    Writer::Own(Box::new(Own::service(name, client, journal)))
 }
 
 /// A program with the environment that its row gives it, and nothing else of ours.
@@ -67,5 +67,5 @@ pub fn program(name: &str, row: &ModelRow, context: &Context, journal: Journal) 
         cancel: context.cancel.clone(),
         ..usual
     };
-    Ok(Writer::Own(Own::program(name, program, journal)))
+    Ok(Writer::Own(Box::new(Own::program(name, program, journal))))
 }

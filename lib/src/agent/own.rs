@@ -27,7 +27,7 @@ pub enum Writer {
     /// A chat model.
     Chat(Box<Agent>),
     /// The user's own agent.
-    Own(Own),
+    Own(Box<Own>),
 }
 
 /// An agent that is no chat model.
@@ -60,7 +60,7 @@ impl Writer {
     pub fn by(self, role: &'static str) -> Self {
         match self {
             Self::Chat(agent) => Self::Chat(Box::new(Agent { journal: agent.journal.by(role), ..*agent })),
-            Self::Own(own) => Self::Own(Own { journal: own.journal.by(role), ..own }),
+            Self::Own(own) => Self::Own(Box::new(Own { journal: own.journal.by(role), ..*own })),
         }
     }
 

@@ -137,7 +137,7 @@ async fn an_answer_is_kept_and_not_asked_for_again() {
     let folder = tempfile::tempdir().unwrap();
     let writer = |script: &str| {
         let journal = Journal::open(folder.path().join("journal"));
-        Writer::Own(Own::program("mine", shell(folder.path(), script), journal))
+        Writer::Own(Box::new(Own::program("mine", shell(folder.path(), script), journal)))
     };
     let brief = Brief::from_description("a form").unwrap();
     let messages = [Message::user("draw a form")];
