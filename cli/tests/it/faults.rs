@@ -86,7 +86,6 @@ fn faults_that_stay_stop_the_run_and_nothing_is_lost() {
         (Fault::BadKey, "HTTP 401"),
         (Fault::Forbidden, "HTTP 403"),
         (Fault::NoModel, "HTTP 404"),
-        (Fault::EmptyObject, "cannot be used"),
     ] {
         let faulty = provider(some(fault));
         let world = world(&cache, &faulty);

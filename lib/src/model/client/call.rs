@@ -17,7 +17,7 @@ use super::{
     Client, ModelError, Replay,
     answer::{self, describe, shown, with_sources},
     chat::Admit,
-    gate::{Health, IsDown, Outcome, Permit},
+    gate::{Health, Outcome, Permit, Shut},
     retry::{self, Failure, Next},
 };
 use crate::{
@@ -178,10 +178,10 @@ impl Client {
         let Some(admit) = admit else { return Ok(None) };
         self.unless_cancelled(admit(in_doubt)).await??;
         let entered = self.unless_cancelled(self.gate.enter()).await?;
-        entered.map(Some).map_err(|IsDown { since, why }| ModelError::Down {
-            provider: self.endpoint.name.clone(),
-            since,
-            why,
+        let provider = self.endpoint.name.clone();
+        entered.map(Some).map_err(|shut| match shut {
+            Shut::Down { since, why } => ModelError::Down { provider, since, why },
+            Shut::TooLong(wait) => ModelError::WaitTooLong { provider, wait },
         })
     }
 
@@ -262,6 +262,9 @@ impl Client {
         match next {
             Next::GiveUp => Err(failed.error),
             Next::TooLong(wait) => {
+                if began.is_some() {
+                    self.gate.shut(wait);
+                }
                 Err(ModelError::WaitTooLong { provider: self.endpoint.name.clone(), wait })
             }
             Next::Wait(wait) => {

@@ -41,13 +41,17 @@ struct Core {
     /// When the circuit opened, for people.
     down_since: Option<jiff::Timestamp>,
     why: String,
+    /// Until when whoever comes is told that the wait is too long.
+    shut_until: Duration,
 }
 
-/// The provider is down, and nobody waits any longer.
-#[derive(Debug)]
-pub(super) struct IsDown {
-    pub since: String,
-    pub why: String,
+/// Why nobody is let in, now or soon.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shut {
+    /// The provider is down, and nobody waits any longer.
+    Down { since: String, why: String },
+    /// The provider asked for a wait that is longer than anybody's.
+    TooLong(Duration),
 }
 
 /// A call's turn; over when it is dropped.
@@ -75,6 +79,7 @@ impl Gate {
             circuit: Circuit::new(outage),
             down_since: None,
             why: String::new(),
+            shut_until: Duration::ZERO,
         };
         Self(Arc::new(Inner {
             begun: Instant::now(),
@@ -94,7 +99,7 @@ impl Gate {
     }
 
     /// Waits for a turn.
-    pub async fn enter(&self) -> Result<Permit, IsDown> {
+    pub async fn enter(&self) -> Result<Permit, Shut> {
         let _line = self.0.line.lock().await;
         loop {
             let until = match self.core().turn(self.now())? {
@@ -125,6 +130,16 @@ impl Gate {
         self.core().circuit.is_open()
     }
 
+    /// For a while all who wait and all who come are turned away: one call was told to wait so long that it gave up, and the
+    /// others would be told the same.
+    pub fn shut(&self, wait: Duration) {
+        let until = self.now() + wait;
+        let mut core = self.core();
+        core.shut_until = core.shut_until.max(until);
+        drop(core);
+        self.0.changed.notify_one();
+    }
+
     /// Nothing starts for a while.
     pub fn pause(&self, wait: Duration) {
         let until = self.now() + wait;
@@ -133,7 +148,10 @@ impl Gate {
 }
 
 impl Core {
-    fn turn(&mut self, now: Duration) -> Result<Turn, IsDown> {
+    fn turn(&mut self, now: Duration) -> Result<Turn, Shut> {
+        if self.shut_until > now {
+            return Err(Shut::TooLong(self.shut_until - now));
+        }
         match self.circuit.state(now) {
             State::Closed => Ok(self.rate.turn(now)),
             State::Wait(time) => Ok(Turn::At(time)),
@@ -146,7 +164,7 @@ impl Core {
             }
             State::Down => {
                 let since = self.down_since.unwrap_or_else(jiff::Timestamp::now);
-                Err(IsDown { since: since.strftime("%H:%M UTC").to_string(), why: self.why.clone() })
+                Err(Shut::Down { since: since.strftime("%H:%M UTC").to_string(), why: self.why.clone() })
             }
         }
     }
@@ -205,5 +223,26 @@ impl Drop for Permit {
         }
         drop(core);
         self.gate.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_behind_a_wait_that_is_too_long_is_turned_away() {
+        let gate = Gate::new(1, false, Outage::default());
+        let first = gate.enter().await.unwrap();
+        let second = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.enter().await.map(drop) }
+        });
+        tokio::task::yield_now().await;
+        gate.shut(Duration::from_secs(121));
+        for turned_away in [second.await.unwrap(), gate.enter().await.map(drop)] {
+            assert!(matches!(turned_away, Err(Shut::TooLong(wait)) if wait > Duration::from_secs(100)));
+        }
+        drop(first);
     }
 }
