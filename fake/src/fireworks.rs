@@ -32,8 +32,7 @@ impl Fireworks {
         tuning: &mut Tuning,
         meter: &meter::Shared,
     ) -> Option<Outcome> {
-        let path: Vec<&str> =
-            request.path.trim_start_matches("/v1").split('/').filter(|part| !part.is_empty()).collect();
+        let path = request.parts();
         let answer = match (request.method.as_str(), path.as_slice()) {
             ("PUT", ["fireworks-storage", id]) => self.put(id, request, meter),
             ("POST", ["accounts", account, "datasets"]) => self.make(account, request),

@@ -28,6 +28,11 @@ impl Request {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// The parts of the path below the version.
+    pub(crate) fn parts(&self) -> Vec<&str> {
+        self.path.trim_start_matches("/v1").split('/').filter(|part| !part.is_empty()).collect()
+    }
+
     /// The key, in whichever header it came.
     pub fn key(&self) -> &str {
         let bearer = self.header("authorization").map(|value| value.trim_start_matches("Bearer "));

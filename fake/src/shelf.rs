@@ -94,7 +94,7 @@ impl Shelf {
         if let Some(outcome) = self.fireworks.route(request, &mut self.tuning, meter) {
             return Some(outcome);
         }
-        let path: Vec<&str> = request.path.split('/').filter(|part| !part.is_empty()).collect();
+        let path = request.parts();
         let from =
             path.iter().position(|part| matches!(*part, "models" | "files" | "fine_tuning" | "batches"))?;
         let answer = match (request.method.as_str(), &path[from..]) {

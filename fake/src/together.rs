@@ -38,8 +38,7 @@ impl Together {
         tuning: &mut Tuning,
         meter: &meter::Shared,
     ) -> Option<Outcome> {
-        let path: Vec<&str> =
-            request.path.trim_start_matches("/v1").split('/').filter(|part| !part.is_empty()).collect();
+        let path = request.parts();
         let answer = match (request.method.as_str(), path.as_slice()) {
             ("POST", ["files"]) => self.offer(request, &field(request, "checksum")?),
             ("PUT", ["together-storage", id]) => self.put(id, request, meter),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{Ran, World, cache},
-    storm::timeless,
+    storm::logs,
 };
 
 const BRIEFS: usize = 8;
@@ -35,10 +35,6 @@ fn evolve(world: &World) -> Ran {
     Ran::from(world.command(&["evolve", "--static-only", "--agent", "fake", "--teacher", "fake"]))
 }
 
-fn logs(world: &World) -> BTreeMap<String, Value> {
-    world.logs().iter().map(|(name, log)| (name.clone(), timeless(log))).collect()
-}
-
 fn provider(faults: Faults) -> Fake {
     Fake::start(Options { faults, ..Options::default() }).unwrap()
 }
@@ -47,9 +43,9 @@ fn without_faults(cache: &Path) -> BTreeMap<String, Value> {
     let fake = provider(Faults::none());
     let world = world(cache, &fake);
     assert_eq!(evolve(&world).code, 0);
-    let logs = logs(&world);
-    assert_eq!(logs.len(), BRIEFS);
-    logs
+    let left = logs(&world);
+    assert_eq!(left.len(), BRIEFS);
+    left
 }
 
 #[test]

@@ -141,6 +141,14 @@ impl World {
     }
 }
 
+/// A row `fake` for a provider that is paid.
+pub fn fake_row(url: &str) -> String {
+    format!(
+        "[models.fake]\nprovider = \"openai-compatible\"\nbase_url = \"{url}\"\nmodel = \"m\"\n\
+         price = {{ input = 3.75, output = 15.0, as_of = \"2026-01-31\" }}\n"
+    )
+}
+
 /// A command that has ended.
 #[derive(Debug)]
 pub struct Ran {

@@ -4,16 +4,12 @@ use std::{process::Stdio, time::Duration};
 
 use hone_fake::{Fake, Faults, Options};
 
-use crate::harness::{Ran, World, cache};
+use crate::harness::{Ran, World, cache, fake_row};
 
 fn world(cache: std::path::PathBuf, fake: &Fake) -> World {
     let world = World::with_runtime(cache);
     world.briefs(40, 1);
-    let row = format!(
-        "[models.fake]\nprovider = \"openai-compatible\"\nbase_url = \"{}\"\nmodel = \"m\"\n\
-         price = {{ input = 3.75, output = 15.0, as_of = \"2026-01-31\" }}\n",
-        fake.url
-    );
+    let row = fake_row(&fake.url);
     world.write("hone.toml", format!("[evolve]\nconcurrency = 8\n{row}"));
     world
 }

@@ -10,7 +10,7 @@ use hone_fake::{Fake, Options};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::harness::{Ran, World, cache};
+use crate::harness::{Ran, World, cache, fake_row};
 
 const KILLS: u32 = 100;
 const BRIEFS: usize = 24;
@@ -32,11 +32,7 @@ impl Dice {
 fn world(cache: std::path::PathBuf, fake: &Fake) -> World {
     let world = World::with_runtime(cache);
     world.briefs(BRIEFS, 1);
-    let row = format!(
-        "[models.fake]\nprovider = \"openai-compatible\"\nbase_url = \"{}\"\nmodel = \"m\"\n\
-         price = {{ input = 3.75, output = 15.0, as_of = \"2026-01-31\" }}\n",
-        fake.url
-    );
+    let row = fake_row(&fake.url);
     world.write("hone.toml", format!("[budget]\nusd = inf\n[evolve]\nconcurrency = {AT_ONCE}\n{row}"));
     world
 }

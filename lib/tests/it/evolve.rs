@@ -26,7 +26,7 @@ use wiremock::{
 use crate::critic::{brief, runtime};
 
 /// An answer of a chat model: its text and how it ended.
-fn answer(content: &str, finish: &str) -> ResponseTemplate {
+pub fn answer(content: &str, finish: &str) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json(json!({
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish}],

@@ -16,6 +16,14 @@ use wiremock::{
     matchers::{method, path},
 };
 
+/// The smallest dataset that is taken, in its place.
+pub fn ten_rows(workspace: &Workspace) -> PathBuf {
+    let path = workspace.dataset();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "{}\n".repeat(10)).unwrap();
+    path
+}
+
 struct World {
     provider: MockServer,
     folder: tempfile::TempDir,
@@ -44,10 +52,7 @@ impl World {
     }
 
     fn dataset(&self) -> PathBuf {
-        let path = self.workspace().dataset();
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, "{}\n".repeat(10)).unwrap();
-        path
+        ten_rows(&self.workspace())
     }
 
     async fn start(&self) -> Result<Started, FinetuneError> {

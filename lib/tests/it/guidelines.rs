@@ -123,10 +123,7 @@ async fn a_prompt_gets_what_issues_cite_and_what_speaks_of_them() {
 
 fn reply(app: &str) -> ResponseTemplate {
     let content = format!("```python\n# app.py\n{app}\n```");
-    ResponseTemplate::new(200).set_body_json(json!({
-        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}}))
+    crate::evolve::answer(&content, "stop")
 }
 
 /// Two chat models on one provider, and a critic that looks at source alone.

@@ -44,15 +44,20 @@ impl World {
     }
 
     fn dataset(&self) -> PathBuf {
-        let path = self.workspace().dataset();
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, "{}\n".repeat(10)).unwrap();
-        path
+        crate::finetune::ten_rows(&self.workspace())
     }
 
     fn options(&self) -> Options {
         let model = if self.shape == Shape::Fireworks { FIREWORKS_BASE } else { "m" };
         Options { model: model.into(), suffix: Some("ui".into()), ..Options::default() }
+    }
+
+    /// Ends between the request that creates and its answer, which never comes.
+    async fn start_and_stop(&self, options: &Options) {
+        tokio::select! {
+            _ = self.start(options) => panic!("no answer ever comes"),
+            () = async { while self.made() == 0 { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
+        }
     }
 
     async fn start(&self, options: &Options) -> Result<Started, finetune::FinetuneError> {
@@ -112,10 +117,7 @@ async fn a_run_that_ends_in_a_creation_is_picked_up() {
     for shape in SHAPES {
         let world = World::new(shape, Tuning::AnswerStalls(1));
         let options = world.options();
-        tokio::select! {
-            _ = world.start(&options) => panic!("no answer ever comes"),
-            () = async { while world.made() == 0 { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
-        }
+        world.start_and_stop(&options).await;
         assert_eq!(finetune::last_job(&world.workspace()), None);
         let picked = world.start(&options).await.unwrap();
         assert!(picked.picked_up, "{shape:?}");
@@ -153,10 +155,7 @@ async fn a_job_that_nobody_saw_start_is_told_before_another() {
     for shape in SHAPES {
         let world = World::new(shape, Tuning::AnswerStalls(1));
         let options = world.options();
-        tokio::select! {
-            _ = world.start(&options) => panic!("no answer ever comes"),
-            () = async { while world.made() == 0 { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
-        }
+        world.start_and_stop(&options).await;
         let other = Options { suffix: Some("other".into()), ..world.options() };
         let started = world.start(&other).await.unwrap();
         assert!(!started.picked_up);

@@ -115,7 +115,7 @@ impl Failed {
 
 /// What a call has gone through so far.
 #[derive(Default)]
-struct Tries {
+pub(super) struct Tries {
     done: u32,
     waited: Duration,
     garbled: u32,
@@ -245,7 +245,7 @@ impl Client {
         if is_unwanted || tries.garbled > GARBLED_RETRIES {
             return Err(failed.error);
         }
-        let next = self.endpoint.retry.next(&failed.failure, tries.done, tries.waited, rand::random());
+        let next = self.next(&failed, tries);
         let outage = began.filter(|_| failed.is_outage());
         if let Some(began) = outage {
             let why = failed.error.to_string();
@@ -259,16 +259,30 @@ impl Client {
                 return Ok(());
             }
         }
+        if let (Next::TooLong(wait), Some(_)) = (next, began) {
+            self.gate.shut(wait);
+        }
+        self.follow(next, failed.error, tries).await
+    }
+
+    /// Waits as the rules say until something that failed may be tried again; an error when it may not.
+    pub(super) async fn wait_to_retry(&self, failed: Failed, tries: &mut Tries) -> Result<(), ModelError> {
+        let next = self.next(&failed, tries);
+        self.follow(next, failed.error, tries).await
+    }
+
+    fn next(&self, failed: &Failed, tries: &Tries) -> Next {
+        self.endpoint.retry.next(&failed.failure, tries.done, tries.waited, rand::random())
+    }
+
+    async fn follow(&self, next: Next, error: ModelError, tries: &mut Tries) -> Result<(), ModelError> {
         match next {
-            Next::GiveUp => Err(failed.error),
+            Next::GiveUp => Err(error),
             Next::TooLong(wait) => {
-                if began.is_some() {
-                    self.gate.shut(wait);
-                }
                 Err(ModelError::WaitTooLong { provider: self.endpoint.name.clone(), wait })
             }
             Next::Wait(wait) => {
-                tracing::debug!(error = %failed.error, ?wait, "trying again");
+                tracing::debug!(%error, ?wait, "trying again");
                 self.sleep(wait).await?;
                 (tries.done, tries.waited) = (tries.done + 1, tries.waited + wait);
                 Ok(())

@@ -1,6 +1,6 @@
 //! Large files: streamed to disk, gone on with where a connection broke.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use reqwest::{
     StatusCode,
@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{
     Client, ModelError,
-    call::Failed,
-    retry::{Failure, Next},
+    call::{Failed, Tries},
+    retry::Failure,
 };
 use crate::store::StoreError;
 
@@ -40,7 +40,7 @@ impl Client {
         download: Download<'_>,
         on_bytes: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), ModelError> {
-        let (mut done, mut waited) = (0, Duration::ZERO);
+        let mut tries = Tries::default();
         loop {
             let before = length(download.into).await?;
             if before == download.size {
@@ -50,24 +50,14 @@ impl Client {
                 () = self.cancel.cancelled() => return Err(ModelError::Cancelled),
                 tried = self.receive(download, before, on_bytes) => tried,
             };
-            let Failed { error, failure, .. } = match tried {
+            let failed = match tried {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
             if length(download.into).await? > before {
-                (done, waited) = (0, Duration::ZERO);
+                tries = Tries::default();
             }
-            match self.endpoint.retry.next(&failure, done, waited, rand::random()) {
-                Next::GiveUp => return Err(error),
-                Next::TooLong(wait) => {
-                    return Err(ModelError::WaitTooLong { provider: self.endpoint.name.clone(), wait });
-                }
-                Next::Wait(wait) => {
-                    tracing::debug!(%error, ?wait, "going on with a download");
-                    self.sleep(wait).await?;
-                    (done, waited) = (done + 1, waited + wait);
-                }
-            }
+            self.wait_to_retry(failed, &mut tries).await?;
         }
     }
 

@@ -196,15 +196,9 @@ impl Client {
         }
         provide_tls();
         let headers = headers(&endpoint)?;
-        let mut builder = reqwest::Client::builder()
-            // The bounds of a call are kept in `call.rs`; this one is for whatever they leave out.
-            .read_timeout(endpoint.timeout + endpoint.silence)
-            .connect_timeout(endpoint.connect_timeout)
-            .user_agent(concat!("hone/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&base) {
-            // A proxy cannot reach this machine's loopback, and no certificate store is needed for it.
-            builder = builder.no_proxy().tls_certs_only([]);
-        }
+        // The bounds of a call are kept in `call.rs`; this one is for whatever they leave out.
+        let patience = endpoint.timeout + endpoint.silence;
+        let mut builder = builder(&endpoint, is_loopback(&base)).read_timeout(patience);
         if headers.keys().any(|name| name != reqwest::header::AUTHORIZATION) {
             // Only `Authorization` is left out by itself when another host is sent to.
             builder = builder.redirect(redirect::Policy::custom(stay_at_home));
@@ -417,6 +411,15 @@ fn provide_tls() {
         // Losing a race here means that somebody else provided one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
+}
+
+/// What all connections of an endpoint have in common.
+fn builder(endpoint: &Endpoint, local: bool) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .connect_timeout(endpoint.connect_timeout)
+        .user_agent(concat!("hone/", env!("CARGO_PKG_VERSION")));
+    // A proxy cannot reach this machine's loopback, and no certificate store is needed for it.
+    if local { builder.no_proxy().tls_certs_only([]) } else { builder }
 }
 
 /// Headers that go out with every call; none of their values is ever printed.

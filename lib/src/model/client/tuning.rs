@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::{
     Client, Endpoint, ModelError,
     answer::{describe, is_loopback, with_sources},
-    call::{Body, Call, Failed},
-    retry::Next,
+    builder,
+    call::{Body, Call, Failed, Tries},
 };
 use crate::store::StoreError;
 
@@ -153,38 +153,21 @@ impl Client {
     /// A client that goes where it is told and nowhere else.
     fn unfollowing(&self) -> Result<reqwest::Client, ModelError> {
         let endpoint = self.endpoint();
-        let mut builder = reqwest::Client::builder()
-            .redirect(redirect::Policy::none())
-            .read_timeout(endpoint.timeout)
-            .connect_timeout(endpoint.connect_timeout)
-            .user_agent(concat!("hone/", env!("CARGO_PKG_VERSION")));
-        if self.is_local() {
-            builder = builder.no_proxy().tls_certs_only([]);
-        }
-        builder.build().map_err(|e| ModelError::Endpoint(with_sources(&e)))
+        let builder = builder(endpoint, self.is_local()).read_timeout(endpoint.timeout);
+        builder.redirect(redirect::Policy::none()).build().map_err(|e| ModelError::Endpoint(with_sources(&e)))
     }
 
     /// Tries something that may be done twice until it succeeds or the rules say stop.
     async fn tried<T>(&self, attempt: impl AsyncFn() -> Result<T, Failed>) -> Result<T, ModelError> {
-        let (mut done, mut waited) = (0, Duration::ZERO);
+        let mut tries = Tries::default();
         loop {
             let tried = tokio::select! {
                 () = self.cancel.cancelled() => return Err(ModelError::Cancelled),
                 tried = attempt() => tried,
             };
-            let failed = match tried {
+            match tried {
                 Ok(value) => return Ok(value),
-                Err(failed) => failed,
-            };
-            match self.endpoint().retry.next(&failed.failure, done, waited, rand::random()) {
-                Next::Wait(wait) => {
-                    self.sleep(wait).await?;
-                    (done, waited) = (done + 1, waited + wait);
-                }
-                Next::TooLong(wait) => {
-                    return Err(ModelError::WaitTooLong { provider: self.endpoint().name.clone(), wait });
-                }
-                Next::GiveUp => return Err(failed.error),
+                Err(failed) => self.wait_to_retry(failed, &mut tries).await?,
             }
         }
     }
