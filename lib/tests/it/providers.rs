@@ -15,6 +15,7 @@ use hone::{
     event::{Event, Events},
     model::{
         client::{Client, Endpoint, ModelError, Outage, Retry, Secret},
+        price::Usd,
         provider::{Access, TABLE, provider},
         wire::{ChatRequest, Finish, Message},
     },
@@ -258,7 +259,8 @@ async fn faults_that_pass_change_no_answer() {
 async fn a_refused_admission_ends_a_call() {
     let fake = fake(Faults::always(Fault::ResetMid));
     let admit = |in_doubt| -> futures::future::BoxFuture<'static, Result<(), ModelError>> {
-        let broke = ModelError::Budget { spent: 1.0, held: 0.0, next: 1.0, cap: 1.0 };
+        let (held, cap) = (Usd::ZERO, Usd::from_nanos(1_000_000_000));
+        let broke = ModelError::Budget { spent: cap, held, next: cap, cap };
         Box::pin(std::future::ready(if in_doubt < 2 { Ok(()) } else { Err(broke) }))
     };
     let exchange = client(&fake, "openai").chat_with(&request("a"), &admit).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     error::{Explain, Kind},
+    model::price::Usd,
     store::StoreError,
 };
 
@@ -29,12 +30,11 @@ pub enum ModelError {
     /// The provider asked for a longer wait than two minutes.
     #[error("{provider} asks to wait {} s before the next try", wait.as_secs())]
     WaitTooLong { provider: String, wait: Duration },
-    /// The next call might cost more than is left. All in US dollars.
+    /// The next call might cost more than is left.
     #[error(
-        "the budget of {} is reached: {} is spent, {} may still be billed for calls under way, and the next call may cost {}",
-        usd(*cap), usd(*spent), usd(*held), usd(*next)
+        "the budget of {cap} is reached: {spent} is spent, {held} may still be billed for calls under way, and the next call may cost {next}"
     )]
-    Budget { spent: f64, held: f64, next: f64, cap: f64 },
+    Budget { spent: Usd, held: Usd, next: Usd, cap: Usd },
     /// A budget cannot be kept where a price is not known.
     #[error("what `models.{row}` costs is not known, so no budget can be kept")]
     NoPrice { row: String },
@@ -57,11 +57,6 @@ pub enum ModelError {
 const TOO_LONG: &str = "context_length_exceeded";
 /// The code for a job that the provider does not know.
 const NO_JOB: &str = "fine_tune_not_found";
-
-/// An amount as people read it: cents, or what there is below them.
-fn usd(amount: f64) -> String {
-    if amount == 0.0 || amount >= 0.01 { format!("${amount:.2}") } else { format!("${amount:.6}") }
-}
 
 fn with_code(code: &Option<String>) -> String {
     code.as_ref().map(|code| format!(", {code}")).unwrap_or_default()
@@ -138,7 +133,7 @@ impl Explain for ModelError {
             }
             Self::WaitTooLong { .. } => "run the same command again later; finished calls are kept",
             Self::Budget { spent, held, next, cap } => {
-                let enough = (2.0 * cap).max(spent + held + next);
+                let enough = (2.0 * cap.dollars()).max((*spent + *held + *next).dollars());
                 let enough = if enough >= 1.0 { enough.ceil() } else { (enough * 1e4).ceil() / 1e4 };
                 return Some(format!(
                     "run the same command again with a higher `--budget`, {enough} for example, or raise `usd` under \

@@ -303,8 +303,7 @@ impl Keeper {
             };
             let (spent, held) = self.db.totals()?;
             if worst > Usd::ZERO && spent + worst > cap {
-                let [spent, held, next, cap] = [spent, held, worst, cap].map(Usd::dollars);
-                return Ok(Applied::Refused(ModelError::Budget { spent, held, next, cap }));
+                return Ok(Applied::Refused(ModelError::Budget { spent, held, next: worst, cap }));
             }
             if worst > Usd::ZERO && (self.short || spent + held + worst > cap) {
                 self.short = true;
