@@ -124,9 +124,15 @@ async fn evidence_repeats_but_for_timing() {
         };
         let (one, two) = (look().await, look().await);
         assert_eq!(one.run.as_ref().unwrap().status, RunStatus::Ready);
-        assert_eq!(one, two, "{name}");
+        assert!(one == two, "{name}: the looks differ (- first, + second):\n{}", differences(&one, &two));
     }
     critic.close().await;
+}
+
+/// The lines that two looks do not share: whole evidence is too long to find one number in.
+fn differences(one: &Evidence, two: &Evidence) -> String {
+    let [one, two] = [one, two].map(|evidence| serde_json::to_string_pretty(evidence).unwrap());
+    similar::TextDiff::from_lines(&one, &two).unified_diff().context_radius(3).to_string()
 }
 
 /// What is in the evidence does not depend on what was looked at before.
