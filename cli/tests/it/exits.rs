@@ -18,6 +18,8 @@ fn code_0_is_done() {
     let world = World::bare();
     assert!(world.ok(&["init"]).contains("briefs/heldout.jsonl"));
     assert_eq!(world.read("briefs/train.jsonl").lines().count(), 120);
+    assert_eq!(world.read("briefs/heldout.jsonl").lines().count(), 60);
+    assert!(!world.path("briefs/sealed.jsonl").exists(), "sealed briefs lie open");
     let config = world.json(&["config"]);
     assert_eq!(config["evolve.target_score"], serde_json::json!({"value": 8.0, "origin": "default"}));
     for command in ["evolve", "prepare", "finetune", "test", "deploy", "loop", "serve"] {
