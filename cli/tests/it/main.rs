@@ -11,6 +11,8 @@ mod check;
 #[cfg(test)]
 mod critique;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod exits;
 #[cfg(test)]
 mod faults;
