@@ -33,6 +33,8 @@ mod provider;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 mod setup;
 #[cfg(test)]
 mod storm;
