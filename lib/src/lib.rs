@@ -20,6 +20,8 @@ pub mod agent;
 pub mod critic;
 pub mod evolve;
 
+pub mod rating;
+
 pub mod dataset;
 pub mod finetune;
 

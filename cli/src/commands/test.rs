@@ -212,6 +212,8 @@ fn spec(
         deployed: (champion != base).then_some(champion),
         judge: None,
         prompts: None,
+        alpha: trial::ALPHA,
+        training: None,
     })
 }
 

@@ -24,6 +24,9 @@ pub struct Manifest {
     /// Of the prompt's texts: rows teach the prompt that they were made with.
     pub prompt_sha256: String,
     pub dataset_sha256: String,
+    /// Of the logs' names and contents together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs_sha256: Option<String>,
     pub validation_sha256: Option<String>,
     pub preferences_sha256: Option<String>,
     pub examples: Examples,

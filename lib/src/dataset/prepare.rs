@@ -14,7 +14,6 @@ use super::{
     select::{Heldout, Selection, Standard, select, standard},
 };
 use crate::{
-    agent::{PromptError, Prompts},
     brief::Brief,
     critic::{self, Level},
     event::{Event, Events, Phase},
@@ -185,8 +184,9 @@ fn account(
         critic: standard.critic,
         level: standard.level,
         options: options.clone(),
-        prompt_sha256: prompt_sha256(&options.prompts)?,
+        prompt_sha256: options.prompts.asked_sha256()?,
         dataset_sha256,
+        logs_sha256: None,
         validation_sha256: (!validation.is_empty()).then(|| sha256(&jsonl(&validation))),
         preferences_sha256: (!preferences.is_empty()).then(|| sha256(&jsonl(&preferences))),
         examples,
@@ -214,14 +214,6 @@ fn warnings(logs: usize, rows: usize) -> Vec<String> {
         warnings.push(format!("only {rows} training rows; {FEW_ROWS} or more give a visible gain"));
     }
     warnings
-}
-
-/// Of what the agent is asked, with a placeholder for the brief.
-fn prompt_sha256(prompts: &Prompts) -> Result<String, PromptError> {
-    let brief = Brief::from_description("{description}")
-        .map(|b| Brief { requirements: vec!["{requirement}".into()], ..b });
-    let messages = brief.map(|brief| prompts.ask(&brief)).unwrap_or_else(|_| Ok(Vec::new()))?;
-    Ok(sha256(&jsonl(&[messages])))
 }
 
 fn sha256(bytes: &[u8]) -> String {

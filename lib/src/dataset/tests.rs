@@ -52,6 +52,7 @@ fn app(tag: &str) -> Vec<SourceFile> {
 fn entry(iteration: u32, score: f64, tag: &str) -> LogEntry {
     let files = app(tag);
     LogEntry {
+        fresh: false,
         iteration,
         operator: if iteration == 1 { "draft" } else { "revise" }.into(),
         parents: if iteration == 1 { vec![] } else { vec![iteration - 1] },

@@ -82,6 +82,9 @@ pub struct LogEntry {
     pub ui_code: String,
     pub critique: Critique,
     pub evidence: Evidence,
+    /// The score is that of a second, independent look, which a candidate gets that seemed good enough.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     pub usage: LogUsage,
     /// Ids of the guidelines that the teacher was shown, in that order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -428,6 +428,7 @@ impl<'a> Search<'a> {
         let (evidence, critique) = self.critic.critique_to(self.brief, &made.candidate, Level::Run).await?;
         let ui_code = made.candidate.main().map(|file| file.content.clone()).unwrap_or_default();
         self.history.push(LogEntry {
+            fresh: false,
             iteration: self.history.len() as u32 + 1,
             operator: made.operator.into(),
             parents: made.parents,

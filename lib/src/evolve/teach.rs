@@ -88,6 +88,7 @@ mod tests {
         let evidence = Evidence::sample();
         let critique = critic::Critique { issues, ..critic::score(&evidence) };
         LogEntry {
+            fresh: false,
             iteration: 1,
             operator: "draft".into(),
             parents: vec![],

@@ -82,6 +82,26 @@ impl Workspace {
         self.root.join("data/registry.jsonl")
     }
 
+    /// Which of two apps people preferred.
+    pub fn ratings(&self) -> PathBuf {
+        self.root.join("data/ratings.jsonl")
+    }
+
+    /// Evidence of apps that were looked at again for a dataset, one file for each.
+    pub fn re_evaluated(&self) -> PathBuf {
+        self.root.join("data/re_evaluated")
+    }
+
+    /// The dataset in other shapes.
+    pub fn exports(&self) -> PathBuf {
+        self.root.join("data/export")
+    }
+
+    /// Where every tuned model came from, a line each.
+    pub fn models(&self) -> PathBuf {
+        self.state().join("models.jsonl")
+    }
+
     /// Private state: journal, jobs, tuned models, locks.
     pub fn state(&self) -> PathBuf {
         self.root.join(".hone")

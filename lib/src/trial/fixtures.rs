@@ -1,6 +1,6 @@
 //! Made-up trials for the tests of this folder.
 
-use super::{Arm, Generation, Judgement, Row, TrialSpec};
+use super::{ALPHA, Arm, Generation, Judgement, Row, TrialSpec};
 use crate::{
     agent::{Candidate, SourceFile},
     brief::{Brief, BriefId},
@@ -31,6 +31,8 @@ pub(super) fn spec(families: usize, variants: usize, arms: &[(&str, &str)]) -> T
         deployed: None,
         judge: None,
         prompts: None,
+        alpha: ALPHA,
+        training: None,
     }
 }
 

@@ -26,7 +26,7 @@ pub use judge::JudgeFigures;
 pub use report::{Extras, LossPoint, write_report};
 pub use row::{Generation, Judgement, Row};
 pub use run::{Limits, run};
-pub use spec::{Arm, Opened, Trial, TrialError, TrialSpec};
+pub use spec::{ALPHA, Arm, Opened, Training, Trial, TrialError, TrialSpec};
 pub use strategies::{Comparison, StrategyDifference, StrategyRow, StrategyTable};
 pub use table::{side_by_side, table};
 pub use verdict::{Summary, Verdict, summarise};

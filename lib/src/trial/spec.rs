@@ -61,12 +61,50 @@ pub struct TrialSpec {
     /// Of the prompt templates, when they are not the shipped ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<String>,
+    /// How probable a promotion of a model that is no better may be; a round of a loop has a share of 0.05.
+    #[serde(default = "usual_alpha", skip_serializing_if = "is_usual")]
+    pub alpha: f64,
+    /// What the tuned model learned from, as far as it is known. Not part of the hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Training>,
+}
+
+/// What the model under test learned from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs_sha256: Option<String>,
+    /// See [`crate::agent::Prompts::asked_sha256`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
+    /// Share of the answers in the training file whose first file is no UI (0 to 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_first_share: Option<f64>,
+}
+
+/// The usual error budget of a trial.
+pub const ALPHA: f64 = 0.05;
+
+fn usual_alpha() -> f64 {
+    ALPHA
+}
+
+fn is_usual(alpha: &f64) -> bool {
+    alpha.to_bits() == ALPHA.to_bits()
 }
 
 impl TrialSpec {
     /// SHA-256 of everything that may change a result, the critic's version and the agent's system message included.
     pub fn sha256(&self) -> String {
-        let asked = Self { id: String::new(), deployed: None, ..self.clone() };
+        let asked = Self { id: String::new(), deployed: None, training: None, ..self.clone() };
         // A struct of plain data always serialises; field order is fixed by its declaration.
         let text = serde_json::to_string(&(asked, critic::VERSION, crate::agent::SYSTEM)).unwrap_or_default();
         crate::text::hex(&Sha256::digest(text))
