@@ -216,7 +216,8 @@ impl<'a> Models<'a> {
             let or =
                 if others.is_empty() { String::new() } else { format!("; or with {}", others.join(", ")) };
             return Err(CommandError::new(Kind::Input, message).hint(format!(
-                "train with the local engine, `[finetune] model = \"local\"`, and export what comes of it{or}"
+                "train with the local engine, `[finetune] model = \"local\"`, and export what comes of it{or}; see \
+                 docs/troubleshooting/trains-nothing.md"
             )));
         };
         Ok(Trains { client: self.row(name, row)?, model: row.model.clone(), tuning })
@@ -383,8 +384,10 @@ impl<'a> Models<'a> {
             return Ok(());
         }
         let message = format!("`models.{name}` is not on this machine, and the budget is 0");
-        Err(CommandError::new(Kind::Budget, message)
-            .hint("set `usd` under `[budget]` or give `--budget USD`, or use the local model"))
+        Err(CommandError::new(Kind::Budget, message).hint(
+            "set `usd` under `[budget]` or give `--budget USD`, or use the local model; see \
+                 docs/troubleshooting/budget-reached.md",
+        ))
     }
 }
 

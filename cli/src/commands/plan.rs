@@ -8,10 +8,8 @@ use hone::{
     dataset::{ChatRow, tokens},
     evolve::Options,
     model::{
-        client::{Client, Endpoint},
         journal::Journal,
         price::{Payer, Prices, Tariff},
-        provider,
     },
     plan::{self, Cast, Known, Plan, PlannedPhase, Rows, Seen},
     store,
@@ -162,8 +160,6 @@ fn prices(name: &str, model: &str, context: &Context, settings: &Settings) -> Re
     let row = settings.models.get_key_value(name).or_else(|| settings.models.get_key_value(trainer));
     let Some((name, row)) = row else { return Ok((Tariff::Free, Some(0.0))) };
     let payer = Payer::new(name, row);
-    let home = || provider::provider(&row.provider)?.base_url.map(str::to_owned);
-    let address = row.base_url.clone().or_else(home).filter(|_| !own::is_own(row));
-    let local = address.is_some_and(|url| Client::new(Endpoint::new(name, url)).is_ok_and(|c| c.is_local()));
+    let local = !own::is_own(row) && rows::is_on_this_machine(row);
     Ok((prices.tariff(&payer, model, local), prices.training(&payer, model)))
 }

@@ -99,9 +99,14 @@ impl Explain for FinetuneError {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoDataset { .. } => "run `hone prepare` to make one from the evolutions".into(),
+            Self::NoDataset { .. } => {
+                "run `hone prepare` to make one from the evolutions; see docs/troubleshooting/no-dataset.md"
+                    .into()
+            }
             Self::TooFew { .. } => {
-                "lower `--min-score` of `hone prepare`, or run `hone evolve` on more briefs".into()
+                "lower `--min-score` of `hone prepare`, or run `hone evolve` on more briefs; see \
+                 docs/troubleshooting/too-few-examples.md"
+                    .into()
             }
             Self::Failed { code, local, .. } => return failure_hint(code.as_deref(), *local),
             Self::Stuck { job, .. } => format!(
@@ -115,12 +120,19 @@ impl Explain for FinetuneError {
             Self::NoCredit { .. } => QUOTA.into(),
             Self::Unsupported { instead, .. } => instead.clone(),
             Self::NoAccount { row } => {
-                format!("add `account = \"...\"` under `[models.{row}]`, or set `FIREWORKS_ACCOUNT_ID`")
+                format!(
+                    "add `account = \"...\"` under `[models.{row}]`, or set `FIREWORKS_ACCOUNT_ID`; see \
+                     docs/troubleshooting/no-account.md"
+                )
             }
             Self::NoJob { .. } => {
-                "`hone status` without an id lists the jobs of all rows; `hone finetune` starts one".into()
+                "`hone status` without an id lists the jobs of all rows; `hone finetune` starts one; see \
+                 docs/troubleshooting/unknown-job.md"
+                    .into()
             }
-            Self::JobCancelled { .. } => "run `hone finetune` to start another".into(),
+            Self::JobCancelled { .. } => {
+                "run `hone finetune` to start another; see docs/troubleshooting/job-cancelled.md".into()
+            }
             Self::Cancelled => "run the same command again to go on".into(),
             Self::Detached { job } => format!("pick it up with `hone status {job} --follow`"),
             Self::Model(e) => return model_hint(e),
@@ -154,14 +166,23 @@ fn failure_hint(code: Option<&str>, local: bool) -> Option<String> {
             "the message names what is wrong and where; `hone prepare` writes a file without such faults; see \
              docs/troubleshooting/invalid-format.md"
         }
-        "invalid_n_examples" => "run `hone evolve` on more briefs and `hone prepare` again",
-        "unsafe_file" => "the provider's moderation refused the data: take the rows out that it names",
+        "invalid_n_examples" => {
+            "run `hone evolve` on more briefs and `hone prepare` again; see docs/troubleshooting/too-few-examples.md"
+        }
+        "unsafe_file" => {
+            "the provider's moderation refused the data: take the rows out that it names; see \
+             docs/troubleshooting/job-failed.md"
+        }
         "exceeded_quota" => QUOTA,
-        "training_diverged" => "lower the learning rate, or give the data more examples",
+        "training_diverged" => {
+            "lower the learning rate, or give the data more examples; see docs/troubleshooting/job-failed.md"
+        }
         "server_error" if local => {
             "check free memory and disk with `hone doctor`, then run `hone finetune` again"
         }
-        "server_error" => "the provider is in trouble: run `hone finetune` again later",
+        "server_error" => {
+            "the provider is in trouble: run `hone finetune` again later; see docs/troubleshooting/job-failed.md"
+        }
         _ => return None,
     };
     Some(hint.into())

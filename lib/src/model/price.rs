@@ -155,9 +155,8 @@ struct Priced {
     input: Option<f64>,
     output: Option<f64>,
     training: Option<f64>,
-    /// The day on which it was true. For people: an old price is still the best guess there is.
-    #[serde(rename = "as_of")]
-    _as_of: String,
+    /// The day on which it was true: an old price is still the best guess there is.
+    as_of: String,
 }
 
 impl Priced {
@@ -225,16 +224,29 @@ impl Prices {
     /// What calls of a model through a row cost. The row's price is that of its own model; it stands for others, tuned ones
     /// for example, where no table knows them.
     pub fn tariff(&self, payer: &Payer, model: &str, on_this_machine: bool) -> Tariff {
-        let known = |priced: &Priced| Some(Rates::per_million(priced.input?, priced.output?));
-        let row = payer.price.as_ref().map(|price| Rates::per_million(price.input, price.output));
-        let of_row = row.filter(|_| payer.model == model);
-        let own = || find(&self.own, &payer.provider, model, known);
-        let shipped = || find(&self.shipped, &payer.provider, model, known);
-        match of_row.or_else(own).or_else(shipped).or(row) {
-            Some(rates) => Tariff::Known(rates),
+        match self.known(payer, model) {
+            Some((rates, _)) => Tariff::Known(rates),
             None if on_this_machine => Tariff::Free,
             None => Tariff::Unknown,
         }
+    }
+
+    /// The day, as it was written down, on which what a model costs was true; none where no price is known.
+    pub fn as_of(&self, payer: &Payer, model: &str) -> Option<String> {
+        self.known(payer, model).map(|(_, day)| day)
+    }
+
+    fn known(&self, payer: &Payer, model: &str) -> Option<(Rates, String)> {
+        let known =
+            |priced: &Priced| Some((Rates::per_million(priced.input?, priced.output?), priced.as_of.clone()));
+        let row = payer
+            .price
+            .as_ref()
+            .map(|price| (Rates::per_million(price.input, price.output), price.as_of.clone()));
+        let of_row = row.clone().filter(|_| payer.model == model);
+        let own = || find(&self.own, &payer.provider, model, known);
+        let shipped = || find(&self.shipped, &payer.provider, model, known);
+        of_row.or_else(own).or_else(shipped).or(row)
     }
 
     /// US dollars per million trained tokens; none when it is not known.
@@ -318,7 +330,7 @@ mod tests {
     fn the_shipped_table_can_be_read() {
         let shipped = parse("prices.toml", SHIPPED).unwrap();
         assert_eq!(shipped, Prices::default().shipped);
-        assert!(shipped.len() >= 10 && shipped.iter().all(|priced| priced._as_of.starts_with("20")));
+        assert!(shipped.len() >= 10 && shipped.iter().all(|priced| priced.as_of.starts_with("20")));
     }
 
     #[test]
@@ -347,6 +359,10 @@ mod tests {
         assert_eq!(prices.tariff(&row(None), "m", false), Tariff::Unknown);
         assert_eq!(prices.tariff(&row(None), "m", true), Tariff::Free);
         assert_eq!(prices.tariff(&row(Some((9.0, 8.0))), "m", true), known(9.0, 8.0));
+        let day = |prices: &Prices, price, model: &str| prices.as_of(&row(price), model);
+        assert_eq!(day(&prices, None, tuned).as_deref(), Some("2026-06-01"));
+        assert_eq!(day(&prices, Some((9.0, 8.0)), "m").as_deref(), Some("2026-01-31"));
+        assert_eq!(day(&prices, None, "m"), None);
         assert_eq!(prices.training(&row(None), "gpt-4o-2024-08-06"), Some(25.0));
         assert_eq!(prices.training(&row(None), "m"), None);
     }

@@ -237,7 +237,7 @@ fn outcome(error: &ModelError) -> Outcome {
             500.. => Outcome::Down,
             _ => Outcome::Refused,
         },
-        ModelError::Unreachable { .. } => Outcome::Unreachable,
+        ModelError::Unreachable { .. } | ModelError::TooSlow { .. } => Outcome::Unreachable,
         ModelError::Garbled { .. } => Outcome::NotAnApi,
         ModelError::WaitTooLong { .. } => Outcome::TooLongWait,
         ModelError::Down { .. } => Outcome::Down,

@@ -14,14 +14,14 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use super::{Asked, Label, batch};
 use crate::{
     model::price::Usd,
-    store::{Lock, LockError, StoreError},
+    store::{Damaged, Lock, LockError, StoreError},
 };
 
 /// The file in the journal's folder.
 pub(super) const FILE: &str = "calls.db";
 /// Where each process that uses the journal keeps a lock.
 const OWNERS: &str = "owners";
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 /// Another process may hold the database for the length of a commit, which a loaded disk draws out.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -158,6 +158,14 @@ impl Db {
         };
         self.end(made)?;
         version()
+    }
+
+    /// How many calls are in it, and what is wrong with its pages and tables, if anything is.
+    pub fn examine(&self) -> Sql<(u64, Option<String>)> {
+        let found: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let calls =
+            self.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0))?;
+        Ok((calls.unsigned_abs(), (found != "ok").then_some(found)))
     }
 
     /// A failure with the file's name.
@@ -380,14 +388,18 @@ fn broken(folder: &Path, doing: &'static str, error: &rusqlite::Error) -> StoreE
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => E::PermissionDenied,
         _ => E::Other,
     };
-    let why = match error.sqlite_error_code() {
+    let source = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            format!("{error}; move it away to go on, which pays its calls again")
+            std::io::Error::new(kind, Damaged { why: error.to_string(), fix: DAMAGED })
         }
-        _ => error.to_string(),
+        _ => std::io::Error::new(kind, error.to_string()),
     };
-    StoreError::new(doing, folder.join(FILE), std::io::Error::new(kind, why))
+    StoreError::new(doing, folder.join(FILE), source)
 }
+
+/// What mends a database that cannot be read.
+pub(super) const DAMAGED: &str = "move the file away to go on: its calls are paid for again, unless you import an export of \
+                                  them (`hone calls import FILE`); see docs/troubleshooting/damaged-journal.md";
 
 /// This process's right to its claims and holds: a lock that the kernel gives back when it dies.
 pub(super) struct Owner {

@@ -421,10 +421,7 @@ fn is_given_up(message: &Message) -> bool {
 
 /// Tells a message that the journal cannot be written.
 fn refuse(message: Message, error: &StoreError) {
-    let again = || {
-        let source = std::io::Error::new(error.source.kind(), error.source.to_string());
-        ModelError::Store(StoreError::new(error.doing, &error.path, source))
-    };
+    let again = || ModelError::Store(error.again());
     match message {
         Message::Ask { reply, .. } => drop(reply.send(Err(again()))),
         Message::Again { reply, .. } => drop(reply.send(Err(again()))),

@@ -8,6 +8,7 @@
 mod batch;
 mod db;
 mod export;
+mod health;
 mod keeper;
 mod ledger;
 mod legacy;
@@ -39,6 +40,7 @@ use self::{
 pub use self::{
     batch::Pace,
     export::{ExportError, Imported, export, import},
+    health::Health,
     ledger::{Ledger, LedgerRow},
 };
 use super::{
