@@ -44,7 +44,6 @@ pub use self::{
 use super::{
     client::{Client, Endpoint, Exchange, ModelError},
     price::{self, Payer, Prices, Tariff, Usd},
-    provider::Batches,
     wire::{ChatReply, ChatRequest},
 };
 use crate::store::StoreError;
@@ -206,7 +205,7 @@ impl Journal {
     /// Whether calls through a client go through batches, where many are better than few.
     pub fn batches(&self, client: &Client) -> bool {
         let provider = client.endpoint().access.provider;
-        self.batches && provider.batch == Some(Batches::OpenAi) && !self.shared.options.offline
+        self.batches && provider.batch.is_some() && !self.shared.options.offline
     }
 
     /// What this process has sent so far, through all handles.
