@@ -475,6 +475,7 @@ mod tests {
             worst: Some(Usd::from_nanos(worst)),
             spoilt: false,
             batch: None,
+            own_options: false,
         })
     }
 

@@ -16,7 +16,8 @@ use crate::{
     config::{ModelRow, Price},
     error::{Explain, Kind},
     model::{
-        client::{Endpoint, Retry},
+        client::{Endpoint, Header, Retry, Secret},
+        provider::Access,
         wire::Message as Said,
     },
 };
@@ -361,4 +362,61 @@ async fn a_database_of_a_later_version_is_left_alone() {
         assert!(error.to_string().contains("version 99"), "{error}");
     }
     assert_eq!(calls(&server).await, 0);
+}
+
+#[tokio::test]
+async fn a_row_that_is_asked_otherwise_is_asked_anew() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let journal = Journal::open(folder.path());
+    let with = |sampling: Option<bool>, value: Option<&str>, is_key: bool| {
+        let header = |value| Header { name: "x-mode".into(), value: Secret::new(value), is_key };
+        let usual = Endpoint::new("paid", format!("{}/v1", server.uri()));
+        let endpoint = Endpoint {
+            headers: value.map(header).into_iter().collect(),
+            ..usual.with_access(Access { sampling, ..Access::default() })
+        };
+        Client::new(endpoint).unwrap()
+    };
+    let ask = async |client: Client| {
+        let warm = ChatRequest { temperature: Some(0.7), ..request("a form") };
+        journal.chat(&client, &warm, "").await.unwrap().reply.text().to_owned()
+    };
+    let first = ask(with(None, None, false)).await;
+    // Without its temperature it is another question, and so it is in another mode.
+    let (cold, mode) = (ask(with(Some(false), None, false)).await, ask(with(None, Some("a"), false)).await);
+    let other = ask(with(None, Some("b"), false)).await;
+    assert_eq!([&first, &cold, &mode, &other], ["0", "1", "2", "3"]);
+    // What the provider does anyway, and who asks, make no difference; and each is found again.
+    assert_eq!(ask(with(Some(true), None, false)).await, first);
+    assert_eq!(ask(with(None, Some("my key"), true)).await, first);
+    assert_eq!(ask(with(Some(false), None, false)).await, cold);
+    assert_eq!((ask(with(None, Some("b"), false)).await, calls(&server).await), (other, 4));
+    // Exported and imported, all of them are.
+    journal.drain(Duration::ZERO).await;
+    let (file, elsewhere) = (folder.path().join("calls.jsonl"), tempfile::tempdir().unwrap());
+    assert_eq!(export(folder.path(), &file).unwrap(), 4);
+    assert_eq!(import(elsewhere.path(), &file).unwrap().imported, 4);
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("my key"));
+}
+
+#[tokio::test]
+async fn entries_of_the_first_form_answer_rows_without_options_of_their_own() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let asked = canonical(&serde_json::to_value(request("old")).unwrap()).to_string();
+    let key = key("paid", &asked, "");
+    let entry = json!({
+        "format": "hone.call", "version": 1, "took_ms": 5,
+        "reply": {"choices": [{"index": 0, "message": {"role": "assistant", "content": "kept"}, "finish_reason": "stop"}]},
+    });
+    let path = folder.path().join(&key[..2]).join(format!("{}.json", &key[2..]));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, entry.to_string()).unwrap();
+    let journal = Journal::open(folder.path());
+    let own = Endpoint::new("paid", format!("{}/v1", server.uri()))
+        .with_access(Access { sampling: Some(false), ..Access::default() });
+    let said = async |client: Client| {
+        journal.chat(&client, &request("old"), "").await.unwrap().reply.text().to_owned()
+    };
+    assert_eq!(said(Client::new(own).unwrap()).await, "0");
+    assert_eq!(said(client(&server)).await, "kept");
 }
