@@ -123,6 +123,15 @@ impl<'a> Models<'a> {
         Ok(self.journal.insert(journal).at(self.phase))
     }
 
+    /// Where what jobs of a row cost is held and booked.
+    pub fn books(&mut self, row: &str) -> Result<Journal> {
+        let payer = match self.settings.models.get(row) {
+            Some(settings) => Payer::new(row, settings),
+            None => Payer::named(row),
+        };
+        Ok(self.journal()?.for_row(payer).by("trainer").at("finetune"))
+    }
+
     /// The journal for the calls of an agent that is no chat model: what it costs nobody knows.
     fn journal_of(&mut self, row: &str) -> Result<Journal> {
         Ok(self.journal()?.for_row(Payer::named(row)))

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Folders and files of `lib/src` in the order in which they may know each other: each only what stands before it.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
     &["auto", "cancel", "error", "event", "text"],
     &["store"],
     &["config"],
@@ -17,7 +17,8 @@ const ORDER: [&[&str]; 12] = [
     &["agent"],
     &["critic"],
     &["evolve"],
-    &["dataset", "finetune", "trial"],
+    &["dataset"],
+    &["finetune", "trial"],
     &["registry", "calibrate"],
     &["plan"],
 ];

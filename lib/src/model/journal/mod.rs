@@ -11,6 +11,7 @@ mod export;
 mod keeper;
 mod ledger;
 mod legacy;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -39,7 +40,8 @@ use self::{
 pub use self::{
     batch::Pace,
     export::{ExportError, Imported, export, import},
-    ledger::{Ledger, LedgerRow},
+    ledger::{Ledger, LedgerRow, Measured},
+    standing::Settled,
 };
 use super::{
     client::{Client, Exchange, ModelError},
