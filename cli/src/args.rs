@@ -49,6 +49,7 @@ pub enum Command {
     Critique(commands::critique::Critique),
     Calibrate(commands::calibrate::Calibrate),
     Prepare(commands::prepare::Prepare),
+    Validate(commands::validate::Validate),
     Finetune(commands::finetune::Finetune),
     Status(commands::status::Status),
     Cancel(commands::cancel::Cancel),

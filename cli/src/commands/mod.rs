@@ -25,6 +25,7 @@ pub mod setup;
 pub mod status;
 pub mod test;
 pub mod train_child;
+pub mod validate;
 
 use hone::{cancel::Cancel, error::Kind, event::Events};
 
@@ -85,6 +86,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Critique(c) => critique::run(&c, context).await,
         Command::Calibrate(c) => calibrate::run(&c, context).await,
         Command::Prepare(c) => prepare::run(&c, context),
+        Command::Validate(c) => validate::run(&c, context).await,
         Command::Finetune(c) => finetune::run(&c, context).await,
         Command::Status(c) => status::run(&c, context).await,
         Command::Cancel(c) => cancel::run(&c, context).await,

@@ -36,3 +36,5 @@ mod setup;
 mod storm;
 #[cfg(test)]
 mod trouble;
+#[cfg(test)]
+mod validate;
