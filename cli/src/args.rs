@@ -50,6 +50,7 @@ pub enum Command {
     Calibrate(commands::calibrate::Calibrate),
     Prepare(commands::prepare::Prepare),
     Validate(commands::validate::Validate),
+    Cost(commands::cost::Cost),
     Finetune(commands::finetune::Finetune),
     Status(commands::status::Status),
     Cancel(commands::cancel::Cancel),

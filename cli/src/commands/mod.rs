@@ -5,6 +5,7 @@ pub mod calls;
 pub mod cancel;
 pub mod compare;
 pub mod config;
+pub mod cost;
 pub mod critique;
 pub mod deploy;
 pub mod doctor;
@@ -86,6 +87,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Critique(c) => critique::run(&c, context).await,
         Command::Calibrate(c) => calibrate::run(&c, context).await,
         Command::Prepare(c) => prepare::run(&c, context),
+        Command::Cost(c) => cost::run(&c, context),
         Command::Validate(c) => validate::run(&c, context).await,
         Command::Finetune(c) => finetune::run(&c, context).await,
         Command::Status(c) => status::run(&c, context).await,

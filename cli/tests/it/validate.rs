@@ -114,3 +114,28 @@ fn a_poisoned_dataset_is_refused_before_anything_is_uploaded() {
     );
     assert_eq!(fake.requests(), [], "nobody has seen the file");
 }
+
+#[test]
+fn the_cost_is_known_before_anything_is_spent() {
+    let world = World::bare();
+    world.write("rows.jsonl", dataset(40));
+    let (code, cost) = checked(&world, &["cost", "rows.jsonl"]);
+    assert_eq!((code, &cost["examples"], &cost["epochs"]), (0, &json!(40), &json!(3)));
+    let tokens = cost["tokens"]["o200k_base"].as_u64().unwrap();
+    assert_eq!(cost["billable_tokens"], 3 * tokens);
+    let openai =
+        cost["prices"].as_array().unwrap().iter().find(|row| row["model"] == "gpt-4.1-2025-04-14").unwrap();
+    let usd = openai["usd"].as_f64().unwrap();
+    assert!((usd - 3.0 * tokens as f64 * 25.0 / 1e6).abs() < 1e-12 && openai["as_of"].is_string());
+    assert_eq!(checked(&world, &["cost", "rows.jsonl", "--n-epochs", "1"]).1["billable_tokens"], tokens);
+    world.write(
+        "prices.toml",
+        "[[prices]]\nprovider = \"far\"\nmodel = \"mine\"\ntraining = 2.0\nas_of = \"2026-11-01\"\n",
+    );
+    let mine = checked(&world, &["cost", "rows.jsonl", "--model", "mine"]).1;
+    assert_eq!(mine["prices"].as_array().unwrap().len(), 1);
+    assert_eq!(mine["prices"][0]["provider"], "far");
+    assert!(world.ok(&["cost", "rows.jsonl"]).contains("openai gpt-4.1-2025-04-14"));
+    world.write("bad.jsonl", "{\n");
+    world.fails(&["cost", "bad.jsonl"], 3, "no usable example", "hone validate");
+}

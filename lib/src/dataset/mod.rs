@@ -3,12 +3,13 @@
 //! Reading order: [`read`] loads the logs, [`select`] decides which candidates are worth learning from ([`alike`] tells
 //! copies), [`mix`] makes rows of them and orders, trims and splits these, [`prepare`] writes the files, [`manifest`] and
 //! [`summary`] say where every row came from and why everything else was left out. [`validate`] tells whether any
-//! fine-tuning file, ours or not, would be accepted, and what it would teach; [`tokens`] counts.
+//! fine-tuning file, ours or not, would be accepted, and what it would teach; [`tokens`] counts, [`cost`] prices.
 //! [`trained_on`] tells which briefs a dataset has spent.
 //!
 //! The same logs and options give the same bytes: there is no clock in here, and every order comes from the seed.
 
 mod alike;
+pub mod cost;
 mod error;
 mod manifest;
 mod mix;

@@ -69,6 +69,11 @@ impl fmt::Display for Usd {
     }
 }
 
+/// An amount of which the price may not be known, in words.
+pub fn said(usd: Option<f64>) -> String {
+    usd.map_or_else(|| "unknown".into(), |usd| Usd((usd * NANOS).round() as i64).to_string())
+}
+
 /// What tokens of one model cost: billionths of a dollar per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
@@ -156,11 +161,28 @@ struct Priced {
     output: Option<f64>,
     training: Option<f64>,
     /// The day on which it was true. For people: an old price is still the best guess there is.
-    #[serde(rename = "as_of")]
-    _as_of: String,
+    as_of: String,
+}
+
+/// A row of the tables, for whoever shows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed {
+    pub provider: String,
+    /// A name, or the beginning of one that ends in `*`.
+    pub model: String,
+    /// US dollars per million tokens, like the other two.
+    pub input: Option<f64>,
+    pub output: Option<f64>,
+    pub training: Option<f64>,
+    pub as_of: Option<String>,
 }
 
 impl Priced {
+    fn listed(&self) -> Listed {
+        let Self { provider, model, input, output, training, as_of } = self.clone();
+        Listed { provider, model, input, output, training, as_of: Some(as_of) }
+    }
+
     fn fits(&self, provider: &str, model: &str) -> bool {
         self.provider == provider
             && match self.model.strip_suffix('*') {
@@ -235,6 +257,24 @@ impl Prices {
             None if on_this_machine => Tariff::Free,
             None => Tariff::Unknown,
         }
+    }
+
+    /// Every model of which it is known what training costs; of two rows for one the user's own.
+    pub fn trained(&self) -> Vec<Listed> {
+        let mut found: Vec<Listed> = Vec::new();
+        for priced in self.own.iter().chain(&self.shipped).filter(|priced| priced.training.is_some()) {
+            if !found.iter().any(|row| row.provider == priced.provider && row.model == priced.model) {
+                found.push(priced.listed());
+            }
+        }
+        found
+    }
+
+    /// The row that says what calls of a model cost.
+    pub fn listed(&self, provider: &str, model: &str) -> Option<Listed> {
+        let row =
+            |priced: &Priced| (priced.input.is_some() || priced.output.is_some()).then(|| priced.listed());
+        find(&self.own, provider, model, row).or_else(|| find(&self.shipped, provider, model, row))
     }
 
     /// US dollars per million trained tokens; none when it is not known.
@@ -318,7 +358,7 @@ mod tests {
     fn the_shipped_table_can_be_read() {
         let shipped = parse("prices.toml", SHIPPED).unwrap();
         assert_eq!(shipped, Prices::default().shipped);
-        assert!(shipped.len() >= 10 && shipped.iter().all(|priced| priced._as_of.starts_with("20")));
+        assert!(shipped.len() >= 10 && shipped.iter().all(|priced| priced.as_of.starts_with("20")));
     }
 
     #[test]
