@@ -2,14 +2,14 @@
 //!
 //! Reading order: [`read`] loads the logs, [`select`] decides which candidates are worth learning from ([`alike`] tells
 //! copies), [`mix`] makes rows of them and orders, trims and splits these, [`prepare`] writes the files, [`manifest`] and
-//! [`summary`] say where every row came from and why everything else was left out. [`check`] tells whether any
-//! fine-tuning file, ours or not, would be accepted; [`tokens`] counts.
+//! [`summary`] say where every row came from and why everything else was left out. [`validate`] tells whether any
+//! fine-tuning file, ours or not, would be accepted, and what it would teach; [`tokens`] counts, [`cost`] prices.
 //! [`trained_on`] tells which briefs a dataset has spent.
 //!
 //! The same logs and options give the same bytes: there is no clock in here, and every order comes from the seed.
 
 mod alike;
-pub mod check;
+pub mod cost;
 mod error;
 mod manifest;
 mod mix;
@@ -21,6 +21,7 @@ mod rows;
 mod select;
 mod summary;
 pub mod tokens;
+pub mod validate;
 
 #[cfg(test)]
 mod tests;

@@ -194,7 +194,25 @@ struct Priced {
     as_of: String,
 }
 
+/// A row of the tables, for whoever shows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed {
+    pub provider: String,
+    /// A name, or the beginning of one that ends in `*`.
+    pub model: String,
+    /// US dollars per million tokens, like the other two.
+    pub input: Option<f64>,
+    pub output: Option<f64>,
+    pub training: Option<f64>,
+    pub as_of: Option<String>,
+}
+
 impl Priced {
+    fn listed(&self) -> Listed {
+        let Self { provider, model, input, output, training, as_of } = self.clone();
+        Listed { provider, model, input, output, training, as_of: Some(as_of) }
+    }
+
     fn fits(&self, provider: &str, model: &str) -> bool {
         self.provider == provider
             && match self.model.strip_suffix('*') {
@@ -264,6 +282,24 @@ impl Prices {
             None if on_this_machine => Tariff::Free,
             None => Tariff::Unknown,
         }
+    }
+
+    /// Every model of which it is known what training costs; of two rows for one the user's own.
+    pub fn trained(&self) -> Vec<Listed> {
+        let mut found: Vec<Listed> = Vec::new();
+        for priced in self.own.iter().chain(&self.shipped).filter(|priced| priced.training.is_some()) {
+            if !found.iter().any(|row| row.provider == priced.provider && row.model == priced.model) {
+                found.push(priced.listed());
+            }
+        }
+        found
+    }
+
+    /// The row that says what calls of a model cost.
+    pub fn listed(&self, provider: &str, model: &str) -> Option<Listed> {
+        let row =
+            |priced: &Priced| (priced.input.is_some() || priced.output.is_some()).then(|| priced.listed());
+        find(&self.own, provider, model, row).or_else(|| find(&self.shipped, provider, model, row))
     }
 
     /// The day, as it was written down, on which what a model costs was true; none where no price is known.
