@@ -78,8 +78,8 @@ fn config_share(files: &[SourceFile], parsed: Vec<Option<Parsed<Mod>>>, natures:
 
 #[cfg(test)]
 mod tests {
-    use super::{super::read, *};
-    use crate::critic::on_deep_stack;
+    use super::*;
+    use crate::critic::{on_deep_stack, statics::read};
 
     fn file(path: &str, content: &str) -> SourceFile {
         SourceFile { path: path.into(), content: content.into() }
@@ -130,7 +130,7 @@ mod tests {
                 let name = path.file_name().unwrap().to_str().unwrap();
                 file(name, &std::fs::read_to_string(path).unwrap())
             };
-            check(&paths.iter().map(read).collect::<Vec<_>>());
+            check(&paths.iter().map(of).collect::<Vec<_>>());
         }
     }
 }
