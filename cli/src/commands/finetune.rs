@@ -93,21 +93,26 @@ pub async fn execute(
     let dataset = context.workspace.dataset();
     check(&dataset, context, settings)?;
     let (trainer, model) = models.tuner().await?;
+    let books = models.books(trainer.row())?;
+    finetune::book(&context.workspace, &books)?;
     finetune::ready(&trainer, &model, jiff::Zoned::now().date(), &context.events).await?;
-    let options = options(args, context, settings, model);
+    let training_type = settings.models.get(trainer.row()).and_then(|row| row.training_type.clone());
+    let options = Options { training_type, ..options(args, context, settings, model) };
     let mut patient = false;
     loop {
         // Two at once would both find no job and start one each.
         let lock = store::Lock::take(&context.workspace.lock("finetune"))?;
         let (workspace, events) = (&context.workspace, &context.events);
-        let started = finetune::start(&trainer, workspace, &dataset, &options, events).await?;
+        let started = finetune::start(&trainer, workspace, &dataset, &options, &books, events).await?;
         drop(lock);
         if args.detach {
             return Ok(started.job);
         }
         let following = Following { patient, ..Following::default() };
         let id = started.job.id;
-        match finetune::follow(&trainer, workspace, &id, following, events, &context.cancel).await {
+        let ended = finetune::follow(&trainer, workspace, &id, following, events, &context.cancel).await;
+        finetune::book(workspace, &books)?;
+        match ended {
             Err(FinetuneError::Stuck { job, minutes }) => {
                 match given_up(args, context, &job, minutes).await {
                     Some(true) => finetune::give_up(&trainer, workspace, &job).await?,
@@ -137,6 +142,7 @@ fn options(args: &Finetune, context: &Context, settings: &Settings, model: Strin
         },
         seed: i64::try_from(context.global.seed).ok(),
         validation: Some(context.workspace.validation()).filter(|path| path.exists()),
+        training_type: None,
     }
 }
 

@@ -11,6 +11,8 @@ mod check;
 #[cfg(test)]
 mod critique;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod exits;
 #[cfg(test)]
 mod faults;
@@ -30,6 +32,8 @@ mod pause;
 mod provider;
 #[cfg(test)]
 mod real;
+#[cfg(test)]
+mod service;
 #[cfg(test)]
 mod setup;
 #[cfg(test)]

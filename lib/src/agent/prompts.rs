@@ -291,7 +291,8 @@ mod tests {
     #[test]
     fn the_shipped_templates_ask_what_was_always_asked() {
         let prompts = Prompts::default();
-        let briefs: Vec<Brief> = [brief::shipped_train(), brief::shipped_heldout()].concat();
+        let briefs: Vec<Brief> =
+            [brief::shipped_train(), brief::shipped_heldout(), brief::shipped_sealed()].concat();
         assert!(briefs.iter().any(|brief| !brief.requirements.is_empty()));
         for brief in &briefs {
             assert_eq!(prompts.ask(brief).unwrap(), plain(brief));

@@ -255,6 +255,20 @@ fn held_out_briefs_are_left_out_by_id_family_and_text() {
 }
 
 #[test]
+fn sealed_briefs_are_left_out_whatever_is_held_out() {
+    let sealed = crate::brief::shipped_sealed();
+    let sources = sealed.iter().zip(0..).map(|(brief, n)| {
+        let mut source = usual(&format!("own-{n}"));
+        source.log.description = format!("Hello! {}", brief.description);
+        source
+    });
+    let prepared = build(&logs(sources.chain([usual("b")]).collect()), &[], &options()).unwrap();
+    assert_eq!(prepared.summary.examples.positive, 1);
+    let held = prepared.manifest.dropped.iter().filter(|d| d.reason == DropReason::HeldOut);
+    assert_eq!(held.map(|d| d.log.as_str()).collect::<HashSet<_>>().len(), sealed.len());
+}
+
+#[test]
 fn a_held_out_text_inside_an_app_is_found() {
     let held = Brief::from_description("a very special held out dashboard for lighthouse keepers").unwrap();
     let mut leaky = usual("a");

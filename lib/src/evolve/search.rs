@@ -103,6 +103,8 @@ pub struct Found {
     pub calls: u32,
     /// What the teacher was asked for, and what each brought.
     pub tried: Vec<(Operator, f64)>,
+    /// Times that the teacher declined.
+    pub declined: u32,
 }
 
 /// One search under way.
@@ -122,6 +124,7 @@ pub struct Search<'a> {
     tried: Vec<(Operator, f64)>,
     /// Replies of the agent and proposals of the teacher, with or without a candidate in them.
     calls: u32,
+    declined: u32,
 }
 
 /// Everything that a search needs beside its brief.
@@ -139,7 +142,20 @@ impl<'a> Search<'a> {
     pub fn new(brief: &'a Brief, means: Means<'a>) -> Self {
         let Means { agent, teacher, critic, guidelines, options, learnt } = means;
         let (history, shown, tried) = (Vec::new(), BTreeSet::new(), Vec::new());
-        Self { brief, agent, teacher, critic, guidelines, options, learnt, history, shown, tried, calls: 0 }
+        Self {
+            brief,
+            agent,
+            teacher,
+            critic,
+            guidelines,
+            options,
+            learnt,
+            history,
+            shown,
+            tried,
+            calls: 0,
+            declined: 0,
+        }
     }
 
     /// Drafts, then rounds of proposals until the target holds on a fresh evaluation, gains dry up, or the limits are
@@ -158,8 +174,8 @@ impl<'a> Search<'a> {
         let entry = self.history.iter().find(|entry| entry.iteration == best);
         let (best, score) = entry.map_or((0, 0.0), |entry| (entry.iteration, entry.critique.overall_score));
         let target_reached = score >= self.options.target_score;
-        let Self { history, tried, calls, .. } = self;
-        Found { history, best, score, target_reached, pairs, calls, tried }
+        let Self { history, tried, calls, declined, .. } = self;
+        Found { history, best, score, target_reached, pairs, calls, tried, declined }
     }
 
     /// Drafts and rounds of proposals.
@@ -331,7 +347,9 @@ impl<'a> Search<'a> {
     pub(super) async fn propose(&mut self, operator: Operator, parents: Vec<u32>) -> Result<(), EvolveError> {
         self.calls += 1;
         let known = self.history.len();
-        if let Some(made) = self.proposal(operator, parents).await?
+        let proposal = self.proposal(operator, parents).await?;
+        self.declined += u32::from(proposal.is_none());
+        if let Some(made) = proposal
             && !self.history.iter().any(|entry| entry.files == made.candidate.files)
         {
             self.judge(made).await?;
