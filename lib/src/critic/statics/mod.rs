@@ -22,7 +22,7 @@ use crate::agent::{Candidate, SourceFile};
 /// Larger files are not read, in bytes.
 pub(crate) const SOURCE_CAP: usize = 64 * 1024;
 /// Stack of the thread that parses, in bytes; memory is taken only as deep as the source is.
-const STACK: usize = 256 * 1024 * 1024;
+pub(crate) const STACK: usize = 256 * 1024 * 1024;
 /// Files beyond this number are not read.
 const MOST_FILES: usize = 200;
 /// Facts of one sort that evidence keeps.
