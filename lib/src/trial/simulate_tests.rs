@@ -239,7 +239,7 @@ fn what_a_trial_says_it_can_show_it_shows_in_four_of_five() {
 #[test]
 #[ignore = "takes minutes; prints the tables of docs/design/statistics.md and holds them to their bounds"]
 fn full() {
-    let (trials, resamples) = (2_000, 1_000);
+    let (trials, resamples) = (2_000, 500);
     // What so many trials may show of a true share, at three standard errors.
     let noise = |share: f64| 3.0 * (share * (1.0 - share) / trials as f64).sqrt();
     println!("{trials} trials each\n");

@@ -18,6 +18,9 @@ pub const RESAMPLES: usize = 10_000;
 /// Up to this many clusters the permutation test enumerates every sign: 2^13 is below [`RESAMPLES`].
 const EXACT_CLUSTERS: usize = 13;
 
+/// Level of two-sided intervals and tests.
+const TWO_SIDED: f64 = 0.05;
+
 const Z_POWER_80: f64 = 0.841_621_233_572_914_2;
 const Z_TWO_SIDED_95: f64 = 1.959_963_984_540_054;
 
@@ -77,10 +80,16 @@ pub struct Estimate {
 }
 
 /// The mean difference of a score, with a cluster-bootstrap interval and permutation p-values.
+///
+/// Where the permutation test cannot tell the difference from none (mid-p above 5%), the interval holds zero: of a few
+/// differences among many ties a bootstrap makes too much.
 pub fn score_difference(diffs: &[Diff], precision: &Precision) -> Estimate {
     let clusters = Clusters::of(diffs);
-    let bounds = bootstrap(&clusters, precision);
     let flips = sign_flips(&clusters, precision);
+    let bounds = bootstrap(&clusters, precision).map(|bounds| match flips {
+        Some(flips) if flips.middle > TWO_SIDED => bounds.holding_zero(),
+        _ => bounds,
+    });
     Estimate {
         p_above: flips.map(|flips| flips.above),
         ..estimate(&clusters, bounds, flips.map(|flips| flips.two_sided))
@@ -200,6 +209,10 @@ impl Bounds {
         }
     }
 
+    fn holding_zero(self) -> Self {
+        Self { low: self.low.min(0.0), high: self.high.max(0.0), ..self }
+    }
+
     /// Widened where needed so that it holds `mean`.
     fn around(self, mean: f64) -> Self {
         Self {
@@ -291,6 +304,8 @@ fn normal_quantile(p: f64) -> f64 {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Flips {
     two_sided: f64,
+    /// The same with what is exactly as far away counted half.
+    middle: f64,
     above: f64,
 }
 
@@ -306,19 +321,21 @@ fn sign_flips(clusters: &Clusters, precision: &Precision) -> Option<Flips> {
     }
     let scale: f64 = sums.iter().map(|s| s.abs()).sum();
     let (observed, slack) = (sums.iter().sum::<f64>(), 1e-12 * scale);
-    let (mut far, mut above) = (0usize, 0usize);
+    let (mut far, mut farther, mut above) = (0usize, 0usize, 0usize);
     let mut count = |sum: f64| {
         far += usize::from(sum.abs() >= observed.abs() - slack);
+        farther += usize::from(sum.abs() > observed.abs() + slack);
         above += usize::from(sum >= observed - slack);
     };
-    let shares = |far: usize, above: usize, of: usize| Flips {
+    let shares = |far: usize, farther: usize, above: usize, of: usize| Flips {
         two_sided: far as f64 / of as f64,
+        middle: (far + farther) as f64 / (2 * of) as f64,
         above: above as f64 / of as f64,
     };
     if sums.len() <= EXACT_CLUSTERS {
         let all = 1usize << sums.len();
         (0..all).for_each(|signs| count(signed_sum(&sums, &[signs as u64])));
-        return Some(shares(far, above, all));
+        return Some(shares(far, farther, above, all));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(precision.seed ^ 0x5167_6e66_6c69_7021);
     let mut signs = vec![0; sums.len().div_ceil(64)];
@@ -326,7 +343,7 @@ fn sign_flips(clusters: &Clusters, precision: &Precision) -> Option<Flips> {
         signs.iter_mut().for_each(|word| *word = rng.random());
         count(signed_sum(&sums, &signs));
     }
-    Some(shares(far + 1, above + 1, precision.resamples + 1))
+    Some(shares(far + 1, farther, above + 1, precision.resamples + 1))
 }
 
 /// The sum with the sign of each value turned where its bit is set, 64 to a word.

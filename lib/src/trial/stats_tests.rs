@@ -76,6 +76,17 @@ fn one_sided_p_counts_one_side() {
 }
 
 #[test]
+fn an_interval_holds_zero_where_the_exact_test_sees_nothing() {
+    // Four wins among 60 pairs: p 2/16, mid-p 1/16; the bootstrap alone would exclude zero.
+    let with = |wins: usize| -> Vec<f64> { (0..60).map(|i| if i < wins { 9.0 } else { 0.0 }).collect() };
+    let plain = bootstrap(&Clusters::of(&singles(&with(4))), &Precision::usual(1)).unwrap();
+    assert!(plain.low > 0.0, "{}", plain.low);
+    let four = score(&singles(&with(4)));
+    assert_eq!((four.low, four.lower), (Some(0.0), Some(plain.lower)));
+    assert!(score(&singles(&with(6))).low > Some(0.0), "p 2/64");
+}
+
+#[test]
 fn a_smaller_share_of_the_error_budget_asks_for_more() {
     let values: Vec<f64> = (0..30).map(|i| f64::from(i % 9) - 2.0).collect();
     let at = |alpha| score_difference(&singles(&values), &Precision { alpha, ..Precision::usual(1) });
