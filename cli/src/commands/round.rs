@@ -227,6 +227,7 @@ async fn turn(mut round: Round, context: &Context, settings: &Settings, models: 
         drawn: Some(round.heldout.clone()),
         champion: Some(round.champion.clone()),
         samples: size.samples,
+        no_prompt_arm: true,
         ..Default::default()
     };
     let outcome = test::execute(&test, context, settings, models).await?;
