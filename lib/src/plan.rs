@@ -115,7 +115,7 @@ impl Seen {
     /// Over the logs of a workspace; none when they hold too little of a model.
     pub fn of(workspace: &Workspace, model: &str) -> Option<Self> {
         let logs = dataset::read_logs(&workspace.logs()).ok()?;
-        let entries = logs.logs.iter().flat_map(|source| &source.log.evolution_history);
+        let entries = logs.logs.iter().flat_map(|source| &source.entries);
         let of: Vec<_> =
             entries.filter(|entry| entry.model == model && entry.usage.output_tokens > 0).collect();
         let mean = |values: Vec<f64>| values.iter().sum::<f64>() / of.len() as f64;

@@ -86,7 +86,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Import(c) => import::run(&c, context),
         Command::Critique(c) => critique::run(&c, context).await,
         Command::Calibrate(c) => calibrate::run(&c, context).await,
-        Command::Prepare(c) => prepare::run(&c, context),
+        Command::Prepare(c) => prepare::run(&c, context).await,
         Command::Cost(c) => cost::run(&c, context),
         Command::Validate(c) => validate::run(&c, context).await,
         Command::Finetune(c) => finetune::run(&c, context).await,

@@ -40,7 +40,11 @@ pub fn test(args: &Test, context: &Context, settings: &Settings) -> Result {
     let seen = test::seen_kinds(context)?;
     let briefs = test::heldout(args.briefs.as_deref(), args.limit, context, &seen)?;
     let planner = Planner { context, settings, batch: args.batch };
-    print(vec![planner.trial(&briefs, args.samples)?], context)
+    let briefs = if args.release { test::release::with_sealed(briefs, context)? } else { briefs };
+    let samples = args.samples.unwrap_or(settings.test.samples);
+    let samples = if args.release { test::release::samples(samples, briefs.len()) } else { samples };
+    let more = u64::from(!args.no_prompt_arm) + args.arms.len() as u64;
+    print(vec![planner.trial(&briefs, Some(samples), more)?], context)
 }
 
 pub fn finetune(context: &Context, settings: &Settings) -> Result {
@@ -80,7 +84,7 @@ pub fn turns(rounds: u32, size: &Size, batch: bool, context: &Context, settings:
             planner.searches(&briefs, round)?,
             plan::prepare(),
             planner.training(Rows::expected(&briefs, size.max_rows, &options)?, epochs)?,
-            planner.trial(&held, size.samples)?,
+            planner.trial(&held, size.samples, 0)?,
             plan::deploy(),
         ]);
     }
@@ -116,11 +120,12 @@ impl Planner<'_> {
         Ok(plan::evolve(briefs, finished, &cast, &options, concurrency)?)
     }
 
-    fn trial(&self, heldout: &[Brief], samples: Option<u32>) -> Result<PlannedPhase> {
+    /// Base against tuned, and whatever takes part beside them.
+    fn trial(&self, heldout: &[Brief], samples: Option<u32>, more_arms: u64) -> Result<PlannedPhase> {
         let Self { context, settings, .. } = *self;
         let models = Models::new(context, settings);
         // A champion that is not the base is an arm of its own.
-        let arms = if models.champion()? == models.base() { 2 } else { 3 };
+        let arms = more_arms + if models.champion()? == models.base() { 2 } else { 3 };
         let (tuned, _) = self.known(&settings.finetune.model)?;
         let samples = samples.unwrap_or(settings.test.samples);
         let (judge, options) = (self.judge()?, evolve::options_of(settings, context)?);

@@ -215,7 +215,7 @@ async fn turn(mut round: Round, context: &Context, settings: &Settings, models: 
     evolve::execute(&evolve, context, settings, models).await?;
 
     let prepare = prepare::Prepare { max_rows: size.max_rows, ..Default::default() };
-    prepare::execute(&prepare, context)?;
+    prepare::execute(&prepare, context, settings).await?;
 
     let finetune = finetune::Finetune { n_epochs: size.n_epochs, ..Default::default() };
     let job = finetune::execute(&finetune, context, settings, models).await?;
@@ -227,6 +227,7 @@ async fn turn(mut round: Round, context: &Context, settings: &Settings, models: 
         drawn: Some(round.heldout.clone()),
         champion: Some(round.champion.clone()),
         samples: size.samples,
+        no_prompt_arm: true,
         ..Default::default()
     };
     let outcome = test::execute(&test, context, settings, models).await?;

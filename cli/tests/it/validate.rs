@@ -28,8 +28,15 @@ fn poisoned() -> String {
         .collect()
 }
 
+/// Runs in the workspace's folder, so that files can be named as users name them.
+fn here(world: &World, arguments: &[&str]) -> Ran {
+    let mut command = world.command(arguments);
+    command.current_dir(world.root());
+    Ran::from(command)
+}
+
 fn checked(world: &World, arguments: &[&str]) -> (i32, Value) {
-    let ran = world.run(&[arguments, &["--json"]].concat());
+    let ran = here(world, &[arguments, &["--json"]].concat());
     (ran.code, serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}")))
 }
 
@@ -44,7 +51,7 @@ fn a_good_file_can_be_trained_on() {
     );
     assert_eq!(report["problems"], json!([]));
     assert_eq!(report["tokens"], report["token_counts"]["o200k_base"]);
-    assert!(world.ok(&["validate", "rows.jsonl"]).contains("`rows.jsonl` can be trained on"));
+    assert!(here(&world, &["validate", "rows.jsonl"]).stdout.contains("`rows.jsonl` can be trained on"));
     let (code, report) = checked(&world, &["validate", "rows.jsonl", "--method", "dpo"]);
     assert_eq!((code, &report["problems"][0]["code"]), (3, &json!("wrong_method")));
 }
@@ -61,7 +68,7 @@ fn faults_have_lines_fields_and_remedies() {
     let fields: Vec<&str> = ["field", "message", "remedy"].map(|key| problem[key].as_str().unwrap()).into();
     assert_eq!(fields[0], "messages[0].role");
     assert!(report["problems"][1]["field"] == "messages" && !fields[2].is_empty(), "{report}");
-    world.fails(&["validate", "none.jsonl"], 3, "none.jsonl", "check the path");
+    here(&world, &["validate", "none.jsonl"]).failed(3, "none.jsonl", "check the path");
 }
 
 #[test]
@@ -89,7 +96,7 @@ fn a_copy_holds_what_could_be_mended() {
     if let Ok(patched) = patched {
         assert_eq!(String::from_utf8(patched.stdout).unwrap(), world.read("rows.fixed.jsonl"));
     }
-    world.fails(&["validate", "-", "--fix"], 2, "stdin", "");
+    here(&world, &["validate", "-", "--fix"]).failed(2, "stdin", "");
 }
 
 #[test]
@@ -135,7 +142,7 @@ fn the_cost_is_known_before_anything_is_spent() {
     let mine = checked(&world, &["cost", "rows.jsonl", "--model", "mine"]).1;
     assert_eq!(mine["prices"].as_array().unwrap().len(), 1);
     assert_eq!(mine["prices"][0]["provider"], "far");
-    assert!(world.ok(&["cost", "rows.jsonl"]).contains("openai gpt-4.1-2025-04-14"));
+    assert!(here(&world, &["cost", "rows.jsonl"]).stdout.contains("openai gpt-4.1-2025-04-14"));
     world.write("bad.jsonl", "{\n");
-    world.fails(&["cost", "bad.jsonl"], 3, "no usable example", "hone validate");
+    here(&world, &["cost", "bad.jsonl"]).failed(3, "no usable example", "hone validate");
 }

@@ -17,4 +17,4 @@ pub use log::{EvolutionLog, FORMAT, FORMAT_VERSION, LogEntry, LogUsage, Pair};
 pub use run::{EvolveError, Evolver, Summary};
 pub use search::{Found, Means, Options, Search, Teacher};
 pub use strategy::{Fixed, Strategy};
-pub(crate) use teach::improvement_messages;
+pub(crate) use teach::{Shown, improvement_messages};

@@ -180,11 +180,7 @@ impl<'a> Search<'a> {
 
     /// Drafts and rounds of proposals.
     pub(super) async fn tree(&mut self) -> Result<(), EvolveError> {
-        for _ in 0..self.options.drafts {
-            if !self.is_spent() {
-                self.draft().await?;
-            }
-        }
+        self.drafts().await?;
         let mut small_gains = 0;
         // At a fixed number of calls these are what ends a search.
         let rounds = if self.options.fixed.is_some() { u32::MAX } else { self.options.max_iterations };
@@ -254,6 +250,22 @@ impl<'a> Search<'a> {
     /// Its score is one of this critic. That of a candidate on which the judge was absent is not, so it comes after all that are.
     fn compares(&self, entry: &LogEntry) -> bool {
         entry.critique.critic == self.critic.version()
+    }
+
+    /// The agent's drafts. One that a limit cut teaches nothing, so another is drawn for it; at a fixed number of calls every
+    /// draft counts, and of the second ones too many would be cut.
+    async fn drafts(&mut self) -> Result<(), EvolveError> {
+        let wanted = self.options.drafts as usize;
+        let most = if self.options.fixed.is_some() { wanted } else { 2 * wanted };
+        let is_cut = |entry: &&LogEntry| entry.finish_reason.as_deref() == Some(Finish::Length.as_str());
+        while self.history.len() < most && !self.is_spent() {
+            let cut = self.history.iter().filter(is_cut).count();
+            if self.history.len() - cut >= wanted {
+                break;
+            }
+            self.draft().await?;
+        }
+        Ok(())
     }
 
     /// One honest reply of the agent, scored: one that was imported, while there are any, or a new one.
@@ -468,7 +480,7 @@ impl<'a> Search<'a> {
                 let candidate = Candidate { files: entry.files.clone() };
                 let (evidence, critique) = self.critic.critique(self.brief, &candidate).await?;
                 let entry = &mut self.history[at];
-                (entry.evidence, entry.critique) = (evidence, critique);
+                (entry.evidence, entry.critique, entry.fresh) = (evidence, critique, true);
                 self.shown.insert(entry.iteration);
             }
         }

@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::stats::{Diff, score_difference};
+use super::stats::{Diff, Precision, score_difference};
 use crate::{
     brief::Brief,
     cancel::Cancel,
@@ -238,7 +238,7 @@ impl Comparison<'_> {
             let pair = of(a).zip(of(b));
             let diffs: Vec<Diff> =
                 pair.map(|(a, b)| Diff::new(a.family.clone(), a.score - b.score)).collect();
-            let found = score_difference(&diffs, self.means.options.seed);
+            let found = score_difference(&diffs, &Precision::usual(self.means.options.seed));
             let (mean, low, high, p) = (found.mean, found.low, found.high, found.p);
             StrategyDifference { a: a.name().into(), b: b.name().into(), mean, low, high, p }
         };

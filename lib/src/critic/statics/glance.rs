@@ -78,8 +78,8 @@ fn config_share(files: &[SourceFile], parsed: Vec<Option<Parsed<Mod>>>, natures:
 
 #[cfg(test)]
 mod tests {
-    use super::{super::read, *};
-    use crate::critic::on_deep_stack;
+    use super::*;
+    use crate::critic::{on_deep_stack, statics::read};
 
     fn file(path: &str, content: &str) -> SourceFile {
         SourceFile { path: path.into(), content: content.into() }
