@@ -6,7 +6,7 @@ use hone::{
     config::{self, ModelRow},
     error::Kind,
     model::{
-        client::{Client, Endpoint, Outage, Secret},
+        client::{Client, Endpoint, Header, Outage, Secret},
         provider::{self, Access, Provider},
     },
 };
@@ -129,12 +129,15 @@ fn same_host(one: &str, other: &str) -> bool {
     host(one).is_some() && host(one) == host(other)
 }
 
-fn headers(name: &str, row: &ModelRow, context: &Context) -> Result<Vec<(String, Secret)>> {
-    let value = |text: &String| match text.strip_prefix(FROM_ENVIRONMENT) {
-        Some(variable) => secret(name, variable, context),
-        None => Ok(text.clone()),
+fn headers(name: &str, row: &ModelRow, context: &Context) -> Result<Vec<Header>> {
+    let header = |(header, text): (&String, &String)| {
+        let (value, is_key) = match text.strip_prefix(FROM_ENVIRONMENT) {
+            Some(variable) => (secret(name, variable, context)?, true),
+            None => (text.clone(), false),
+        };
+        Ok(Header { name: header.clone(), value: Secret::new(value), is_key })
     };
-    row.headers.iter().map(|(header, text)| Ok((header.clone(), Secret::new(value(text)?)))).collect()
+    row.headers.iter().map(header).collect()
 }
 
 fn secret(name: &str, variable: &str, context: &Context) -> Result<String> {

@@ -158,6 +158,9 @@ pub struct ModelRow {
     /// The account that jobs belong to, where addresses carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// Azure's kinds of training, which differ in price and place: `standard`, `globalStandard`, `developerTier`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_type: Option<String>,
     /// Anthropic's header of the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anthropic_version: Option<String>,

@@ -123,7 +123,7 @@ struct RoundResult {
 pub async fn run(args: &Loop, context: &Context) -> Result {
     if args.dry_run {
         let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
-        return plan::turns(args.rounds, &args.size(), context, &settings);
+        return plan::turns(args.rounds, &args.size(), args.batch, context, &settings);
     }
     let _lock = store::Lock::take(&context.workspace.lock("loop"))?;
     init::create(context, false)?;
@@ -227,6 +227,7 @@ async fn turn(mut round: Round, context: &Context, settings: &Settings, models: 
         drawn: Some(round.heldout.clone()),
         champion: Some(round.champion.clone()),
         samples: size.samples,
+        no_prompt_arm: true,
         ..Default::default()
     };
     let outcome = test::execute(&test, context, settings, models).await?;

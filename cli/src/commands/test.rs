@@ -1,20 +1,27 @@
+pub mod release;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
 use hone::{
     agent::{self, Agent, Prompts},
     brief::{self, Brief},
+    calibrate,
     config::Settings,
-    critic::{CriticOptions, Judge},
-    dataset,
+    critic::{Critic, CriticOptions, Judge},
+    dataset::{self, validate},
     error::Kind,
     finetune,
     model::wire::{JobEvent, Message},
+    rating::{self, Rating},
     store,
-    trial::{self, Arm, Extras, Generation, Judgement, LossPoint, Summary, Trial, TrialSpec, Verdict},
+    trial::{
+        self, Arm, Extras, Generation, Judgement, LossPoint, Pair, Row, Summary, Training, Trial, TrialError,
+        TrialSpec, Verdict,
+    },
 };
 
 use crate::{
@@ -26,7 +33,8 @@ use crate::{
 
 /// Compare the tuned model with the base on held-out briefs, and say whether it should be deployed
 ///
-/// Ends with exit code 0 when the verdict is "promote", 4 otherwise. Replaces test_finetuned_model.py.
+/// Beside the base takes part what a better system message alone gives. Ends with exit code 0 when the verdict is
+/// "promote", 4 otherwise. Replaces test_finetuned_model.py.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Test {
     /// The tuned model; the last one of this workspace when left out
@@ -44,7 +52,26 @@ pub struct Test {
     /// `[models]`
     #[arg(long, value_name = "ROW")]
     pub judge: Option<String>,
-    /// These of them, drawn earlier
+    /// Compare another model too, under a name of your own; may be given several times
+    #[arg(long = "arm", value_name = "NAME=MODEL", value_parser = arm)]
+    pub arms: Vec<Arm>,
+    /// Leave out the base model with a better system message
+    #[arg(long)]
+    pub no_prompt_arm: bool,
+    /// Look after every six briefs, from the thirtieth on, and stop as soon as the evidence is enough
+    #[arg(long)]
+    pub sequential: bool,
+    /// Ask the sealed briefs too, at least 150 answers of each model: once, before a release
+    #[arg(long, conflicts_with_all = ["briefs", "limit", "sequential"])]
+    pub release: bool,
+    /// What people prefer: pairs of this trial's apps, as `hone rate` writes them or `hone calibrate` reads them;
+    /// the workspace's own ratings count without it
+    #[arg(long, value_name = "FILE")]
+    pub pairs: Option<PathBuf>,
+    /// Share of the error budget
+    #[arg(long, hide = true)]
+    pub alpha: Option<f64>,
+    /// Held-out briefs that were drawn earlier
     #[arg(skip)]
     pub drawn: Option<Vec<String>>,
     /// The champion to compare with; today's when left out
@@ -113,15 +140,17 @@ pub async fn execute(
     refuse_trained(&spec.briefs, context)?;
     let prompts = Prompts::load(&context.workspace.prompts())?;
     spec.prompts = prompts.name().map(str::to_owned);
+    spec.asked_sha256 = Some(prompts.asked_sha256()?);
     let asked = asked(&spec.briefs, &prompts)?;
     let opened = Trial::open(&context.workspace.trials(), &spec)?;
+    let openings = if args.release { release::open(&opened.trial, context)? } else { Vec::new() };
     // Every arm is asked where the tuned model was trained: the base, too, is the one that training started from.
     let mut agents: Vec<Agent> = Vec::new();
     for arm in &spec.arms {
         agents.push(Agent { model: arm.model.clone(), ..models.agent(&settings.finetune.model).await? });
     }
     let judge_batches = judge_model.as_ref().is_some_and(Judge::batches);
-    let screenshots = Some(opened.trial.folder().join("screenshots"));
+    let screenshots = Some(opened.trial.screenshots());
     let standards = evolve::critic_options(context, settings)?;
     let options =
         CriticOptions { static_only: args.static_only, screenshots, judge: judge_model, ..standards };
@@ -133,10 +162,7 @@ pub async fn execute(
     };
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
         let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();
-        let mut messages = asked.get(brief.id.as_str()).cloned().unwrap_or_default();
-        if let (Some(system), Some(first)) = (&arm.system, messages.first_mut()) {
-            first.content.clone_from(system);
-        }
+        let messages = with_system(asked.get(brief.id.as_str()).cloned().unwrap_or_default(), arm);
         let reply = agents[index].reply(&messages, spec.sampling_seed(brief, sample)).await?;
         Ok::<_, hone::model::client::ModelError>(Generation {
             reply: reply.text,
@@ -149,16 +175,18 @@ pub async fn execute(
         critic.critique(brief, candidate).await.map(Judgement::from)
     };
     let run = trial::run(opened, limits, generate, judge, &context.events, &context.cancel).await;
+    let compared = compare(&run, &critic, limits.judge, context).await;
     if let Some(text) = critic.judge().and_then(|judge| judge.tally().complaint()) {
         context.events.warn(text, Some("the executed scores, which decide, are complete".into()));
     }
     critic.close().await;
-    let (trial, rows) = run?;
-    let mut summary = trial::summarise(trial.spec(), &rows);
+    let ((trial, rows), mut pairs) = (run?, compared?);
+    pairs.extend(people(args, &trial, &rows, context)?);
+    let mut summary = trial::summarise_with(trial.spec(), &rows, &pairs);
     let extras = Extras {
         loss: loss_curve(&spec, context, models).await,
+        facts: openings,
         made_at: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string(),
-        ..Extras::default()
     };
     trial::write_report(&trial, &rows, &mut summary, &extras)?;
     Ok(Outcome {
@@ -166,6 +194,91 @@ pub async fn execute(
         side_by_side: trial::side_by_side(&rows, SHOWN, WIDTH),
         summary,
     })
+}
+
+/// Which of two answers the judge prefers, once there are all; nothing without a judge.
+async fn compare(
+    run: &std::result::Result<(Trial, Vec<Row>), TrialError>,
+    critic: &Critic,
+    at_once: usize,
+    context: &Context,
+) -> std::result::Result<Vec<Pair>, TrialError> {
+    match (run, critic.judge()) {
+        (Ok((trial, rows)), Some(judge)) => {
+            trial::pairs::ask(trial, rows, judge, at_once, &context.cancel).await
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// `NAME=MODEL`.
+fn arm(text: &str) -> std::result::Result<Arm, String> {
+    let (name, model) = text.split_once('=').ok_or("write NAME=MODEL")?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || !name.chars().all(plain) || model.is_empty() {
+        return Err("a name has small letters, digits and `-`, and a model follows the `=`".into());
+    }
+    if Arm::KNOWN.contains(&name) {
+        return Err(format!("`{name}` is an arm with a meaning of its own: choose another name"));
+    }
+    Ok(Arm::new(name, model))
+}
+
+/// The conversation with the arm's own system message, if it has one.
+fn with_system(mut messages: Vec<Message>, arm: &Arm) -> Vec<Message> {
+    let Some(system) = &arm.system else { return messages };
+    messages.retain(|message| message.role != "system");
+    messages.insert(0, Message::system(system.clone()));
+    messages
+}
+
+/// What people said of this trial's apps: of the workspace's ratings, and of a file.
+fn people(args: &Test, trial: &Trial, rows: &[Row], context: &Context) -> Result<Vec<Pair>> {
+    let mut ratings = rating::read(&context.workspace.ratings())?;
+    if let Some(path) = &args.pairs {
+        ratings.extend(rated(path, trial.id())?);
+    }
+    let (pairs, strange) = trial::pairs::of_people(trial.spec(), rows, &ratings);
+    if strange > 0 {
+        let text =
+            format!("{strange} rating(s) are about apps that this trial does not compare, and are left out");
+        context.events.warn(text, None);
+    }
+    Ok(pairs)
+}
+
+/// A file of ratings, or of pairs as `hone calibrate` reads them.
+fn rated(path: &Path, trial: &str) -> Result<Vec<Rating>> {
+    let ratings = rating::read(path)?;
+    if !ratings.is_empty() {
+        return Ok(ratings);
+    }
+    let side = |app: agent::Candidate| rating::Side {
+        model: String::new(),
+        arm: None,
+        sample: None,
+        log: None,
+        iteration: None,
+        score: None,
+        files: app.files,
+    };
+    let rating = |pair: calibrate::Pair| Rating {
+        format: rating::FORMAT.into(),
+        version: rating::FORMAT_VERSION,
+        at: String::new(),
+        rater: pair.rater,
+        source: rating::Source::Trial(trial.to_owned()),
+        brief: pair.brief,
+        a: side(pair.a),
+        b: side(pair.b),
+        prefers: match pair.prefers {
+            calibrate::Choice::A => rating::Choice::A,
+            calibrate::Choice::B => rating::Choice::B,
+            calibrate::Choice::Tie => rating::Choice::Tie,
+        },
+        shown_first: rating::Which::A,
+    };
+    Ok(calibrate::read_pairs(path)?.into_iter().map(rating).collect())
 }
 
 fn tuned_model(args: &Test, context: &Context) -> Result<String> {
@@ -193,18 +306,19 @@ fn spec(
         Some(model) => model.clone(),
         None => models.champion()?,
     };
-    let mut arms = vec![Arm::new(Arm::BASE, &base), Arm::new(Arm::TUNED, &tuned)];
-    if champion != base && champion != tuned {
-        arms.push(Arm::new(Arm::CHAMPION, &champion));
-    }
+    let training = training(&tuned, context)?;
+    let arms = arms(args, context, [&base, &tuned, &champion])?;
+    let briefs = match &args.drawn {
+        Some(ids) => drawn(ids, context)?,
+        None => heldout(args.briefs.as_deref(), args.limit, context, &seen_kinds)?,
+    };
+    let briefs = if args.release { release::with_sealed(briefs, context)? } else { briefs };
+    let samples = args.samples.unwrap_or(settings.test.samples);
     Ok(TrialSpec {
         id: String::new(),
-        briefs: match &args.drawn {
-            Some(ids) => drawn(ids, context)?,
-            None => heldout(args.briefs.as_deref(), args.limit, context, &seen_kinds)?,
-        },
+        samples: if args.release { release::samples(samples, briefs.len()) } else { samples },
+        briefs,
         arms,
-        samples: args.samples.unwrap_or(settings.test.samples),
         seed: context.global.seed,
         temperature: settings.agent.temperature,
         max_tokens: settings.agent.max_tokens,
@@ -212,9 +326,65 @@ fn spec(
         deployed: (champion != base).then_some(champion),
         judge: None,
         prompts: None,
-        alpha: trial::ALPHA,
-        training: None,
+        asked_sha256: None,
+        sequential: args.sequential,
+        alpha: args.alpha.unwrap_or(trial::ALPHA),
+        training,
     })
+}
+
+/// Base and tuned; the champion where it is a third model, or the one before it where the tuned model is in office; what a
+/// better system message gives; and whatever the user named.
+fn arms(args: &Test, context: &Context, [base, tuned, champion]: [&str; 3]) -> Result<Vec<Arm>> {
+    let mut arms = vec![Arm::new(Arm::BASE, base), Arm::new(Arm::TUNED, tuned)];
+    if champion != base && champion != tuned {
+        arms.push(Arm::new(Arm::CHAMPION, champion));
+    }
+    if champion == tuned {
+        let before = before(champion, context)?.filter(|model| model != base && model != tuned);
+        arms.extend(before.map(|model| Arm::new(Arm::PREVIOUS, model)));
+    }
+    if !args.no_prompt_arm {
+        arms.push(Arm::prompted(base));
+    }
+    arms.extend(args.arms.iter().cloned());
+    Ok(arms)
+}
+
+/// The champion before this one.
+fn before(champion: &str, context: &Context) -> Result<Option<String>> {
+    let registry = context.registry()?;
+    let deployed = registry.entries().iter().rev().find(|entry| {
+        entry.model.as_deref() == Some(champion) && entry.action != hone::registry::Action::Rollback
+    });
+    Ok(deployed.and_then(|entry| entry.previous.clone()))
+}
+
+/// What the model learned from, as far as the workspace knows; nothing of a model that was trained elsewhere.
+fn training(tuned: &str, context: &Context) -> Result<Option<Training>> {
+    let workspace = &context.workspace;
+    let Some((job, dataset_sha256)) = finetune::origin(workspace, tuned) else { return Ok(None) };
+    let record = finetune::records(workspace).into_iter().find(|record| record.job == job);
+    let epochs = record.and_then(|record| record.last.hyperparameters.n_epochs.fixed());
+    let mut training = Training { job: Some(job), epochs, ..Training::default() };
+    // The manifest is that of the dataset as it is now, which another run may have made anew.
+    let manifest = store::read_text(&workspace.manifest()).ok();
+    let manifest = manifest.and_then(|text| serde_json::from_str::<dataset::Manifest>(&text).ok());
+    if let Some(manifest) = manifest.filter(|manifest| manifest.dataset_sha256 == dataset_sha256) {
+        training.rows = Some(manifest.examples.chat());
+        training.config_first_share = config_first_share(&workspace.dataset(), context)?;
+        training.prompt_sha256 = Some(manifest.prompt_sha256);
+        training.logs_sha256 = manifest.logs_sha256;
+    }
+    training.dataset_sha256 = Some(dataset_sha256);
+    Ok(Some(training))
+}
+
+/// Share of a dataset's answers that begin with configuration, which is what they teach; none when no answer holds code.
+fn config_first_share(dataset: &Path, context: &Context) -> Result<Option<f64>> {
+    let report = validate::validate(dataset, &validate::Options::default(), &context.cancel)?;
+    let code = report.code;
+    Ok((code.answers > 0).then(|| code.config_first as f64 / code.answers as f64))
 }
 
 /// The conversation that each brief is asked with.
@@ -249,12 +419,12 @@ fn refuse_trained(briefs: &[Brief], context: &Context) -> Result<()> {
 
 /// The held-out briefs, or a draw of them of which a third is of unseen kinds.
 pub fn heldout(
-    file: Option<&std::path::Path>,
+    file: Option<&Path>,
     limit: Option<usize>,
     context: &Context,
     seen_kinds: &BTreeSet<String>,
 ) -> Result<Vec<Brief>> {
-    let path = file.map_or_else(|| context.workspace.heldout_briefs(), std::path::Path::to_owned);
+    let path = file.map_or_else(|| context.workspace.heldout_briefs(), Path::to_owned);
     let briefs = brief::load(&path)?;
     Ok(match limit {
         Some(n) => brief::heldout_sample(&briefs, seen_kinds, n, n / 3, context.global.seed),
@@ -298,4 +468,59 @@ fn loss_point(event: &JobEvent) -> Option<LossPoint> {
         train: event.number("train_loss")?,
         valid: event.number("full_valid_loss").or_else(|| event.number("valid_loss")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arm_is_a_name_and_a_model() {
+        let check =
+            |text: &str, expected: std::result::Result<(&str, &str), &str>| match (arm(text), expected) {
+                (Ok(arm), Ok((name, model))) => {
+                    assert_eq!((arm.name.as_str(), arm.model.as_str()), (name, model))
+                }
+                (Err(why), Err(part)) => assert!(why.contains(part), "{text}: {why}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            };
+        check("rival=gpt-x", Ok(("rival", "gpt-x")));
+        check("v-2=ft:smollm2:local:ui=2", Ok(("v-2", "ft:smollm2:local:ui=2")));
+        check("gpt-x", Err("NAME=MODEL"));
+        check("=gpt-x", Err("small letters"));
+        check("My Arm=gpt-x", Err("small letters"));
+        check("rival=", Err("a model follows"));
+        check("tuned=gpt-x", Err("choose another name"));
+    }
+
+    #[test]
+    fn an_arm_with_a_system_message_is_asked_with_that_one() {
+        let asked = vec![Message::system("old"), Message::user("a form")];
+        let plain = Arm::new("rival", "m");
+        assert_eq!(with_system(asked.clone(), &plain), asked);
+        let told = Arm { system: Some("new".into()), ..plain };
+        let expected = [Message::system("new"), Message::user("a form")];
+        assert_eq!(with_system(asked, &told), expected);
+        assert_eq!(with_system(vec![Message::user("a form")], &told), expected, "a prompt without one");
+    }
+
+    #[test]
+    fn pairs_of_a_file_are_ratings_of_the_trial() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pairs.jsonl");
+        let line = r#"{"brief":"a form","a":{"app.py":"x"},"b":{"app.py":"y"},"prefers":"b","rater":"r"}"#;
+        std::fs::write(&path, line).unwrap();
+        let ratings = rated(&path, "t-1").unwrap();
+        let [rating] = &ratings[..] else { panic!("one") };
+        assert_eq!((rating.prefers, rating.rater.as_str()), (rating::Choice::B, "r"));
+        assert_eq!(rating.source, rating::Source::Trial("t-1".into()));
+        let kept = folder.path().join("ratings.jsonl");
+        rating::append(&kept, rating).unwrap();
+        assert_eq!(
+            rated(&kept, "t-2").unwrap(),
+            ratings,
+            "ratings say themselves which trial they are about"
+        );
+        assert!(rated(&folder.path().join("none.jsonl"), "t-1").is_err());
+    }
 }

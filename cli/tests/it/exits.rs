@@ -217,7 +217,7 @@ fn code_5_is_a_budget_that_cannot_be_kept() {
     world.fails(&ask, 5, "what `models.far` costs is not known", "price = {");
     let price = "price = { input = 3.0, output = 12.0, as_of = \"2026-01-31\" }\n";
     world.write("hone.toml", format!("{row}{price}"));
-    world.fails(&[&ask[..], &["--budget", "0.001"]].concat(), 5, "the budget of $0.001000", "`--budget");
+    world.fails(&[&ask[..], &["--budget", "0.001"]].concat(), 5, "the budget of $0.0010", "`--budget");
     world.fails(&[&ask[..], &["--offline"]].concat(), 6, "the journal has no answer", "hone calls import");
     world.write("prices.toml", "[[price]]\n");
     world.fails(&ask, 3, "prices.toml` is not a table of prices", "docs/calls.md");

@@ -40,3 +40,5 @@ mod setup;
 mod storm;
 #[cfg(test)]
 mod trouble;
+#[cfg(test)]
+mod validate;

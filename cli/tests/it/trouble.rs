@@ -240,7 +240,7 @@ fn budget_reached() {
     let price = "price = { input = 3.0, output = 12.0, as_of = \"2026-01-31\" }\n";
     world.write("hone.toml", format!("[budget]\nusd = 0.001\n{settings}{price}"));
     let ask = ["generate", "a form", "--agent", "far"];
-    run(&world, &ask).failed(5, "the budget of $0.001000 is reached", "budget-reached.md");
+    run(&world, &ask).failed(5, "the budget of $0.0010 is reached", "budget-reached.md");
 }
 
 #[test]

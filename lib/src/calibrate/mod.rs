@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use self::{degrade::Change, source::Source};
 pub use self::{
     degrade::Grade,
-    pairs::{Agreement, Pair, PairsError, Rater, read_pairs},
+    pairs::{Agreement, Choice, Pair, PairsError, Rater, read_pairs},
     report::{Calibration, ClassReport, Length, Noise, Score, Target, summarise},
 };
 use crate::{

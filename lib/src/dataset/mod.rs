@@ -3,15 +3,16 @@
 //! Reading order: [`read`] loads the logs, [`fresh`] has looked at again what nobody looked at twice, [`select`] decides
 //! which candidates are worth learning from ([`leaks`] tells what gives a held-out brief away, [`alike`] copies,
 //! [`ratings`] what people said), [`lessons`] makes rows of them, [`mix`] orders, trims and splits these, [`prepare`] writes
-//! the files, [`manifest`] and [`summary`] say where every row came from and why everything else was left out. [`check`] tells whether any
-//! fine-tuning file, ours or not, would be accepted; [`tokens`] counts.
+//! the files, [`manifest`] and [`summary`] say where every row came from and why everything else was left out.
+//! [`validate`] tells whether any fine-tuning file, ours or not, would be accepted, and what it would teach; [`tokens`]
+//! counts, [`cost`] prices.
 //! [`trained_on`] tells which briefs a dataset has spent.
 //!
 //! The same logs and options give the same bytes, however many cores share the work: there is no clock in here, and every
 //! order comes from the seed.
 
 mod alike;
-pub mod check;
+pub mod cost;
 mod error;
 mod export;
 mod fresh;
@@ -29,6 +30,7 @@ mod rows;
 mod select;
 mod summary;
 pub mod tokens;
+pub mod validate;
 mod workers;
 
 #[cfg(test)]

@@ -617,9 +617,10 @@ fn the_files_are_what_the_manifest_says() {
     let manifest: Manifest = serde_json::from_slice(&std::fs::read(workspace.manifest()).unwrap()).unwrap();
     assert_eq!(manifest, prepared.manifest);
     for (path, format) in
-        [(workspace.dataset(), check::Format::Chat), (workspace.preferences(), check::Format::Dpo)]
+        [(workspace.dataset(), validate::Format::Chat), (workspace.preferences(), validate::Format::Dpo)]
     {
-        let report = check::check(&std::fs::read_to_string(path).unwrap());
+        let report =
+            validate::validate(&path, &validate::Options::default(), &crate::cancel::Cancel::new()).unwrap();
         assert_eq!((report.format, report.problems), (format, vec![]));
     }
     assert!(workspace.validation().exists());

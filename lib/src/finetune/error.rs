@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     error::{Explain, Kind},
-    model::{client::ModelError, wire::MIN_EXAMPLES},
+    model::{client::ModelError, price::Usd, wire::MIN_EXAMPLES},
     store::StoreError,
 };
 
@@ -35,8 +35,17 @@ pub enum FinetuneError {
     /// A creation was not answered, and nobody can say what came of it.
     #[error("it is not known whether `{row}` created a job, and it lists none")]
     Unsettled { row: String },
-    #[error("`{row}` estimates ${usd:.2} for this job, more than the account has")]
-    NoCredit { row: String, usd: f64 },
+    #[error("`{row}` estimates {usd} for this job, more than the account has")]
+    NoCredit { row: String, usd: Usd },
+    /// The job might cost more than is left.
+    #[error(
+        "the budget of {cap} does not bear the job: it may cost {next}, {spent} is spent, and {held} may still be billed for \
+         what is under way"
+    )]
+    Budget { spent: Usd, held: Usd, next: Usd, cap: Usd },
+    /// A budget cannot be kept where a price is not known.
+    #[error("what training `{model}` at `models.{row}` costs is not known, so no budget can be kept")]
+    NoPrice { row: String, model: String },
     #[error("`{row}` cannot {what}")]
     Unsupported { row: String, what: String, instead: String },
     #[error("`models.{row}` does not say whose account its jobs belong to")]
@@ -91,6 +100,7 @@ impl Explain for FinetuneError {
                     (false, false) => Kind::Provider,
                 }
             }
+            Self::Budget { .. } | Self::NoPrice { .. } => Kind::Budget,
             Self::JobCancelled { .. } | Self::Cancelled | Self::Detached { .. } => Kind::Cancelled,
             Self::Model(e) => e.kind(),
             Self::Store(e) => e.kind(),
@@ -118,6 +128,13 @@ impl Explain for FinetuneError {
                  `.hone/finetune.json` and run the same command again; see docs/troubleshooting/unanswered-creation.md"
             ),
             Self::NoCredit { .. } => QUOTA.into(),
+            Self::Budget { spent, held, next, cap } => {
+                return ModelError::Budget { spent: *spent, held: *held, next: *next, cap: *cap }.hint();
+            }
+            Self::NoPrice { row, .. } => format!(
+                "say it under `[models.{row}]`: `price = {{ input = 0.0, output = 0.0, training = 0.0, as_of = \"2026-01-31\" }}` \
+                 in US dollars per million tokens; or go without a budget: `--budget inf`"
+            ),
             Self::Unsupported { instead, .. } => instead.clone(),
             Self::NoAccount { row } => {
                 format!(

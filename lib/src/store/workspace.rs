@@ -87,6 +87,11 @@ impl Workspace {
         self.root.join("data/registry.jsonl")
     }
 
+    /// When the sealed briefs were opened, and for which model.
+    pub fn sealed_openings(&self) -> PathBuf {
+        self.root.join("data/sealed_openings.jsonl")
+    }
+
     /// Which of two apps people preferred.
     pub fn ratings(&self) -> PathBuf {
         self.root.join("data/ratings.jsonl")

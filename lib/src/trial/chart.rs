@@ -27,6 +27,83 @@ pub(super) struct Pair {
     pub(super) tuned: f64,
 }
 
+/// A mean difference with its 95% interval, in shares of the scale (0.5 = half of it).
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Interval {
+    pub(super) label: String,
+    /// As a person reads it, e.g. `+3.10 [+2.20, +4.00]`.
+    pub(super) shown: String,
+    pub(super) mean: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
+    /// The first of a group stands a little apart.
+    pub(super) first: bool,
+}
+
+/// Space above the first of a group, in rows.
+const GAP: f64 = 0.6;
+
+/// Mean differences with their intervals, one to a row, about a line at zero; empty without any.
+pub(super) fn intervals(title: &str, intervals: &[Interval]) -> Result<String, ReportError> {
+    if intervals.is_empty() {
+        return Ok(String::new());
+    }
+    let ends = intervals.iter().flat_map(|i| [i.low, i.high]).filter(|end| end.is_finite());
+    let reach = ends.fold(0.1_f64, |reach, end| reach.max(end.abs())).min(1.0) * 108.0;
+    let mut below = 0.0;
+    let rows: Vec<f64> = intervals
+        .iter()
+        .enumerate()
+        .map(|(at, interval)| {
+            below += if interval.first && at > 0 { 1.0 + GAP } else { 1.0 };
+            below - 0.5
+        })
+        .collect();
+    // The first on top.
+    let rows: Vec<f64> = rows.into_iter().map(|row| below - row).collect();
+    let height = 56 + (24.0 * below).ceil() as u32;
+    draw(title, height, |root| {
+        let mut chart = ChartBuilder::on(root)
+            .margin(8)
+            .set_label_area_size(LabelAreaPosition::Left, 116)
+            .set_label_area_size(LabelAreaPosition::Right, 148)
+            .set_label_area_size(LabelAreaPosition::Bottom, 40)
+            .build_cartesian_2d(-reach..reach, 0.0..below)?;
+        let text = (FONT, TEXT).into_font().color(&INK);
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .disable_y_axis()
+            .y_labels(0)
+            .bold_line_style(GRID)
+            .light_line_style(TRANSPARENT)
+            .axis_style(INK)
+            .label_style(text.clone())
+            .axis_desc_style(text.clone())
+            .x_desc("tuned minus base, % of the scale")
+            .x_labels(5)
+            .x_label_formatter(&|x| format!("{x:+.0}"))
+            .draw()?;
+        chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, below)], INK.stroke_width(1)))?;
+        for (interval, y) in intervals.iter().zip(&rows) {
+            let at = |share: f64| ((share * 100.0).clamp(-reach, reach), *y);
+            let colour = if interval.mean >= 0.0 { TUNED } else { BASE };
+            let line = [at(interval.low), at(interval.high)];
+            chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
+            chart.draw_series([Circle::new(at(interval.mean), 4, colour.filled())])?;
+        }
+        let plot = chart.plotting_area();
+        let (left, right) = (left_aligned(), right_aligned());
+        for (interval, y) in intervals.iter().zip(&rows) {
+            let (first, row) = plot.map_coordinate(&(-reach, *y));
+            let (last, _) = plot.map_coordinate(&(reach, *y));
+            root.draw_text(&interval.label, &text.pos(right), (first - 8, row))?;
+            root.draw_text(&interval.shown, &text.pos(left), (last + 8, row))?;
+        }
+        Ok(())
+    })
+}
+
 /// The loss curve, training as a line and validation as points; empty without points.
 pub(super) fn loss(points: &[LossPoint]) -> Result<String, ReportError> {
     let finite: Vec<&LossPoint> = points.iter().filter(|p| p.train.is_finite()).collect();
@@ -124,6 +201,11 @@ pub(super) fn pairs(pairs: &[Pair]) -> Result<String, ReportError> {
 fn right_aligned() -> plotters::style::text_anchor::Pos {
     use plotters::style::text_anchor::{HPos, Pos, VPos};
     Pos::new(HPos::Right, VPos::Center)
+}
+
+fn left_aligned() -> plotters::style::text_anchor::Pos {
+    use plotters::style::text_anchor::{HPos, Pos, VPos};
+    Pos::new(HPos::Left, VPos::Center)
 }
 
 /// A brief's label; a star marks kinds that training never saw.

@@ -31,6 +31,8 @@ pub(super) fn spec(families: usize, variants: usize, arms: &[(&str, &str)]) -> T
         deployed: None,
         judge: None,
         prompts: None,
+        asked_sha256: None,
+        sequential: false,
         alpha: ALPHA,
         training: None,
     }

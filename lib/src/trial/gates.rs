@@ -1,4 +1,7 @@
 //! What a tuned model has to pass to become the champion, each gate with its reason.
+//!
+//! How often these gates promote a model that is no better, and how often one that is, has been simulated:
+//! docs/design/statistics.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,28 +9,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Arm, Row, TrialSpec, Verdict,
-    stats::{self, Estimate},
+    pairs::{PEOPLE, PairFigures},
+    sequential::{HARM, Sequential},
+    stats::{self, Estimate, Precision},
     verdict::{Metric, Results},
 };
 
 /// Below these a trial says nothing, whatever its figures.
-const MIN_BRIEFS: usize = 10;
+pub(super) const MIN_BRIEFS: usize = 10;
 const MIN_FAMILIES: usize = 8;
 /// The gain in score below which a change is not worth a new champion.
-const MIN_GAIN: f64 = 0.3;
+pub(super) const MIN_GAIN: f64 = 0.3;
 /// A pass rate may not be lower by more than this (0.05 = 5 points).
-const RATE_MARGIN: f64 = 0.05;
+pub(super) const RATE_MARGIN: f64 = 0.05;
 /// The champion is taken back for a run rate that is surely this much lower.
 const RATE_HARM: f64 = 0.10;
 /// A kind is looked at alone from this many briefs on, and must not lose more than this (score, 0-10).
 const KIND_BRIEFS: usize = 10;
 const KIND_LOSS: f64 = 1.0;
-const ALPHA: f64 = 0.05;
+const KIND_ALPHA: f64 = 0.05;
 /// Against another tuned model: no slower or longer than this, no less diverse than that.
 const MAX_GROWTH: f64 = 1.5;
 const MIN_DIVERSITY: f64 = 0.8;
-/// From this share of cut-off answers on, the limit is the likely cause of a hold.
-const MANY_TRUNCATED: f64 = 0.2;
 
 /// How a gate stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,55 +89,77 @@ pub(super) fn reference(spec: &TrialSpec) -> &'static str {
     if spec.arm(Arm::CHAMPION).is_some() { Arm::CHAMPION } else { Arm::BASE }
 }
 
-pub(super) fn decide(spec: &TrialSpec, results: &Results) -> Decision {
-    let comparison = Comparison::of(spec, results);
+/// What is known beside the rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beside<'a> {
+    pub(super) sequential: Option<Sequential>,
+    pub(super) pairs: &'a [PairFigures],
+}
+
+pub(super) fn decide(
+    spec: &TrialSpec,
+    results: &Results,
+    precision: &Precision,
+    beside: &Beside,
+) -> Decision {
+    let comparison = Comparison::of(spec, results, precision, beside);
     let gates = comparison.gates();
     let blocked = |gate: &Gate| matches!(gate.status, Status::Fail | Status::Unclear);
-    if !gates.iter().any(blocked) {
-        return Decision { verdict: Verdict::Promote, gates, cause: None, next: None };
-    }
-    if let Some(harm) = comparison.champion_harm() {
+    let promoted = !gates.iter().any(blocked);
+    // A model in office that beats the base may still be worse than the one before it; a new one takes its place.
+    let in_office = spec.arm(Arm::CHAMPION).is_none();
+    let harm = comparison.champion_harm().filter(|_| in_office || !promoted);
+    if let Some(harm) = harm {
         let next = Some("run `hone rollback` to take the champion back".into());
         return Decision { verdict: Verdict::RollBack, gates, cause: Some(harm), next };
+    }
+    if promoted {
+        return Decision { verdict: Verdict::Promote, gates, cause: None, next: None };
     }
     let (cause, next) = comparison.likely_cause(&gates);
     Decision { verdict: Verdict::Hold, gates, cause: Some(cause), next: Some(next) }
 }
 
 /// Tuned against its reference, with what the gates look at.
-struct Comparison<'a> {
-    spec: &'a TrialSpec,
-    results: &'a Results<'a>,
-    reference: &'static str,
-    score: Estimate,
-    ui_first: Estimate,
-    runs: Estimate,
+pub(super) struct Comparison<'a> {
+    pub(super) spec: &'a TrialSpec,
+    pub(super) results: &'a Results<'a>,
+    pub(super) precision: &'a Precision,
+    beside: &'a Beside<'a>,
+    pub(super) reference: &'static str,
+    pub(super) score: Estimate,
+    pub(super) ui_first: Estimate,
+    pub(super) runs: Estimate,
 }
 
 impl<'a> Comparison<'a> {
-    fn of(spec: &'a TrialSpec, results: &'a Results<'a>) -> Self {
+    fn of(
+        spec: &'a TrialSpec,
+        results: &'a Results<'a>,
+        precision: &'a Precision,
+        beside: &'a Beside<'a>,
+    ) -> Self {
         let reference = reference(spec);
-        let of = |metric| results.difference(Arm::TUNED, reference, metric, spec.seed);
+        let of = |metric| results.difference(Arm::TUNED, reference, metric, precision);
         let (score, ui_first, runs) = (of(Metric::Score), of(Metric::UiFirst), of(Metric::Runs));
-        Self { spec, results, reference, score, ui_first, runs }
+        Self { spec, results, precision, beside, reference, score, ui_first, runs }
     }
 
     fn gates(&self) -> Vec<Gate> {
-        let mut gates = vec![self.size(), self.score(), self.runs(), self.habit(), self.kinds()];
+        let score = self.beside.sequential.map_or_else(|| self.score(), |found| self.betting(&found));
+        let mut gates = vec![self.size(), score, self.runs(), self.habit(), self.kinds()];
         gates.extend(self.not_below_base());
         gates.extend([self.latency(), self.length(), self.diversity()]);
         gates.extend(self.prompt());
-        gates.push(Gate::new(
-            "second judge",
-            Status::NotApplied,
-            "no second judge took part, the executed score decides",
-        ));
+        gates.extend(self.preferences());
         gates
     }
 
     fn size(&self) -> Gate {
         let (n, families) = (self.score.n, self.score.clusters);
-        let wanted = self.spec.briefs.len();
+        // A trial that was stopped early asks no more of the briefs after.
+        let stopped = self.beside.sequential.filter(|found| found.stopped);
+        let wanted = stopped.map_or(self.spec.briefs.len(), |found| found.n);
         let status = match (n >= MIN_BRIEFS && families >= MIN_FAMILIES, n < wanted) {
             (true, false) => Status::Pass,
             _ => Status::Unclear,
@@ -149,17 +174,81 @@ impl<'a> Comparison<'a> {
 
     fn score(&self) -> Gate {
         let (mean, lower, upper) = bounds(&self.score);
+        let (p, alpha) = (self.score.p_above.unwrap_or(1.0), self.precision.alpha);
         let status = match () {
-            () if lower > 0.0 && mean >= MIN_GAIN => Status::Pass,
+            () if lower > 0.0 && p <= alpha && mean >= MIN_GAIN => Status::Pass,
             () if upper < MIN_GAIN => Status::Fail,
             () => Status::Unclear,
         };
         let reason = format!(
-            "tuned minus {} {mean:+.2}, one-sided 95% lower bound {} (needed: mean >= {MIN_GAIN:+.2}, bound > 0)",
+            "tuned minus {} {mean:+.2}, one-sided {} lower bound {}, sign-flip p {} (needed: mean >= {MIN_GAIN:+.2}, \
+             bound > 0, p <= {})",
             self.reference,
+            self.sureness(),
             signed(self.score.lower, 2),
+            self.score.p_above.map_or("unknown".into(), |p| format!("{p:.4}")),
+            short(alpha),
         );
         Gate::new("score", status, reason)
+    }
+
+    /// The score gate of a trial that may stop early: whoever looks often is only safe with an e-value.
+    fn betting(&self, found: &Sequential) -> Gate {
+        let (mean, _, upper) = bounds(&self.score);
+        let (needed, alpha) = (1.0 / self.precision.alpha, self.precision.alpha);
+        let status = match () {
+            () if found.e >= needed && mean >= MIN_GAIN => Status::Pass,
+            () if found.harm_e >= HARM || upper < MIN_GAIN => Status::Fail,
+            () => Status::Unclear,
+        };
+        let reason = format!(
+            "tuned minus {} {mean:+.2}, e-value {} after {} of {} briefs, of harm {} (needed: mean >= {MIN_GAIN:+.2}, \
+             e >= {} for an error budget of {})",
+            self.reference,
+            e_value(found.e),
+            found.n,
+            found.of,
+            e_value(found.harm_e),
+            short(needed),
+            short(alpha),
+        );
+        Gate::new("score", status, reason)
+    }
+
+    /// Whoever compared pairs must not contradict the scores.
+    fn preferences(&self) -> Vec<Gate> {
+        let (people, judges): (Vec<_>, Vec<_>) = self.beside.pairs.iter().partition(|f| f.by == PEOPLE);
+        let mut gates: Vec<Gate> =
+            judges.into_iter().map(|figures| self.preference("second judge", figures)).collect();
+        if gates.is_empty() {
+            let reason = "no second judge took part, the executed score decides";
+            gates.push(Gate::new("second judge", Status::NotApplied, reason));
+        }
+        gates.extend(people.into_iter().map(|figures| self.preference(PEOPLE, figures)));
+        gates
+    }
+
+    fn preference(&self, name: &str, figures: &PairFigures) -> Gate {
+        let (Some(rate), Some(low), Some(high)) = (figures.win_rate, figures.low, figures.high) else {
+            return Gate::new(name, Status::NotApplied, "no pair of answers was compared");
+        };
+        let gained = self.score.mean.unwrap_or(0.0) > 0.0;
+        let (agrees, contradicts) = if gained { (rate > 0.5, high < 0.5) } else { (rate < 0.5, low > 0.5) };
+        let status = match (agrees, contradicts) {
+            (true, _) => Status::Pass,
+            (_, true) => Status::Fail,
+            _ => Status::Note,
+        };
+        let reason = format!(
+            "{} prefers tuned to {} on {:.0}% of {} briefs [{:.0}%, {:.0}%] (needed: not surely against the score)",
+            figures.by,
+            self.reference,
+            100.0 * rate,
+            figures.n,
+            100.0 * low,
+            100.0 * high
+        );
+        Gate::new(name, status, reason.replace("people prefers", "people prefer"))
     }
 
     fn runs(&self) -> Gate {
@@ -170,13 +259,19 @@ impl<'a> Comparison<'a> {
             () => Status::Unclear,
         };
         let reason = format!(
-            "tuned minus {} {:+.0} points, one-sided 95% lower bound {} (needed: > {:+.0})",
+            "tuned minus {} {:+.0} points, one-sided {} lower bound {} (needed: > {:+.0})",
             self.reference,
             mean * 100.0,
+            self.sureness(),
             signed(self.runs.lower.map(|l| l * 100.0), 0),
             -RATE_MARGIN * 100.0
         );
         Gate::new("runs", status, reason)
+    }
+
+    /// `95%`: how sure a one-sided bound is.
+    fn sureness(&self) -> String {
+        format!("{}%", short(100.0 * (1.0 - self.precision.alpha)))
     }
 
     /// The habit is what the tuning is for; it must not be bought off with score.
@@ -201,7 +296,7 @@ impl<'a> Comparison<'a> {
             .into_iter()
             .map(|(kind, rows)| {
                 let results = Results::of(rows.into_iter());
-                (kind, results.difference(Arm::TUNED, self.reference, Metric::Score, self.spec.seed))
+                (kind, results.difference(Arm::TUNED, self.reference, Metric::Score, self.precision))
             })
             .filter(|(_, estimate)| estimate.n >= KIND_BRIEFS)
             .collect();
@@ -213,7 +308,7 @@ impl<'a> Comparison<'a> {
         let worse: Vec<String> = tested
             .iter()
             .zip(stats::holm(&p))
-            .filter(|((_, e), p)| e.mean.unwrap_or(0.0) < -KIND_LOSS && *p < ALPHA)
+            .filter(|((_, e), p)| e.mean.unwrap_or(0.0) < -KIND_LOSS && *p < KIND_ALPHA)
             .map(|((kind, e), p)| format!("`{kind}` {:+.2} (p {p:.3})", e.mean.unwrap_or(0.0)))
             .collect();
         match worse.is_empty() {
@@ -229,7 +324,7 @@ impl<'a> Comparison<'a> {
         if self.reference == Arm::BASE {
             return None;
         }
-        let base = self.results.difference(Arm::TUNED, Arm::BASE, Metric::Score, self.spec.seed);
+        let base = self.results.difference(Arm::TUNED, Arm::BASE, Metric::Score, self.precision);
         let mean = base.mean.unwrap_or(0.0);
         let status = if mean >= 0.0 { Status::Pass } else { Status::Fail };
         Some(Gate::new("base", status, format!("tuned minus base {mean:+.2} (needed: >= 0)")))
@@ -280,9 +375,8 @@ impl<'a> Comparison<'a> {
     /// Says what a better prompt alone gives: it is cheaper than weights, but no reason to refuse better weights.
     fn prompt(&self) -> Option<Gate> {
         self.spec.arm(Arm::PROMPTED)?;
-        let seed = self.spec.seed;
-        let alone = self.results.difference(Arm::PROMPTED, Arm::BASE, Metric::Score, seed);
-        let beyond = self.results.difference(Arm::TUNED, Arm::PROMPTED, Metric::Score, seed);
+        let of = |arm, reference| self.results.difference(arm, reference, Metric::Score, self.precision);
+        let (alone, beyond) = (of(Arm::PROMPTED, Arm::BASE), of(Arm::TUNED, Arm::PROMPTED));
         let reason = format!(
             "a better system message alone gives {} over the base, the tuned model {} over that",
             signed(alone.mean, 2),
@@ -291,7 +385,8 @@ impl<'a> Comparison<'a> {
         Some(Gate::new("prompt", Status::Note, reason))
     }
 
-    /// Why the deployed champion should be taken back, if it should.
+    /// Why the deployed champion should be taken back, if it should: it is surely worse than the base, or than the champion
+    /// before it.
     fn champion_harm(&self) -> Option<String> {
         let deployed = self.spec.deployed.as_deref();
         let is_deployed = |arm: &Arm| deployed == Some(arm.model.as_str());
@@ -301,103 +396,47 @@ impl<'a> Comparison<'a> {
             (None, Some(tuned)) if is_deployed(tuned) => Arm::TUNED,
             _ => return None,
         };
-        let of = |metric| self.results.difference(arm, Arm::BASE, metric, self.spec.seed);
-        let (score, runs) = (of(Metric::Score), of(Metric::Runs));
+        let against = [("base", Arm::BASE), ("champion before it", Arm::PREVIOUS)];
+        let against: Vec<_> = against.into_iter().filter(|(_, name)| self.spec.arm(name).is_some()).collect();
+        // The budget is shared: each comparison is one more chance to be wrong.
+        let alpha = self.precision.alpha / against.len() as f64;
+        let precision = Precision { alpha, ..*self.precision };
+        against.into_iter().find_map(|(name, reference)| self.harm(arm, name, reference, &precision))
+    }
+
+    /// What the reference has over the arm, when it surely has.
+    fn harm(&self, arm: &str, name: &str, reference: &str, precision: &Precision) -> Option<String> {
+        let lost = |metric| self.results.difference(reference, arm, metric, precision);
+        let (score, runs) = (lost(Metric::Score), lost(Metric::Runs));
         if score.n < MIN_BRIEFS || score.clusters < MIN_FAMILIES {
             return None;
         }
-        let (mean, _, upper) = bounds(&score);
-        if upper < 0.0 {
-            return Some(format!("the champion scores {mean:+.2} against the base, at most {upper:+.2}"));
+        let (mean, lower, _) = bounds(&score);
+        if lower > 0.0 && score.p_above.is_some_and(|p| p <= precision.alpha) {
+            let (mean, at_most) = (-mean, -lower);
+            return Some(format!("the champion scores {mean:+.2} against the {name}, at most {at_most:+.2}"));
         }
-        let (mean, _, upper) = bounds(&runs);
-        let points = mean * 100.0;
-        (upper < -RATE_HARM).then(|| format!("the champion runs {points:+.0} points against the base"))
-    }
-
-    /// The likely cause of a hold and what to try, the most certain first.
-    fn likely_cause(&self, gates: &[Gate]) -> (String, String) {
-        let status = |name: &str| gates.iter().find(|g| g.name == name).map(|g| g.status);
-        let tuned = self.results.arm(self.spec, Arm::TUNED);
-        let again = || {
-            "run `hone loop --rounds 2`: another round adds new drafts and rows and trains on more data"
-                .to_owned()
-        };
-        if self.score.n == 0 {
-            return ("no brief has an answer of both arms".into(), "run `hone test` again".into());
-        }
-        if tuned.truncated.unwrap_or(0.0) >= MANY_TRUNCATED {
-            let share = tuned.truncated.unwrap_or(0.0) * 100.0;
-            let limit = self.spec.max_tokens;
-            let cause = format!("{share:.0}% of the tuned answers were cut off at {limit} tokens");
-            return (cause, format!("set `max_tokens = {}` under `[agent]` and test again", limit * 2));
-        }
-        let gained = self.score.mean.unwrap_or(0.0) >= MIN_GAIN;
-        if status("score") == Some(Status::Fail) || !gained {
-            let cause = self.no_gain(tuned.ui_first.unwrap_or(0.0));
-            return (cause, again());
-        }
-        if status("runs") == Some(Status::Fail) {
-            return (format!("tuned answers run less often{}", self.commonest_fault()), again());
-        }
-        if gates.iter().any(|g| g.status == Status::Fail) {
-            let failed: Vec<&str> =
-                gates.iter().filter(|g| g.status == Status::Fail).map(|g| g.name.as_str()).collect();
-            return (format!("the tuned model scores better but fails on {}", failed.join(", ")), again());
-        }
-        let needed = self.briefs_needed();
-        let cause = format!("inconclusive: {} held-out briefs are too few to tell", self.score.n);
-        let next =
-            format!("add held-out briefs and run `hone test --limit {needed}` (about {needed} are needed)");
-        (cause, next)
-    }
-
-    fn no_gain(&self, ui_first: f64) -> String {
-        let group = |seen: bool| {
-            let pairs = self.results.pairs(Arm::TUNED, self.reference);
-            let rows = pairs.iter().flat_map(|(a, b)| a.iter().chain(*b)).copied().filter(|r| r.seen == seen);
-            Results::of(rows).difference(Arm::TUNED, self.reference, Metric::Score, self.spec.seed)
-        };
-        let (seen, unseen) = (group(true), group(false));
-        if seen.lower.is_some_and(|l| l > 0.0) && unseen.mean.is_some_and(|m| m < MIN_GAIN) {
-            return "better on kinds that training saw, not on others: train on briefs of more kinds".into();
-        }
-        if ui_first < 0.5 && self.reference == Arm::BASE {
-            return "the habit was not learnt: more examples or epochs are needed".into();
-        }
-        format!("no gain over the {}{}", self.reference, self.commonest_fault())
-    }
-
-    /// `; most often: ...`, by the gravest issue of each tuned answer.
-    fn commonest_fault(&self) -> String {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for issue in self.results.rows(Arm::TUNED).filter_map(|row| row.issues.first()) {
-            *counts.entry(&issue.message).or_default() += 1;
-        }
-        // The first of equals, so that the order of rows does not show.
-        let most = counts.into_iter().rev().max_by_key(|(_, count)| *count);
-        most.map(|(message, count)| format!("; most often ({count} answers): {message}")).unwrap_or_default()
-    }
-
-    /// How many briefs the observed gain, or the run-rate margin, would take with the observed spread.
-    fn briefs_needed(&self) -> usize {
-        let n = self.score.n as f64;
-        let distance = |estimate: &Estimate, target: f64| {
-            let (mean, lower, _) = bounds(estimate);
-            let (half, room) = (mean - lower, mean - target);
-            // The half-width shrinks with the square root of the number of briefs.
-            if room > 0.0 && half > room { (half / room).powi(2) } else { 1.0 }
-        };
-        let factor = distance(&self.score, 0.0).max(distance(&self.runs, -RATE_MARGIN));
-        let needed = (n * factor).ceil().clamp(0.0, 10_000.0) as usize;
-        needed.max(MIN_BRIEFS).max(self.score.n + 1)
+        let (mean, lower, _) = bounds(&runs);
+        let points = -100.0 * mean;
+        (lower > RATE_HARM).then(|| format!("the champion runs {points:+.0} points against the {name}"))
     }
 }
 
 /// Mean and one-sided bounds, without evidence as wide as can be.
-fn bounds(estimate: &Estimate) -> (f64, f64, f64) {
+pub(super) fn bounds(estimate: &Estimate) -> (f64, f64, f64) {
     let open = f64::INFINITY;
     (estimate.mean.unwrap_or(0.0), estimate.lower.unwrap_or(-open), estimate.upper.unwrap_or(open))
+}
+
+/// At most four decimals, without zeros at the end.
+fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Two decimals of what is small, none of what is large.
+fn e_value(e: f64) -> String {
+    if e < 100.0 { format!("{e:.2}") } else { format!("{e:.0}") }
 }
 
 fn signed(value: Option<f64>, digits: usize) -> String {

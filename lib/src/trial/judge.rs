@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Arm, Row, TrialSpec,
-    stats::{self, Diff, Estimate},
+    stats::{self, Diff, Estimate, Precision},
 };
 use crate::critic::Judged;
 
@@ -25,7 +25,7 @@ pub struct JudgeFigures {
 }
 
 /// The figures, when a judge was asked at all.
-pub(super) fn figures(spec: &TrialSpec, rows: &[Row]) -> Option<JudgeFigures> {
+pub(super) fn figures(spec: &TrialSpec, rows: &[&Row]) -> Option<JudgeFigures> {
     let judge = rows.iter().find_map(|row| row.judge.as_ref())?.row.clone();
     let (base, tuned) = (of_arm(rows, Arm::BASE), of_arm(rows, Arm::TUNED));
     let both: BTreeSet<&str> = base.keys().filter(|brief| tuned.contains_key(*brief)).copied().collect();
@@ -41,15 +41,15 @@ pub(super) fn figures(spec: &TrialSpec, rows: &[Row]) -> Option<JudgeFigures> {
         judge,
         base: stats::mean(base.values().copied()),
         tuned: stats::mean(tuned.values().copied()),
-        delta: stats::score_difference(&diffs, spec.seed),
+        delta: stats::score_difference(&diffs, &Precision::usual(spec.seed)),
         absent,
     })
 }
 
 /// The share of each brief that has one.
-fn of_arm<'a>(rows: &'a [Row], arm: &str) -> BTreeMap<&'a str, f64> {
+fn of_arm<'a>(rows: &[&'a Row], arm: &str) -> BTreeMap<&'a str, f64> {
     let mut shares: BTreeMap<&str, Vec<(u32, f64)>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.arm == arm) {
+    for row in rows.iter().copied().filter(|row| row.arm == arm) {
         if let Some(share) = row.judge.as_ref().and_then(share) {
             shares.entry(&row.brief).or_default().push((row.sample, share));
         }
@@ -98,7 +98,8 @@ mod tests {
     fn shares_are_compared_by_brief() {
         let spec = spec(4, 1, &BASE_TUNED);
         let mut rows = uniform(&spec, POOR, GOOD);
-        assert_eq!(figures(&spec, &rows), None);
+        let all = |rows: &[Row]| figures(&spec, &rows.iter().collect::<Vec<_>>());
+        assert_eq!(all(&rows), None);
         for (index, row) in rows.iter_mut().enumerate() {
             row.judge = Some(match row.arm.as_str() {
                 Arm::BASE if index < 2 => said(None, true),
@@ -108,7 +109,7 @@ mod tests {
                 _ => said(Some(0.75), false),
             });
         }
-        let figures = figures(&spec, &rows).unwrap();
+        let figures = all(&rows).unwrap();
         assert_eq!((figures.judge.as_str(), figures.absent, figures.delta.n), ("j", 1, 3));
         assert_eq!((figures.base, figures.delta.mean), (Some(0.375), Some(0.5)));
         assert!((figures.tuned.unwrap() - 2.5 / 3.0).abs() < 1e-12);

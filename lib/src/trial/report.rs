@@ -4,9 +4,13 @@ use std::cmp::Ordering;
 
 use minijinja::{AutoEscape, Environment, value::Serde};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::{
-    Arm, Row, Summary, Trial, TrialError, TrialSpec, chart,
+    Arm, Part, Row, Summary, Trial, TrialError, TrialSpec, chart,
+    pairs::PEOPLE,
+    parts,
+    pictures::Pictures,
     stats::Estimate,
     table::{self, Unit, interval, number, others, p_value, percent},
     verdict::{ArmSummary, Delta},
@@ -41,7 +45,8 @@ pub fn write_report(
     extras: &Extras,
 ) -> Result<(), TrialError> {
     let path = trial.report();
-    let html = html(trial.spec(), rows, summary, extras)
+    let pictures = Pictures::load(trial.spec(), rows, &trial.screenshots());
+    let html = html(trial.spec(), rows, summary, extras, &pictures)
         .map_err(|e| StoreError::new("write", &path, std::io::Error::other(e)))?;
     write_atomic(&path, html.as_bytes())?;
     summary.report = Some(path.display().to_string());
@@ -52,16 +57,17 @@ pub fn write_report(
 ///
 /// # Errors
 /// A fault in the template or a chart: our own.
-pub fn html(
+fn html(
     spec: &TrialSpec,
     rows: &[Row],
     summary: &Summary,
     extras: &Extras,
+    pictures: &Pictures,
 ) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let template = environment.template_from_str(TEMPLATE)?;
-    Ok(template.render(Serde(View::of(spec, rows, summary, extras)?))?)
+    Ok(template.render(Serde(View::of(spec, rows, summary, extras, pictures)?))?)
 }
 
 /// Everything that the template shows.
@@ -78,6 +84,16 @@ struct View<'a> {
     loss_caption: String,
     /// SVG, or empty.
     pairs: String,
+    /// Differences with their intervals; SVG, or empty.
+    intervals: String,
+    kinds: Vec<PartView<'a>>,
+    families: Vec<PartView<'a>>,
+    preferences: Vec<(String, String)>,
+    /// Whether people compared answers.
+    people: bool,
+    has_pictures: bool,
+    pictures_left_out: usize,
+    alpha: String,
     better: usize,
     worse: usize,
     equal: usize,
@@ -92,8 +108,9 @@ impl<'a> View<'a> {
         rows: &'a [Row],
         summary: &'a Summary,
         extras: &'a Extras,
+        pictures: &'a Pictures,
     ) -> Result<Self, ReportError> {
-        let briefs = briefs(spec, rows);
+        let briefs = briefs(spec, rows, pictures);
         let pairs: Vec<chart::Pair> = briefs.iter().filter_map(BriefView::pair).collect();
         let count = |order| pairs.iter().filter(|p| p.tuned.total_cmp(&p.base) == order).count();
         Ok(Self {
@@ -106,11 +123,19 @@ impl<'a> View<'a> {
             loss: chart::loss(&extras.loss)?,
             loss_caption: loss_caption(&extras.loss),
             pairs: chart::pairs(&pairs)?,
+            intervals: chart::intervals("Tuned minus base with 95% intervals", &intervals(summary))?,
+            kinds: summary.by_kind.iter().map(PartView::of).collect(),
+            families: summary.by_family.iter().map(PartView::of).collect(),
+            preferences: summary.pairs.iter().map(|f| (f.by.clone(), table::preference(f))).collect(),
+            people: summary.pairs.iter().any(|figures| figures.by == PEOPLE),
+            has_pictures: rows.iter().any(|row| pictures.of(row).is_some()),
+            pictures_left_out: pictures.left_out,
+            alpha: format!("{:.4}", summary.alpha).trim_end_matches('0').to_owned(),
             better: count(Ordering::Greater),
             worse: count(Ordering::Less),
             equal: count(Ordering::Equal),
             briefs,
-            methods: methods(spec, summary, extras),
+            methods: methods(spec, rows, summary, extras),
             made_at: &extras.made_at,
         })
     }
@@ -146,6 +171,52 @@ pub enum ReportError {
 /// An interval whose brackets stay on one line.
 fn unbroken(estimate: &Estimate, unit: Unit) -> String {
     interval(estimate, unit).replace(", ", ",\u{a0}")
+}
+
+/// Differences of all briefs with what the score is made of, and of seen and unseen kinds.
+fn intervals(summary: &Summary) -> Vec<chart::Interval> {
+    let mut rows = Vec::new();
+    let mut add = |label: String, estimate: &Estimate, unit: Unit, first: bool| {
+        let scale = if matches!(unit, Unit::Rate) { 1.0 } else { 10.0 };
+        if let (Some(mean), Some(low), Some(high)) = (estimate.mean, estimate.low, estimate.high) {
+            let shown = interval(estimate, unit).replace(" pts", "");
+            let (mean, low, high) = (mean / scale, low / scale, high / scale);
+            rows.push(chart::Interval { label, shown, mean, low, high, first });
+        }
+    };
+    let groups = &summary.groups;
+    let seen = [("seen kinds", &groups.seen_kinds), ("unseen kinds", &groups.unseen_kinds)];
+    let all = [("all briefs", &summary.delta)].into_iter().chain(seen.map(|(name, g)| (name, &g.delta)));
+    for (group, delta) in all {
+        let label = if group == "all briefs" { "score".to_owned() } else { format!("{group}: score") };
+        add(label, &delta.score, Unit::Score, true);
+        add("UI first".into(), &delta.ui_first, Unit::Rate, false);
+        add("runs".into(), &delta.runs, Unit::Rate, false);
+        if group == "all briefs" {
+            for (name, _) in parts::SUB_SCORES {
+                if let Some(estimate) = summary.delta_sub_scores.get(name) {
+                    add(name.to_owned(), estimate, Unit::Score, false);
+                }
+            }
+        }
+    }
+    rows
+}
+
+/// A line of the tables by kind and by family.
+#[derive(Serialize)]
+struct PartView<'a> {
+    part: &'a Part,
+    base: String,
+    tuned: String,
+    delta: String,
+}
+
+impl<'a> PartView<'a> {
+    fn of(part: &'a Part) -> Self {
+        let delta = part.delta.map_or("-".into(), |delta| format!("{delta:+.2}"));
+        Self { part, base: number(part.base, 2), tuned: number(part.tuned, 2), delta }
+    }
 }
 
 /// A headline figure.
@@ -252,7 +323,8 @@ fn metrics(base: &ArmSummary, tuned: &ArmSummary, delta: &Delta) -> Vec<MetricVi
         rate("Runs without exception", |a| (a.runs, a.runs_interval), &delta.runs),
         score,
         plain("Tokens per answer", |a| number(a.tokens, 0)),
-        plain("Median seconds per answer", |a| number(a.took_ms.map(|ms| ms / 1000.0), 1)),
+        plain("Seconds per answer, median", |a| number(a.took_ms.map(|ms| ms / 1000.0), 1)),
+        plain("Seconds per answer, 90% within", |a| number(a.took_ms_p90.map(|ms| ms / 1000.0), 1)),
         plain("Cut off at the token limit", |a| percent(a.truncated)),
     ];
     let habits = tuned.habits.keys().map(|name| {
@@ -322,6 +394,8 @@ struct AnswerView<'a> {
     tokens: u64,
     seconds: String,
     seed: u64,
+    /// A `data:` address.
+    picture: Option<&'a str>,
     reply: &'a str,
     files: Vec<&'a str>,
     caps: Vec<String>,
@@ -335,7 +409,7 @@ impl BriefView<'_> {
     }
 }
 
-fn briefs<'a>(spec: &'a TrialSpec, rows: &'a [Row]) -> Vec<BriefView<'a>> {
+fn briefs<'a>(spec: &'a TrialSpec, rows: &'a [Row], pictures: &'a Pictures) -> Vec<BriefView<'a>> {
     let view = |brief: &'a crate::brief::Brief| {
         let of = |arm: &str| -> Vec<&'a Row> {
             let mut rows: Vec<&Row> =
@@ -347,7 +421,7 @@ fn briefs<'a>(spec: &'a TrialSpec, rows: &'a [Row]) -> Vec<BriefView<'a>> {
         let (base, tuned) = (score(Arm::BASE), score(Arm::TUNED));
         let answers = |arm: &'a Arm| AnswersView {
             arm: &arm.name,
-            answers: of(&arm.name).into_iter().map(answer).collect(),
+            answers: of(&arm.name).into_iter().map(|row| answer(row, pictures)).collect(),
         };
         BriefView {
             id: brief.id.as_str(),
@@ -365,7 +439,7 @@ fn briefs<'a>(spec: &'a TrialSpec, rows: &'a [Row]) -> Vec<BriefView<'a>> {
     spec.briefs.iter().map(view).collect()
 }
 
-fn answer(row: &Row) -> AnswerView<'_> {
+fn answer<'a>(row: &'a Row, pictures: &'a Pictures) -> AnswerView<'a> {
     AnswerView {
         sample: row.sample + 1,
         score: format!("{:.1}", row.score),
@@ -375,6 +449,7 @@ fn answer(row: &Row) -> AnswerView<'_> {
         tokens: row.tokens,
         seconds: format!("{:.1}", row.took_ms as f64 / 1000.0),
         seed: row.seed,
+        picture: pictures.of(row),
         reply: &row.reply,
         files: row.files.iter().map(|file| file.path.as_str()).collect(),
         caps: row.caps.iter().map(|cap| format!("at most {:.1}: {}", cap.value, cap.why)).collect(),
@@ -383,30 +458,71 @@ fn answer(row: &Row) -> AnswerView<'_> {
 }
 
 /// What somebody needs to repeat the trial, or to doubt it.
-fn methods(spec: &TrialSpec, summary: &Summary, extras: &Extras) -> Vec<(String, String)> {
+fn methods(spec: &TrialSpec, rows: &[Row], summary: &Summary, extras: &Extras) -> Vec<(String, String)> {
+    let mut facts: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, value: String| facts.push((name.to_owned(), value));
     let level = summary.level.map(|level| format!("{level:?}").to_lowercase()).unwrap_or_default();
+    add("Trial", spec.id.clone());
+    add("Trial SHA-256", spec.sha256());
+    add("Hone", env!("CARGO_PKG_VERSION").to_owned());
     let critic = summary.critic.clone().unwrap_or_default();
-    let mut facts = vec![
-        ("Trial".to_owned(), spec.id.clone()),
-        ("Trial SHA-256".to_owned(), spec.sha256()),
-        ("Hone".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("Critic".to_owned(), format!("version {critic}, evidence level {level}")),
-        ("Briefs".to_owned(), format!("{} held-out, {} families", spec.briefs.len(), summary.families)),
-        ("Samples per brief and arm".to_owned(), spec.samples.to_string()),
-        (
-            "Decoding".to_owned(),
-            format!("temperature {}, at most {} tokens", spec.temperature, spec.max_tokens),
-        ),
-        ("Seed".to_owned(), spec.seed.to_string()),
-    ];
-    facts.extend(spec.arms.iter().map(|arm| (format!("Arm {}", arm.name), arm.model.clone())));
-    let detectable = format!("{} (two-sided 5%, power 80%)", table::detectable(summary));
-    facts.push(("Smallest detectable difference".to_owned(), detectable));
-    if let Some(figures) = &summary.judge {
-        facts.push(("Judge, not part of the scores".to_owned(), table::judge_figures(figures)));
+    add("Critic", format!("version {critic}, evidence level {level}"));
+    add("Briefs", format!("{} held-out, {} families", spec.briefs.len(), summary.families));
+    add("Briefs SHA-256", briefs_sha256(spec));
+    add("Samples per brief and arm", spec.samples.to_string());
+    add("Decoding", format!("temperature {}, at most {} tokens", spec.temperature, spec.max_tokens));
+    add("Seed", spec.seed.to_string());
+    add("Error budget", format!("one-sided {}", spec.alpha));
+    for arm in &spec.arms {
+        let system = if arm.system.is_some() { ", with a system message of its own" } else { "" };
+        add(&format!("Arm {}", arm.name), format!("{}{system}", arm.model));
     }
+    let detectable = format!("{} (two-sided 5%, power 80%)", table::detectable(summary));
+    add("Smallest detectable difference", detectable);
+    if let Some(found) = &summary.sequential {
+        add("Looks", table::looks(found));
+    }
+    if let Some(figures) = &summary.judge {
+        add("Judge, not part of the scores", table::judge_figures(figures));
+    }
+    // An app that no browser looked at does not say which one would have.
+    if let Some(versions) = rows.iter().filter_map(versions).max_by_key(String::len) {
+        add("Run with", versions);
+    }
+    facts.extend(origins(spec));
     facts.extend(extras.facts.iter().cloned());
     facts
+}
+
+/// Where the tuned model came from, as far as it is known.
+fn origins(spec: &TrialSpec) -> Vec<(String, String)> {
+    let training = spec.training.clone().unwrap_or_default();
+    let share = training.config_first_share.map(|share| format!("{:.1}%", 100.0 * share));
+    let known = [
+        ("Prompt SHA-256", spec.asked_sha256.clone()),
+        ("Prompt in training, SHA-256", training.prompt_sha256),
+        ("Dataset SHA-256", training.dataset_sha256),
+        ("Logs SHA-256", training.logs_sha256),
+        ("Training job", training.job),
+        ("Training rows", training.rows.map(|rows| rows.to_string())),
+        ("Training epochs", training.epochs.map(|epochs| epochs.to_string())),
+        ("Answers in training that begin with configuration", share),
+    ];
+    known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+fn briefs_sha256(spec: &TrialSpec) -> String {
+    // Plain data always serialises.
+    let text = serde_json::to_string(&spec.briefs).unwrap_or_default();
+    crate::text::hex(&Sha256::digest(text))
+}
+
+/// What the critic ran an app with: `python 3.11.2, streamlit 1.40.0`.
+fn versions(row: &Row) -> Option<String> {
+    let versions = row.evidence.get("versions")?.as_object()?.iter();
+    let versions: Vec<String> =
+        versions.filter_map(|(name, version)| Some(format!("{name} {}", version.as_str()?))).collect();
+    (!versions.is_empty()).then(|| versions.join(", "))
 }
 
 #[cfg(test)]

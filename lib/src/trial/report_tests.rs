@@ -44,15 +44,16 @@ fn sample() -> (TrialSpec, Vec<Row>, Summary, Extras) {
 #[test]
 fn the_report_stands_alone_and_escapes_what_models_wrote() {
     let (spec, rows, summary, extras) = sample();
-    let html = html(&spec, &rows, &summary, &extras).unwrap();
+    let html = html(&spec, &rows, &summary, &extras, &Pictures::default()).unwrap();
     let links = html.replace("http://www.w3.org/2000/svg", "");
     for outside in ["http:", "https:", "<script", "<link", "<img", "@import", "url("] {
         assert!(!links.contains(outside), "{outside}");
     }
     assert!(html.contains("&lt;&#x2f;pre&gt;&lt;script&gt;alert(1)"));
     assert!(html.contains("A form with &lt;b&gt;0&lt;&#x2f;b&gt; sections &amp; filters"));
-    assert_eq!(html.matches("<details>").count(), 24);
-    assert_eq!(html.matches("role=\"img\" aria-label=").count(), 2);
+    // One for each brief, one by kind, one by family.
+    assert_eq!(html.matches("<details>").count(), 24 + 2);
+    assert_eq!(html.matches("role=\"img\" aria-label=").count(), 3);
     assert_eq!(html.matches("<pre ").count(), 24 * 3 * 2);
     for needle in [
         "(empty answer)",
@@ -69,7 +70,7 @@ fn the_report_stands_alone_and_escapes_what_models_wrote() {
 #[test]
 fn a_trial_without_answers_has_a_report_too() {
     let spec = spec(3, 1, &crate::trial::fixtures::BASE_TUNED);
-    let html = html(&spec, &[], &summarise(&spec, &[]), &Extras::default()).unwrap();
+    let html = html(&spec, &[], &summarise(&spec, &[]), &Extras::default(), &Pictures::default()).unwrap();
     assert!(html.contains("No loss curve is known") && html.contains("No brief of this group took part"));
     assert!(!html.contains("NaN") && !html.contains("none</"));
 }
@@ -100,4 +101,67 @@ fn charts_survive_odd_figures() {
     };
     let svg = chart::pairs(&[pair]).unwrap();
     assert!(svg.contains("&lt;b&gt;a brief with") && svg.contains("\u{2026} *"), "{svg}");
+}
+
+#[test]
+fn apps_are_shown_inside_the_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spec, mut rows, summary, extras) = sample();
+    let trial = Trial::open(folder.path(), &spec).unwrap().trial;
+    std::fs::create_dir(trial.screenshots()).unwrap();
+    for row in rows.iter_mut().filter(|row| row.arm == Arm::TUNED && row.sample == 0) {
+        let name = format!("{}-1280.webp", row.brief);
+        std::fs::write(trial.screenshots().join(&name), b"RIFF").unwrap();
+        row.evidence = serde_json::json!({
+            "versions": {"chromium": "1", "python": "3.11.2"}, "browser": {"screenshots": [name]},
+        });
+    }
+    let pictures = Pictures::load(&spec, &rows, &trial.screenshots());
+    let html = html(&spec, &rows, &summary, &extras, &pictures).unwrap();
+    assert_eq!(html.matches("<img src=\"data:image/webp;base64,UklGRg==\"").count(), 24);
+    assert_eq!(html.matches("<img").count(), 24);
+    assert!(html.contains("and to see the apps") && html.contains("chromium 1, python 3.11.2"));
+}
+
+#[test]
+#[ignore = "writes a report to look at: HONE_REPORT is its folder, HONE_PICTURE a file in WebP"]
+fn a_report_to_look_at() {
+    let folder = std::path::PathBuf::from(std::env::var_os("HONE_REPORT").unwrap());
+    let picture = std::env::var_os("HONE_PICTURE").unwrap();
+    let (spec, mut rows, _, extras) = sample();
+    let training = super::super::Training {
+        job: Some("ftjob-1".into()),
+        dataset_sha256: Some("c0ffee".repeat(10)),
+        rows: Some(178),
+        epochs: Some(2),
+        ..Default::default()
+    };
+    let spec = TrialSpec { training: Some(training), asked_sha256: Some("beef".repeat(16)), ..spec };
+    let trial = Trial::open(&folder, &spec).unwrap().trial;
+    std::fs::create_dir_all(trial.screenshots()).unwrap();
+    std::fs::copy(picture, trial.screenshots().join("a-1280.webp")).unwrap();
+    for row in &mut rows {
+        let of = |share: f64| Some(10.0 * share * row.score / 10.0 + 1.0);
+        row.sub_scores.behaviour = of(0.9);
+        row.sub_scores.executes = of(1.0);
+        row.sub_scores.accessibility = of(0.5);
+        row.sub_scores.match_ = of(0.8);
+        row.sub_scores.code = of(0.2);
+        row.evidence = serde_json::json!({
+            "versions": {"python": "3.11.2", "streamlit": "1.40.0"}, "browser": {"screenshots": ["a-1280.webp"]},
+        });
+    }
+    let pair = |brief: &crate::brief::Brief, by: &str| crate::trial::Pair {
+        format: String::new(),
+        version: 1,
+        brief: brief.id.to_string(),
+        sample: 0,
+        reference: Arm::BASE.into(),
+        better: crate::trial::Better::Tuned,
+        decided: None,
+        by: by.into(),
+    };
+    let pairs: Vec<_> = spec.briefs.iter().flat_map(|b| [pair(b, "grader"), pair(b, "people")]).collect();
+    let mut summary = crate::trial::summarise_with(trial.spec(), &rows, &pairs);
+    write_report(&trial, &rows, &mut summary, &extras).unwrap();
 }

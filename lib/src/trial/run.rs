@@ -17,7 +17,8 @@ use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use tokio::sync::Semaphore;
 
 use super::{
-    Arm, Generation, Judgement, Opened, Row, Trial, TrialError, TrialSpec, row::Key, spec::same_critic,
+    Arm, Generation, Judgement, Opened, Row, Trial, TrialError, TrialSpec, gates, row::Key, sequential,
+    spec::same_critic, verdict::Results,
 };
 use crate::{
     agent::{Candidate, parse_reply},
@@ -46,7 +47,8 @@ impl Default for Limits {
 ///
 /// Rows already there are not redone. `generate` gets the arm, the brief and the sample's ordinal (its sampling seed is
 /// [`TrialSpec::sampling_seed`]); `judge` gets the parsed candidate. The first error stops new calls, lets those in
-/// flight finish and be written, and is returned; a cancel returns at once. Once complete, `results.jsonl` is put in the
+/// flight finish and be written, and is returned; a cancel returns at once. A trial that may stop early asks as many
+/// briefs as the next look needs, and no more once the evidence is enough. Once complete, `results.jsonl` is put in the
 /// order of the plan, so that equal replies give equal bytes whatever the concurrency was.
 ///
 /// # Errors
@@ -94,14 +96,20 @@ where
             ledger.add(Row::new(spec, (brief, arm, unit.sample), generation, candidate, judgement))
         }
     };
-    let missing: Vec<Unit> =
-        plan.iter().copied().filter(|unit| !ledger.has(&unit.key(trial.spec()))).collect();
     let in_flight = limits.generate.max(1) + limits.judge.max(1);
-    let results = stream::iter(missing).map(work).buffer_unordered(in_flight);
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => return Err(ledger.cancelled()),
-        done = drain(results, &stopped) => done?,
+    let per_brief = plan.len() / trial.spec().briefs.len();
+    for stage in sequential::stages(trial.spec()) {
+        if ledger.has_ended() {
+            break;
+        }
+        let asked = plan[..stage * per_brief].iter().copied();
+        let missing: Vec<Unit> = asked.filter(|unit| !ledger.has(&unit.key(trial.spec()))).collect();
+        let results = stream::iter(missing).map(&work).buffer_unordered(in_flight);
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(ledger.cancelled()),
+            done = drain(results, &stopped) => done?,
+        }
     }
     let rows = ledger.finish(&plan)?;
     Ok((trial, rows))
@@ -160,7 +168,7 @@ impl Unit {
 fn plan(spec: &TrialSpec) -> Vec<Unit> {
     let mut rng = ChaCha8Rng::seed_from_u64(spec.seed);
     let mut units = Vec::new();
-    for brief in 0..spec.briefs.len() {
+    for brief in sequential::order(spec) {
         for sample in 0..spec.samples {
             let mut arms: Vec<usize> = (0..spec.arms.len()).collect();
             arms.shuffle(&mut rng);
@@ -201,6 +209,14 @@ impl<'a> Ledger<'a> {
 
     fn has(&self, key: &Key) -> bool {
         self.rows().contains_key(key)
+    }
+
+    /// Whether a trial that may stop early has seen enough.
+    fn has_ended(&self) -> bool {
+        let spec = self.trial.spec();
+        let rows = self.rows();
+        let ended = || sequential::watch(spec, &Results::of(rows.values()), gates::reference(spec)).stopped;
+        spec.sequential && ended()
     }
 
     /// On disk first, then it counts.

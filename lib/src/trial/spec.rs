@@ -8,7 +8,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::row::{FORMAT, Row, VERSION};
+use super::{
+    row::{FORMAT, Row, VERSION},
+    stats::Precision,
+};
 use crate::{
     brief::Brief,
     critic::{self, Level},
@@ -19,7 +22,7 @@ use crate::{
 /// One side of the comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arm {
-    /// `base`, `tuned`, `prompted`, `champion`.
+    /// `base`, `tuned`, `prompted`, `champion`, `previous`, or a name of the user's own.
     pub name: String,
     pub model: String,
     /// A system message in place of the agent's own.
@@ -33,8 +36,20 @@ impl Arm {
     pub const PROMPTED: &str = "prompted";
     pub const CHAMPION: &str = "champion";
 
+    /// The champion before the one under test.
+    pub const PREVIOUS: &str = "previous";
+
+    /// Names that mean something to the verdict.
+    pub const KNOWN: [&str; 5] = [Self::BASE, Self::TUNED, Self::PROMPTED, Self::CHAMPION, Self::PREVIOUS];
+
     pub fn new(name: impl Into<String>, model: impl Into<String>) -> Self {
         Self { name: name.into(), model: model.into(), system: None }
+    }
+
+    /// The base model with a system message that says everything that tuning is to teach: what words alone can do.
+    pub fn prompted(base: impl Into<String>) -> Self {
+        let system = include_str!("prompted.system.txt").trim_ascii().to_owned();
+        Self { system: Some(system), ..Self::new(Self::PROMPTED, base) }
     }
 }
 
@@ -61,6 +76,13 @@ pub struct TrialSpec {
     /// Of the prompt templates, when they are not the shipped ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompts: Option<String>,
+    /// SHA-256 of what the arms are asked; see [`crate::agent::Prompts::asked_sha256`]. Not part of the hash, which has
+    /// the prompts by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_sha256: Option<String>,
+    /// Stop as soon as the evidence is enough, by e-values.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub sequential: bool,
     /// How probable a promotion of a model that is no better may be; a round of a loop has a share of 0.05.
     #[serde(default = "usual_alpha", skip_serializing_if = "is_usual")]
     pub alpha: f64,
@@ -97,6 +119,10 @@ fn usual_alpha() -> f64 {
     ALPHA
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 fn is_usual(alpha: &f64) -> bool {
     alpha.to_bits() == ALPHA.to_bits()
 }
@@ -104,7 +130,8 @@ fn is_usual(alpha: &f64) -> bool {
 impl TrialSpec {
     /// SHA-256 of everything that may change a result, the critic's version and the agent's system message included.
     pub fn sha256(&self) -> String {
-        let asked = Self { id: String::new(), deployed: None, training: None, ..self.clone() };
+        let asked =
+            Self { id: String::new(), deployed: None, training: None, asked_sha256: None, ..self.clone() };
         // A struct of plain data always serialises; field order is fixed by its declaration.
         let text = serde_json::to_string(&(asked, critic::VERSION, crate::agent::SYSTEM)).unwrap_or_default();
         crate::text::hex(&Sha256::digest(text))
@@ -120,6 +147,11 @@ impl TrialSpec {
         u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) >> 1)
     }
 
+    /// How sure the trial's bounds are: its share of the error budget.
+    pub fn precision(&self) -> Precision {
+        Precision { alpha: self.alpha, ..Precision::usual(self.seed) }
+    }
+
     /// The arm of that name.
     pub fn arm(&self, name: &str) -> Option<&Arm> {
         self.arms.iter().find(|arm| arm.name == name)
@@ -133,6 +165,9 @@ impl TrialSpec {
         }
         if self.samples == 0 {
             return wrong("a trial needs at least one sample per brief", "ask for 1 or 2");
+        }
+        if !(self.alpha > 0.0 && self.alpha <= 0.5) {
+            return wrong("a trial's error budget lies above 0 and is at most 0.5", "0.05 is usual");
         }
         if self.arm(Arm::BASE).is_none() || self.arm(Arm::TUNED).is_none() {
             return wrong(
@@ -221,6 +256,11 @@ impl Trial {
 
     pub fn report(&self) -> PathBuf {
         self.folder.join("report.html")
+    }
+
+    /// Where the critic keeps pictures of the apps.
+    pub fn screenshots(&self) -> PathBuf {
+        self.folder.join("screenshots")
     }
 
     fn spec_file(&self) -> PathBuf {

@@ -18,8 +18,28 @@ pub const RESAMPLES: usize = 10_000;
 /// Up to this many clusters the permutation test enumerates every sign: 2^13 is below [`RESAMPLES`].
 const EXACT_CLUSTERS: usize = 13;
 
+/// Level of two-sided intervals and tests.
+const TWO_SIDED: f64 = 0.05;
+
 const Z_POWER_80: f64 = 0.841_621_233_572_914_2;
 const Z_TWO_SIDED_95: f64 = 1.959_963_984_540_054;
+
+/// How often a one-sided bound may be wrong, and what the drawing of lots takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Precision {
+    /// Of the one-sided bounds; two-sided intervals are those of 95%.
+    pub alpha: f64,
+    /// Resamples of a bootstrap and draws of a permutation test.
+    pub resamples: usize,
+    pub seed: u64,
+}
+
+impl Precision {
+    /// One-sided bounds of 95%, [`RESAMPLES`] draws.
+    pub fn usual(seed: u64) -> Self {
+        Self { alpha: 0.05, resamples: RESAMPLES, seed }
+    }
+}
 
 /// The difference that one brief shows between two arms, and the cluster it belongs to.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,19 +67,33 @@ pub struct Estimate {
     /// The same, adjusted by Holm for the metrics it is reported with.
     #[serde(default)]
     pub p_holm: Option<f64>,
-    /// One-sided 95% bounds: a gate asks whether the truth lies above `lower`, or below `upper`.
+    /// One-sided bounds, of 95% unless the trial has another share of the error budget: a gate asks whether the truth
+    /// lies above `lower`, or below `upper`.
     pub lower: Option<f64>,
     pub upper: Option<f64>,
+    /// One-sided p-value of "not above zero"; of scores alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_above: Option<f64>,
     /// Pairs and clusters behind the figures.
     pub n: usize,
     pub clusters: usize,
 }
 
-/// The mean difference of a score, with a cluster-bootstrap interval and a permutation p-value.
-pub fn score_difference(diffs: &[Diff], seed: u64) -> Estimate {
+/// The mean difference of a score, with a cluster-bootstrap interval and permutation p-values.
+///
+/// Where the permutation test cannot tell the difference from none (mid-p above 5%), the interval holds zero: of a few
+/// differences among many ties a bootstrap makes too much.
+pub fn score_difference(diffs: &[Diff], precision: &Precision) -> Estimate {
     let clusters = Clusters::of(diffs);
-    let bounds = bootstrap(&clusters, RESAMPLES, seed);
-    estimate(&clusters, bounds, sign_flip_p(&clusters, seed))
+    let flips = sign_flips(&clusters, precision);
+    let bounds = bootstrap(&clusters, precision).map(|bounds| match flips {
+        Some(flips) if flips.middle > TWO_SIDED => bounds.holding_zero(),
+        _ => bounds,
+    });
+    Estimate {
+        p_above: flips.map(|flips| flips.above),
+        ..estimate(&clusters, bounds, flips.map(|flips| flips.two_sided))
+    }
 }
 
 /// The mean difference of a pass rate (each value in -1..=1), with an interval and McNemar's mid-p over pairs.
@@ -68,21 +102,20 @@ pub fn score_difference(diffs: &[Diff], seed: u64) -> Estimate {
 /// Price's (2012) for paired proportions, one pseudo-pair added in each direction, with the standard error taken over
 /// clusters. The p-value counts pairs that differ, by direction; with several samples per pair that is the sign test on
 /// the pairs' rates.
-pub fn rate_difference(diffs: &[Diff]) -> Estimate {
+pub fn rate_difference(diffs: &[Diff], alpha: f64) -> Estimate {
     let clusters = Clusters::of(diffs);
-    let bounds = rate_bounds(&clusters);
+    let bounds = rate_bounds(&clusters, alpha);
     let wins = diffs.iter().filter(|d| d.value > 0.0).count() as u64;
     let losses = diffs.iter().filter(|d| d.value < 0.0).count() as u64;
     let p = (!diffs.is_empty()).then(|| mcnemar_mid_p(wins, losses));
     estimate(&clusters, bounds, p)
 }
 
-fn rate_bounds(clusters: &Clusters) -> Option<Bounds> {
+fn rate_bounds(clusters: &Clusters, alpha: f64) -> Option<Bounds> {
     let (mean, adjusted) = (clusters.mean()?, clusters.with_pseudo_pairs());
     let (centre, error) = (adjusted.mean()?, adjusted.standard_error()?);
-    let at = |alpha: f64| (centre + normal_quantile(alpha) * error).clamp(-1.0, 1.0);
-    let bounds = Bounds { low: at(0.025), high: at(0.975), lower: at(0.05), upper: at(0.95) };
-    (clusters.len() >= 2).then(|| bounds.around(mean))
+    let at = |level: f64| (centre + normal_quantile(level) * error).clamp(-1.0, 1.0);
+    (clusters.len() >= 2).then(|| Bounds::at(alpha, at).around(mean))
 }
 
 fn estimate(clusters: &Clusters, bounds: Option<Bounds>, p: Option<f64>) -> Estimate {
@@ -94,6 +127,7 @@ fn estimate(clusters: &Clusters, bounds: Option<Bounds>, p: Option<f64>) -> Esti
         p_holm: None,
         lower: bounds.map(|b| b.lower),
         upper: bounds.map(|b| b.upper),
+        p_above: None,
         n: clusters.pairs(),
         clusters: clusters.len(),
     }
@@ -165,6 +199,20 @@ struct Bounds {
 }
 
 impl Bounds {
+    /// Read off at the levels that each stands for.
+    fn at(alpha: f64, quantile: impl Fn(f64) -> f64) -> Self {
+        Self {
+            low: quantile(0.025),
+            high: quantile(0.975),
+            lower: quantile(alpha),
+            upper: quantile(1.0 - alpha),
+        }
+    }
+
+    fn holding_zero(self) -> Self {
+        Self { low: self.low.min(0.0), high: self.high.max(0.0), ..self }
+    }
+
     /// Widened where needed so that it holds `mean`.
     fn around(self, mean: f64) -> Self {
         Self {
@@ -178,12 +226,12 @@ impl Bounds {
 
 /// Bias-corrected and accelerated bootstrap of the mean over clusters (Efron 1987), its levels expanded for small
 /// samples by Student's t as Hesterberg (2015) advises: plain percentiles are too narrow below some 30 clusters.
-fn bootstrap(clusters: &Clusters, resamples: usize, seed: u64) -> Option<Bounds> {
+fn bootstrap(clusters: &Clusters, precision: &Precision) -> Option<Bounds> {
     let (mean, count) = (clusters.mean()?, clusters.len());
     if count < 2 {
         return None;
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(precision.seed);
     let draw = |rng: &mut ChaCha8Rng| {
         let (mut sum, mut pairs) = (0.0, 0.0);
         for _ in 0..count {
@@ -193,15 +241,14 @@ fn bootstrap(clusters: &Clusters, resamples: usize, seed: u64) -> Option<Bounds>
         }
         sum / pairs
     };
-    let mut means: Vec<f64> = (0..resamples).map(|_| draw(&mut rng)).collect();
+    let mut means: Vec<f64> = (0..precision.resamples).map(|_| draw(&mut rng)).collect();
     means.sort_by(f64::total_cmp);
     let (bias, acceleration) = (bias(&means, mean), acceleration(&clusters.jackknife()));
-    let at = |alpha: f64| {
-        let z = bias + expanded_z(alpha, count);
-        let level = normal_cdf(bias + z / (1.0 - acceleration * z));
-        quantile(&means, level)
+    let at = |level: f64| {
+        let z = bias + expanded_z(level, count);
+        quantile(&means, normal_cdf(bias + z / (1.0 - acceleration * z)))
     };
-    Some(Bounds { low: at(0.025), high: at(0.975), lower: at(0.05), upper: at(0.95) }.around(mean))
+    Some(Bounds::at(precision.alpha, at).around(mean))
 }
 
 /// How far the bootstrap's median lies from the estimate, in standard normal units; ties count half.
@@ -223,12 +270,17 @@ fn acceleration(jackknife: &[f64]) -> f64 {
     if scale > f64::MIN_POSITIVE { cubes / scale } else { 0.0 }
 }
 
-/// The normal quantile that stands for level `alpha` once the small sample is allowed for.
-fn expanded_z(alpha: f64, count: usize) -> f64 {
+/// The normal quantile that stands for `level` once the small sample is allowed for.
+fn expanded_z(level: f64, count: usize) -> f64 {
     let n = count as f64;
-    match StudentsT::new(0.0, 1.0, n - 1.0) {
-        Ok(t) => (n / (n - 1.0)).sqrt() * t.inverse_cdf(alpha),
-        Err(_) => normal_quantile(alpha),
+    (n / (n - 1.0)).sqrt() * t_quantile(level, count)
+}
+
+/// Student's t with a degree of freedom less than there are clusters.
+fn t_quantile(level: f64, count: usize) -> f64 {
+    match StudentsT::new(0.0, 1.0, count as f64 - 1.0) {
+        Ok(t) => t.inverse_cdf(level),
+        Err(_) => normal_quantile(level),
     }
 }
 
@@ -248,29 +300,56 @@ fn normal_quantile(p: f64) -> f64 {
     Normal::standard().inverse_cdf(p)
 }
 
-/// Two-sided paired permutation p: how often random signs of whole clusters give a mean as far from zero as the one
-/// observed. Exact up to 13 clusters; beyond, [`RESAMPLES`] draws with the observed one counted (never 0).
-fn sign_flip_p(clusters: &Clusters, seed: u64) -> Option<f64> {
+/// p-values of the paired permutation test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Flips {
+    two_sided: f64,
+    /// The same with what is exactly as far away counted half.
+    middle: f64,
+    above: f64,
+}
+
+/// How often random signs of whole clusters give a mean as far from zero as the one observed, and one as far above it.
+/// Exact up to 13 clusters; beyond, draws with the observed one counted (never 0).
+///
+/// Where the two arms are exchangeable the test is exact whatever the differences look like: those of a model that
+/// either fails or succeeds have three values, and no bootstrap of a few dozen of them keeps its level.
+fn sign_flips(clusters: &Clusters, precision: &Precision) -> Option<Flips> {
     let sums: Vec<f64> = clusters.0.iter().map(|c| c.0).collect();
     if sums.is_empty() {
         return None;
     }
     let scale: f64 = sums.iter().map(|s| s.abs()).sum();
-    let observed = sums.iter().sum::<f64>().abs() - 1e-12 * scale;
-    let as_far = |signs: u64| -> bool {
-        let sum: f64 = sums.iter().enumerate().map(|(i, s)| if signs >> i & 1 == 1 { -s } else { *s }).sum();
-        sum.abs() >= observed
+    let (observed, slack) = (sums.iter().sum::<f64>(), 1e-12 * scale);
+    let (mut far, mut farther, mut above) = (0usize, 0usize, 0usize);
+    let mut count = |sum: f64| {
+        far += usize::from(sum.abs() >= observed.abs() - slack);
+        farther += usize::from(sum.abs() > observed.abs() + slack);
+        above += usize::from(sum >= observed - slack);
+    };
+    let shares = |far: usize, farther: usize, above: usize, of: usize| Flips {
+        two_sided: far as f64 / of as f64,
+        middle: (far + farther) as f64 / (2 * of) as f64,
+        above: above as f64 / of as f64,
     };
     if sums.len() <= EXACT_CLUSTERS {
-        let all = 1u64 << sums.len();
-        return Some((0..all).filter(|signs| as_far(*signs)).count() as f64 / all as f64);
+        let all = 1usize << sums.len();
+        (0..all).for_each(|signs| count(signed_sum(&sums, &[signs as u64])));
+        return Some(shares(far, farther, above, all));
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5167_6e66_6c69_7021);
-    let flipped = |rng: &mut ChaCha8Rng| -> f64 {
-        sums.iter().map(|s| if rng.random::<bool>() { -s } else { *s }).sum()
-    };
-    let hits = (0..RESAMPLES).filter(|_| flipped(&mut rng).abs() >= observed).count();
-    Some((hits + 1) as f64 / (RESAMPLES + 1) as f64)
+    let mut rng = ChaCha8Rng::seed_from_u64(precision.seed ^ 0x5167_6e66_6c69_7021);
+    let mut signs = vec![0; sums.len().div_ceil(64)];
+    for _ in 0..precision.resamples {
+        signs.iter_mut().for_each(|word| *word = rng.random());
+        count(signed_sum(&sums, &signs));
+    }
+    Some(shares(far + 1, farther, above + 1, precision.resamples + 1))
+}
+
+/// The sum with the sign of each value turned where its bit is set, 64 to a word.
+fn signed_sum(values: &[f64], signs: &[u64]) -> f64 {
+    let signed = |(i, value): (usize, &f64)| if signs[i / 64] >> (i % 64) & 1 == 1 { -value } else { *value };
+    values.iter().enumerate().map(signed).sum()
 }
 
 /// McNemar's mid-p, two-sided, from the pairs that differ in each direction (Fagerland, Lydersen and Laake 2013);
@@ -307,11 +386,13 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// The smallest mean difference that pairs with this spread show at two-sided 5% with 80% power:
-/// (1.960 + 0.842) standard errors. None below two clusters or when every pair agrees, as then the spread is unknown.
+/// The smallest mean difference that pairs with this spread show at two-sided 5% with 80% power: as many standard errors
+/// as Student's t asks for at 97.5% and at 80%, 2.80 with many clusters. None below two clusters or when every pair
+/// agrees, as then the spread is unknown.
 pub fn detectable_score(diffs: &[Diff]) -> Option<f64> {
-    let error = Clusters::of(diffs).standard_error()?;
-    (error > 1e-12).then_some((Z_TWO_SIDED_95 + Z_POWER_80) * error)
+    let clusters = Clusters::of(diffs);
+    let (error, count) = (clusters.standard_error()?, clusters.len());
+    (error > 1e-12).then(|| (t_quantile(0.975, count) + t_quantile(0.8, count)) * error)
 }
 
 /// The smallest difference of a pass rate (0-1) that `n` pairs show at two-sided 5% with 80% power (Connor 1987).
@@ -344,11 +425,11 @@ pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     (n > 0).then(|| sum / n as f64)
 }
 
-/// Median; none of nothing.
-pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+/// The value below which this share (0-1) of them lies; none of nothing.
+pub fn quantile_of(values: impl IntoIterator<Item = f64>, level: f64) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    (!values.is_empty()).then(|| quantile(&values, 0.5))
+    (!values.is_empty()).then(|| quantile(&values, level))
 }
 
 #[cfg(test)]

@@ -6,6 +6,10 @@ fn singles(values: &[f64]) -> Vec<Diff> {
     values.iter().enumerate().map(|(i, v)| Diff::new(format!("c{i:03}"), *v)).collect()
 }
 
+fn score(diffs: &[Diff]) -> Estimate {
+    score_difference(diffs, &Precision::usual(1))
+}
+
 #[track_caller]
 fn near(found: impl Into<Option<f64>>, wanted: f64, tolerance: f64) {
     let found = found.into().expect("a value");
@@ -54,17 +58,67 @@ fn holm_steps_down() {
 #[test]
 fn permutation_p_of_few_clusters_is_exact() {
     // All eight sign patterns of 1, 2, 3: only +++ and --- reach 6.
-    near(score_difference(&singles(&[1.0, 2.0, 3.0]), 1).p, 2.0 / 8.0, 1e-12);
+    near(score(&singles(&[1.0, 2.0, 3.0])).p, 2.0 / 8.0, 1e-12);
     // Of 1, 1, -1: every pattern has |sum| >= 1.
-    near(score_difference(&singles(&[1.0, 1.0, -1.0]), 1).p, 1.0, 1e-12);
+    near(score(&singles(&[1.0, 1.0, -1.0])).p, 1.0, 1e-12);
     // One cluster of three variants is one coin, not three.
     let one = [1.0, 2.0, 3.0].map(|v| Diff::new("same", v));
-    near(score_difference(&one, 1).p, 1.0, 1e-12);
+    near(score(&one).p, 1.0, 1e-12);
+}
+
+#[test]
+fn one_sided_p_counts_one_side() {
+    // Of the eight sign patterns of 1, 2, -4 (sum -1): 1+2+4, -1+2+4, 1-2+4, 1+2-4, -1-2+4 reach -1.
+    near(score(&singles(&[1.0, 2.0, -4.0])).p_above, 5.0 / 8.0, 1e-12);
+    near(score(&singles(&[1.0, 2.0, 3.0])).p_above, 1.0 / 8.0, 1e-12);
+    near(score(&singles(&[1.0; 70])).p_above, 1.0 / 10_001.0, 1e-12);
+    near(score(&singles(&[-1.0; 70])).p_above, 1.0, 1e-12);
+}
+
+#[test]
+fn an_interval_holds_zero_where_the_exact_test_sees_nothing() {
+    // Four wins among 60 pairs: p 2/16, mid-p 1/16; the bootstrap alone would exclude zero.
+    let with = |wins: usize| -> Vec<f64> { (0..60).map(|i| if i < wins { 9.0 } else { 0.0 }).collect() };
+    let plain = bootstrap(&Clusters::of(&singles(&with(4))), &Precision::usual(1)).unwrap();
+    assert!(plain.low > 0.0, "{}", plain.low);
+    let four = score(&singles(&with(4)));
+    assert_eq!((four.low, four.lower), (Some(0.0), Some(plain.lower)));
+    assert!(score(&singles(&with(6))).low > Some(0.0), "p 2/64");
+}
+
+#[test]
+fn a_smaller_share_of_the_error_budget_asks_for_more() {
+    let values: Vec<f64> = (0..30).map(|i| f64::from(i % 9) - 2.0).collect();
+    let at = |alpha| score_difference(&singles(&values), &Precision { alpha, ..Precision::usual(1) });
+    let (usual, strict) = (at(0.05), at(0.0125));
+    assert!(strict.lower < usual.lower && strict.upper > usual.upper);
+    assert_eq!((strict.low, strict.high, strict.p_above), (usual.low, usual.high, usual.p_above));
+    let rate = |alpha| rate_difference(&singles(&[1.0, 0.0, 0.0, 1.0]), alpha).lower;
+    assert!(rate(0.0125) < rate(0.05));
+}
+
+#[test]
+fn turning_the_labels_turns_the_figures() {
+    for (count, shape) in [(10, 7), (40, 11), (70, 3)] {
+        let values: Vec<f64> = (0..count).map(|i| f64::from(i * i % shape) - 1.7).collect();
+        let turned: Vec<f64> = values.iter().map(|v| -v).collect();
+        let (one, other) = (score(&singles(&values)), score(&singles(&turned)));
+        near(other.mean, -one.mean.unwrap(), 1e-9);
+        near(other.low, -one.high.unwrap(), 1e-9);
+        near(other.high, -one.low.unwrap(), 1e-9);
+        near(other.lower, -one.upper.unwrap(), 1e-9);
+        near(other.upper, -one.lower.unwrap(), 1e-9);
+        near(other.p, one.p.unwrap(), 1e-9);
+        let scaled = |values: &[f64]| singles(&values.iter().map(|v| v / 10.0).collect::<Vec<_>>());
+        let (one, other) = (rate_difference(&scaled(&values), 0.05), rate_difference(&scaled(&turned), 0.05));
+        near(other.low, -one.high.unwrap(), 1e-9);
+        near(other.p, one.p.unwrap(), 1e-9);
+    }
 }
 
 #[test]
 fn many_wins_have_a_small_p_that_is_never_zero() {
-    let p = score_difference(&singles(&[1.0; 40]), 1).p.unwrap();
+    let p = score(&singles(&[1.0; 40])).p.unwrap();
     near(p, 1.0 / 10_001.0, 1e-12);
 }
 
@@ -72,7 +126,7 @@ fn many_wins_have_a_small_p_that_is_never_zero() {
 fn the_interval_agrees_with_t_for_a_symmetric_sample() {
     // 1..=30: mean 15.5, sd 8.803, so t-interval 15.5 +- 2.045 * 1.607 = 12.21 to 18.79.
     let values: Vec<f64> = (1..=30).map(f64::from).collect();
-    let estimate = score_difference(&singles(&values), 1);
+    let estimate = score(&singles(&values));
     near(estimate.mean, 15.5, 1e-12);
     near(estimate.low, 12.21, 0.25);
     near(estimate.high, 18.79, 0.25);
@@ -82,9 +136,9 @@ fn the_interval_agrees_with_t_for_a_symmetric_sample() {
 #[test]
 fn variants_of_one_family_do_not_narrow_the_interval() {
     let values: Vec<f64> = (0..20).map(|i| f64::from(i % 7) - 2.0).collect();
-    let once = score_difference(&singles(&values), 1);
+    let once = score(&singles(&values));
     let fourfold: Vec<Diff> = singles(&values).into_iter().flat_map(|d| vec![d; 4]).collect();
-    let fourfold = score_difference(&fourfold, 1);
+    let fourfold = score(&fourfold);
     assert_eq!((fourfold.n, fourfold.clusters), (80, 20));
     near(fourfold.low, once.low.unwrap(), 1e-9);
     near(fourfold.p, once.p.unwrap(), 1e-12);
@@ -92,18 +146,20 @@ fn variants_of_one_family_do_not_narrow_the_interval() {
 
 #[test]
 fn without_pairs_there_are_no_figures_and_no_nan() {
-    let none = score_difference(&[], 1);
+    let none = score(&[]);
     assert_eq!(none, Estimate::default());
-    assert_eq!(rate_difference(&[]), Estimate::default());
+    assert_eq!(rate_difference(&[], 0.05), Estimate::default());
     let json = serde_json::to_string(&none).unwrap();
     assert!(json.starts_with(r#"{"mean":null,"low":null,"high":null,"p":null"#), "{json}");
     assert_eq!((detectable_score(&[]), detectable_rate(0, 0, 0)), (None, None));
-    assert_eq!((mean([]), median([])), (None, None));
+    assert_eq!((mean([]), quantile_of([], 0.5)), (None, None));
+    assert_eq!(quantile_of([3.0, 1.0, 2.0], 0.5), Some(2.0));
+    assert_eq!(quantile_of((0..=10).map(f64::from), 0.9), Some(9.0));
 }
 
 #[test]
 fn one_pair_has_a_mean_and_no_interval() {
-    let (score, rate) = (score_difference(&singles(&[2.0]), 1), rate_difference(&singles(&[1.0])));
+    let (score, rate) = (score(&singles(&[2.0])), rate_difference(&singles(&[1.0]), 0.05));
     for estimate in [score, rate] {
         assert!(estimate.mean.is_some());
         assert_eq!((estimate.low, estimate.high, estimate.lower, estimate.upper), (None, None, None, None));
@@ -115,9 +171,9 @@ fn one_pair_has_a_mean_and_no_interval() {
 
 #[test]
 fn ties_everywhere_are_no_difference() {
-    let score = score_difference(&singles(&[0.0; 24]), 1);
-    assert_eq!((score.mean, score.low, score.high, score.p), (Some(0.0), Some(0.0), Some(0.0), Some(1.0)));
-    let rate = rate_difference(&singles(&[0.0; 24]));
+    let same = score(&singles(&[0.0; 24]));
+    assert_eq!((same.mean, same.low, same.high, same.p), (Some(0.0), Some(0.0), Some(0.0), Some(1.0)));
+    let rate = rate_difference(&singles(&[0.0; 24]), 0.05);
     assert!(rate.low.unwrap() < -0.05 && rate.high.unwrap() > 0.05, "{rate:?}");
     near(rate.p, 1.0, 1e-12);
     assert_eq!(detectable_score(&singles(&[0.0; 24])), None);
@@ -125,7 +181,7 @@ fn ties_everywhere_are_no_difference() {
 
 #[test]
 fn a_rate_that_always_wins_has_an_interval_below_one() {
-    let rate = rate_difference(&singles(&[1.0; 24]));
+    let rate = rate_difference(&singles(&[1.0; 24]), 0.05);
     assert_eq!((rate.mean, rate.high), (Some(1.0), Some(1.0)));
     // By hand: mean 24/26, standard error sqrt(4)/26.
     near(rate.low, (24.0 - 1.96 * 2.0) / 26.0, 1e-4);
@@ -161,7 +217,9 @@ fn coverage(clusters: usize, per_cluster: usize, draw: impl Fn(&mut ChaCha8Rng) 
             let own = (0..per_cluster).map(|_| shared + 0.3 * normal(&mut rng));
             diffs.extend(own.map(|v| Diff::new(cluster.to_string(), v)));
         }
-        let bounds = bootstrap(&Clusters::of(&diffs), 500, *trial).unwrap();
+        let bounds =
+            bootstrap(&Clusters::of(&diffs), &Precision { resamples: 500, ..Precision::usual(*trial) })
+                .unwrap();
         bounds.low <= truth && truth <= bounds.high
     });
     holds.count() as f64 / trials as f64
@@ -196,7 +254,7 @@ fn rate_intervals_hold_the_truth_too() {
             };
             let values: Vec<f64> = (0..24).map(|_| flip(rng.random_range(0.0..1.0))).collect();
             let clusters = Clusters::of(&singles(&values));
-            let bounds = rate_bounds(&clusters).unwrap();
+            let bounds = rate_bounds(&clusters, 0.05).unwrap();
             (bounds.low..=bounds.high).contains(&(better - worse))
         });
         let share = holds.count() as f64 / f64::from(trials);
@@ -211,7 +269,7 @@ fn the_permutation_test_is_rarely_wrong_under_the_null() {
     let mut significant = |n: usize| {
         let hits = (0..trials).filter(|_| {
             let values: Vec<f64> = (0..n).map(|_| normal(&mut rng)).collect();
-            sign_flip_p(&Clusters::of(&singles(&values)), 1).unwrap() < 0.05
+            sign_flips(&Clusters::of(&singles(&values)), &Precision::usual(1)).unwrap().two_sided < 0.05
         });
         hits.count() as f64 / f64::from(trials)
     };
@@ -229,15 +287,15 @@ proptest! {
         let turn = cut.min(diffs.len());
         turned.rotate_left(turn);
         turned.reverse();
-        prop_assert_eq!(score_difference(&diffs, 1), score_difference(&turned, 1));
-        prop_assert_eq!(rate_difference(&diffs), rate_difference(&turned));
+        prop_assert_eq!(score(&diffs), score(&turned));
+        prop_assert_eq!(rate_difference(&diffs, 0.05), rate_difference(&turned, 0.05));
         prop_assert_eq!(detectable_score(&diffs), detectable_score(&turned));
     }
 
     #[test]
     fn bounds_surround_the_mean_and_are_finite(values in proptest::collection::vec((0usize..9, -1.0..=1.0f64), 1..25)) {
         let diffs: Vec<Diff> = values.iter().map(|(c, v)| Diff::new(c.to_string(), *v)).collect();
-        for e in [score_difference(&diffs, 1), rate_difference(&diffs)] {
+        for e in [score(&diffs), rate_difference(&diffs, 0.05)] {
             let (mean, p) = (e.mean.unwrap(), e.p.unwrap());
             prop_assert!((0.0..=1.0).contains(&p));
             if let (Some(low), Some(high), Some(lower), Some(upper)) = (e.low, e.high, e.lower, e.upper) {

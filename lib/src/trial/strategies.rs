@@ -14,12 +14,13 @@ use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::stats::{Diff, score_difference};
+use super::stats::{Diff, Precision, score_difference};
 use crate::{
     brief::Brief,
     cancel::Cancel,
     event::{Event, Events, Phase},
     evolve::{Bandit, EvolveError, Fixed, Found, Means, Operator, Options, Search, Strategy, waves},
+    model::price,
     store::{self, Workspace},
 };
 
@@ -237,7 +238,7 @@ impl Comparison<'_> {
             let pair = of(a).zip(of(b));
             let diffs: Vec<Diff> =
                 pair.map(|(a, b)| Diff::new(a.family.clone(), a.score - b.score)).collect();
-            let found = score_difference(&diffs, self.means.options.seed);
+            let found = score_difference(&diffs, &Precision::usual(self.means.options.seed));
             let (mean, low, high, p) = (found.mean, found.low, found.high, found.p);
             StrategyDifference { a: a.name().into(), b: b.name().into(), mean, low, high, p }
         };
@@ -296,7 +297,6 @@ impl StrategyTable {
 
     /// For people.
     pub fn text(&self) -> String {
-        let usd = |usd: Option<f64>| usd.map_or("unknown".into(), |usd| format!("${usd:.4}"));
         let mut text = format!(
             "{} calls on each of {} briefs; agent `{}`, teacher `{}`\n\n{:<12}{:>7}{:>8}{:>12}\n",
             self.budget_calls, self.briefs, self.agent, self.teacher, "strategy", "score", "calls", "cost"
@@ -307,7 +307,7 @@ impl StrategyTable {
                 row.name,
                 row.mean,
                 row.calls,
-                usd(row.usd)
+                price::said(row.usd)
             ));
         }
         for found in &self.differences {

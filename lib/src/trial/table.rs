@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Arm, JudgeFigures, Row, Status, Summary, Verdict,
+    Arm, JudgeFigures, PairFigures, Row, Sequential, Status, Summary, Verdict,
     stats::Estimate,
     verdict::{ArmSummary, Delta},
 };
@@ -23,11 +23,40 @@ pub fn table(summary: &Summary) -> String {
     for (name, arm, delta) in others(summary) {
         let _ = writeln!(text, "\n{}", other_line(name, arm, delta));
     }
+    for figures in &summary.pairs {
+        let _ = writeln!(text, "\n{}: {}", figures.by, preference(figures));
+    }
+    if let Some(found) = &summary.sequential {
+        let _ = writeln!(text, "\nlooks: {}", looks(found));
+    }
     if let Some(figures) = &summary.judge {
         let _ = writeln!(text, "\njudge (not part of the scores) {}", judge_figures(figures));
     }
     let _ = write!(text, "\n{}", foot(summary));
     text
+}
+
+/// What a judge or people prefer.
+pub(super) fn preference(figures: &PairFigures) -> String {
+    format!(
+        "tuned is preferred on {} of {} briefs [{}, {}]; {} opinions, {} for it, {} ties",
+        percent(figures.win_rate),
+        figures.n,
+        percent(figures.low),
+        percent(figures.high),
+        figures.opinions,
+        figures.wins,
+        figures.ties
+    )
+}
+
+/// How a trial that may stop early stands.
+pub(super) fn looks(found: &Sequential) -> String {
+    let ended = if found.stopped { "stopped early" } else { "not stopped" };
+    format!(
+        "{ended} after {} of {} briefs, e-value {:.2}, of harm {:.2}",
+        found.n, found.of, found.e, found.harm_e
+    )
 }
 
 /// A judge's figures. They decide nothing.
@@ -46,11 +75,13 @@ pub(super) fn judge_figures(figures: &JudgeFigures) -> String {
 }
 
 /// Arms beside base and tuned, with the tuned model's difference from them.
-pub(super) fn others(summary: &Summary) -> impl Iterator<Item = (&'static str, &ArmSummary, &Delta)> {
+pub(super) fn others(summary: &Summary) -> impl Iterator<Item = (&str, &ArmSummary, &Delta)> {
     let prompted = summary.prompted.as_ref().zip(summary.delta_prompted.as_ref());
     let champion = summary.champion.as_ref().zip(summary.delta_champion.as_ref());
-    let named = |name| move |(arm, delta)| (name, arm, delta);
-    prompted.map(named(Arm::PROMPTED)).into_iter().chain(champion.map(named(Arm::CHAMPION)))
+    let prompted = prompted.map(|(arm, delta)| (Arm::PROMPTED, arm, delta));
+    let champion = champion.map(|(arm, delta)| (Arm::CHAMPION, arm, delta));
+    let rest = summary.others.iter().map(|(name, other)| (name.as_str(), &other.arm, &other.delta));
+    prompted.into_iter().chain(champion).chain(rest)
 }
 
 fn other_line(name: &str, arm: &ArmSummary, delta: &Delta) -> String {
@@ -110,7 +141,7 @@ pub(super) fn headline(summary: &Summary) -> String {
     match summary.verdict {
         Verdict::Promote => format!("the tuned model is better than the {against}"),
         Verdict::Hold => format!("the trial does not show that the tuned model is better than the {against}"),
-        Verdict::RollBack => "the deployed champion is worse than the base".into(),
+        Verdict::RollBack => "the deployed champion is worse and should be taken back".into(),
     }
 }
 

@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Arm, Row, TrialSpec,
-    gates::{self, Gate},
+    ALPHA, Arm, Row, TrialSpec,
+    gates::{self, Beside, Gate},
     judge::{self, JudgeFigures},
-    stats::{self, Diff, Estimate},
+    pairs::{self, Pair, PairFigures},
+    parts::{self, Part},
+    sequential::{self, Sequential},
+    stats::{self, Diff, Estimate, Precision},
 };
 use crate::critic::Level;
 
@@ -20,7 +23,7 @@ pub enum Verdict {
     Promote,
     /// Nothing changes: no difference shown, or too little evidence.
     Hold,
-    /// The deployed champion is worse than the base: take it back.
+    /// The deployed champion is worse than the base, or than the champion before it: take it back.
     RollBack,
 }
 
@@ -57,6 +60,12 @@ pub struct Summary {
     /// Tuned minus champion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delta_champion: Option<Delta>,
+    /// Arms beside those: the champion before, and whatever the user named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, Other>,
+    /// Tuned minus base, of what the score is made of (0-10).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub delta_sub_scores: BTreeMap<String, Estimate>,
     /// Smallest differences that this trial would show with 80% power.
     pub mde: Detectable,
     pub verdict: Verdict,
@@ -72,6 +81,19 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
     pub groups: Groups,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_kind: Vec<Part>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_family: Vec<Part>,
+    /// How a trial that may stop early stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequential: Option<Sequential>,
+    /// How often a judge and people prefer the tuned model to the arm that it is compared with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<PairFigures>,
+    /// The error budget that one-sided bounds and the score's p-value are held to.
+    #[serde(default = "usual_alpha")]
+    pub alpha: f64,
     /// What a judge said of base and tuned; no gate looks at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeFigures>,
@@ -81,6 +103,18 @@ pub struct Summary {
     pub seed: u64,
     /// Path of `report.html`, once it is written.
     pub report: Option<String>,
+}
+
+fn usual_alpha() -> f64 {
+    ALPHA
+}
+
+/// An arm without a name of its own in the summary.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Other {
+    pub arm: ArmSummary,
+    /// Tuned minus this arm.
+    pub delta: Delta,
 }
 
 /// The two arms that every trial has.
@@ -105,10 +139,16 @@ pub struct ArmSummary {
     pub habits: BTreeMap<String, f64>,
     /// Mean, 0-10.
     pub score: Option<f64>,
+    /// What it is made of, 0-10; those without evidence are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sub_scores: BTreeMap<String, f64>,
     /// Mean per answer, o200k_base.
     pub tokens: Option<f64>,
     /// Median per answer.
     pub took_ms: Option<f64>,
+    /// Nine of ten answers took no longer.
+    #[serde(default)]
+    pub took_ms_p90: Option<f64>,
     /// Share of answers cut off at `max_tokens`.
     pub truncated: Option<f64>,
 }
@@ -149,21 +189,37 @@ pub struct Group {
 
 /// Summarises the rows of a trial; a pure function, and the order of the rows does not matter.
 pub fn summarise(spec: &TrialSpec, rows: &[Row]) -> Summary {
-    let table = Results::of(rows.iter());
-    let delta = |reference| table.delta(reference, spec.seed);
-    let optional = |arm| spec.arm(arm).map(|_| table.arm(spec, arm));
-    let verdict = gates::decide(spec, &table);
+    summarise_with(spec, rows, &[])
+}
+
+/// The same with what a judge and people said of pairs of answers.
+pub fn summarise_with(spec: &TrialSpec, rows: &[Row], pairs: &[Pair]) -> Summary {
+    let precision = spec.precision();
+    let all = Results::of(rows.iter());
+    let sequential = spec.sequential.then(|| sequential::watch(spec, &all, gates::reference(spec)));
+    let rows: Vec<&Row> = match sequential {
+        Some(found) => sequential::counted(spec, rows, found.n),
+        None => rows.iter().collect(),
+    };
+    let table = Results::of(rows.iter().copied());
+    let delta = |reference: &str| table.delta(reference, &precision);
+    let optional = |arm: &str| spec.arm(arm).map(|_| table.arm(spec, arm));
+    let pairs = pairs::figures(pairs);
+    let verdict = gates::decide(spec, &table, &precision, &Beside { sequential, pairs: &pairs });
+    let compared = delta(Arm::BASE);
     Summary {
         trial: spec.id.clone(),
         n: table.pairs(Arm::TUNED, Arm::BASE).len(),
-        families: delta(Arm::BASE).score.clusters,
+        families: compared.score.clusters,
         samples: spec.samples,
         arms: table.arms(spec),
         prompted: optional(Arm::PROMPTED),
         champion: optional(Arm::CHAMPION),
-        delta: delta(Arm::BASE),
+        delta: compared,
         delta_prompted: spec.arm(Arm::PROMPTED).map(|_| delta(Arm::PROMPTED)),
         delta_champion: spec.arm(Arm::CHAMPION).map(|_| delta(Arm::CHAMPION)),
+        others: others(spec, &table),
+        delta_sub_scores: parts::sub_score_differences(spec, &table),
         mde: table.detectable(Arm::BASE),
         verdict: verdict.verdict,
         compared_with: gates::reference(spec).into(),
@@ -172,10 +228,15 @@ pub fn summarise(spec: &TrialSpec, rows: &[Row]) -> Summary {
         cause: verdict.cause,
         next: verdict.next,
         groups: Groups {
-            seen_kinds: group(spec, rows.iter().filter(|r| r.seen)),
-            unseen_kinds: group(spec, rows.iter().filter(|r| !r.seen)),
+            seen_kinds: group(spec, rows.iter().copied().filter(|r| r.seen)),
+            unseen_kinds: group(spec, rows.iter().copied().filter(|r| !r.seen)),
         },
-        judge: judge::figures(spec, rows),
+        by_kind: parts::by_kind(&table),
+        by_family: parts::by_family(&table),
+        sequential,
+        pairs,
+        alpha: spec.alpha,
+        judge: judge::figures(spec, &rows),
         critic: rows.first().map(|r| r.critic.clone()),
         level: rows.first().map(|r| r.level),
         seed: spec.seed,
@@ -183,10 +244,21 @@ pub fn summarise(spec: &TrialSpec, rows: &[Row]) -> Summary {
     }
 }
 
+/// Arms that the summary has no field for.
+fn others(spec: &TrialSpec, table: &Results) -> BTreeMap<String, Other> {
+    let named = [Arm::BASE, Arm::TUNED, Arm::PROMPTED, Arm::CHAMPION];
+    let others = spec.arms.iter().filter(|arm| !named.contains(&arm.name.as_str()));
+    let other = |arm: &Arm| Other {
+        arm: table.arm(spec, &arm.name),
+        delta: table.delta(&arm.name, &spec.precision()),
+    };
+    others.map(|arm| (arm.name.clone(), other(arm))).collect()
+}
+
 fn group<'a>(spec: &TrialSpec, rows: impl Iterator<Item = &'a Row>) -> Group {
     let table = Results::of(rows);
     let optional = |arm| spec.arm(arm).map(|_| table.arm(spec, arm));
-    let delta = table.delta(Arm::BASE, spec.seed);
+    let delta = table.delta(Arm::BASE, &spec.precision());
     Group {
         n: table.pairs(Arm::TUNED, Arm::BASE).len(),
         families: delta.score.clusters,
@@ -236,6 +308,16 @@ impl<'a> Results<'a> {
         self.arms.get(arm).into_iter().flat_map(|briefs| briefs.values().flatten().copied())
     }
 
+    /// An arm's answers to each brief that it answered.
+    pub(super) fn by_brief(&self, arm: &str) -> impl Iterator<Item = &[&'a Row]> + '_ {
+        self.arms.get(arm).into_iter().flat_map(|briefs| briefs.values().map(Vec::as_slice))
+    }
+
+    /// An arm's answers to a brief.
+    pub(super) fn answers(&self, arm: &str, brief: &str) -> &[&'a Row] {
+        self.arms.get(arm).and_then(|briefs| briefs.get(brief)).map_or(&[], Vec::as_slice)
+    }
+
     /// Answers of two arms to the briefs that both answered.
     pub(super) fn pairs(&self, arm: &str, reference: &str) -> Vec<(&[&'a Row], &[&'a Row])> {
         let (Some(arm), Some(reference)) = (self.arms.get(arm), self.arms.get(reference)) else {
@@ -252,18 +334,24 @@ impl<'a> Results<'a> {
         self.pairs(arm, reference).into_iter().map(diff).collect()
     }
 
-    pub(super) fn difference(&self, arm: &str, reference: &str, metric: Metric, seed: u64) -> Estimate {
+    pub(super) fn difference(
+        &self,
+        arm: &str,
+        reference: &str,
+        metric: Metric,
+        precision: &Precision,
+    ) -> Estimate {
         let diffs = self.diffs(arm, reference, metric);
         match metric {
-            Metric::Score => stats::score_difference(&diffs, seed),
-            Metric::UiFirst | Metric::Runs => stats::rate_difference(&diffs),
+            Metric::Score => stats::score_difference(&diffs, precision),
+            Metric::UiFirst | Metric::Runs => stats::rate_difference(&diffs, precision.alpha),
         }
     }
 
     /// Tuned minus `reference`, p-values adjusted over the three metrics.
-    fn delta(&self, reference: &str, seed: u64) -> Delta {
+    fn delta(&self, reference: &str, precision: &Precision) -> Delta {
         let mut estimates = [Metric::Score, Metric::UiFirst, Metric::Runs]
-            .map(|metric| self.difference(Arm::TUNED, reference, metric, seed));
+            .map(|metric| self.difference(Arm::TUNED, reference, metric, precision));
         let p: Vec<f64> = estimates.iter().filter_map(|e| e.p).collect();
         for (estimate, p) in estimates.iter_mut().filter(|e| e.p.is_some()).zip(stats::holm(&p)) {
             estimate.p_holm = Some(p);
@@ -304,8 +392,10 @@ impl<'a> Results<'a> {
             runs_interval: interval(runs),
             habits: habits(&rows),
             score: self.mean(name, Metric::Score),
+            sub_scores: parts::sub_scores(self, name),
             tokens: of_answers(|r| r.tokens as f64),
-            took_ms: stats::median(rows.iter().map(|r| r.took_ms as f64)),
+            took_ms: stats::quantile_of(rows.iter().map(|r| r.took_ms as f64), 0.5),
+            took_ms_p90: stats::quantile_of(rows.iter().map(|r| r.took_ms as f64), 0.9),
             truncated: of_answers(|r| f64::from(u8::from(r.truncated()))),
         }
     }

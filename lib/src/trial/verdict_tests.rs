@@ -2,6 +2,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::trial::{
+    Training,
     fixtures::{BASE_TUNED, GOOD, POOR, Quality, THREE_ARMS, rows, spec, uniform},
     gates::Status,
 };
@@ -259,13 +260,13 @@ fn json_has_the_keys_that_tools_rely_on() {
     .map(|path| format!("{path}: {}\n", keys(path)))
     .concat();
     expect![[r#"
-        : trial n families samples arms prompted champion delta delta_prompted delta_champion mde verdict compared_with reasons gates groups critic level seed report
+        : trial n families samples arms prompted champion delta delta_prompted delta_champion mde verdict compared_with reasons gates groups by_kind by_family alpha critic level seed report
         /arms: base tuned
-        /arms/base: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms truncated
-        /prompted: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms truncated
-        /champion: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms truncated
+        /arms/base: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms took_ms_p90 truncated
+        /prompted: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms took_ms_p90 truncated
+        /champion: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms took_ms_p90 truncated
         /delta: score ui_first runs
-        /delta/score: mean low high p p_holm lower upper n clusters
+        /delta/score: mean low high p p_holm lower upper p_above n clusters
         /mde: score ui_first runs
         /groups: seen_kinds unseen_kinds
         /groups/unseen_kinds: n families arms prompted champion delta
@@ -278,4 +279,131 @@ fn a_brief_of_unknown_kind_counts_as_seen() {
     spec.briefs[4].kind = String::new();
     let seen: Vec<bool> = uniform(&spec, POOR, GOOD).iter().step_by(2).map(|row| row.seen).collect();
     assert_eq!(seen, [true, true, true, false, true]);
+}
+
+#[test]
+fn what_a_model_learned_from_explains_a_hold() {
+    let trained = Training {
+        rows: Some(240),
+        prompt_sha256: Some("aa".into()),
+        epochs: Some(3),
+        config_first_share: Some(0.01),
+        ..Training::default()
+    };
+    let spec = TrialSpec { asked_sha256: Some("aa".into()), ..spec(20, 1, &BASE_TUNED) };
+    let habit_missed = Quality { ui_first: false, ..GOOD };
+    let cause = |training: Training, tuned: Quality| {
+        let spec = TrialSpec { training: Some(training), ..spec.clone() };
+        let summary = summarise(&spec, &uniform(&spec, GOOD, tuned));
+        assert_eq!(summary.verdict, Verdict::Hold);
+        format!("{}\n  {}\n", summary.cause.unwrap(), summary.next.unwrap())
+    };
+    let text = [
+        cause(Training { prompt_sha256: Some("bb".into()), rows: Some(11), ..trained.clone() }, POOR),
+        cause(Training { config_first_share: Some(3.0 / 11.0), rows: Some(11), ..trained.clone() }, POOR),
+        cause(Training { rows: Some(42), ..trained.clone() }, POOR),
+        cause(trained.clone(), habit_missed),
+        cause(Training { epochs: Some(5), ..trained.clone() }, habit_missed),
+        cause(Training { epochs: None, ..trained.clone() }, habit_missed),
+        cause(trained, GOOD),
+    ]
+    .concat();
+    expect![[r#"
+        the tuned model is asked with another prompt than it was trained with
+          run `hone prepare` and `hone finetune` to train with today's prompt, or put back the templates in `prompts/`
+        27% of the answers that it learned from begin with configuration
+          run `hone validate data/ui_agent_openai_finetuning.jsonl --fix` and `hone finetune` with the corrected file
+        the tuned model learned from 42 rows, which is little: 100 to 200 show
+          run `hone evolve --limit 100`, `hone prepare` and `hone finetune` for more data
+        the habit was not learnt in 3 epochs
+          run `hone finetune --n-epochs 5` and test again
+        the habit was not learnt: more examples or epochs are needed
+          run `hone loop --rounds 2`: another round adds new drafts and rows and trains on more data
+        the habit was not learnt: more examples or epochs are needed
+          run `hone loop --rounds 2`: another round adds new drafts and rows and trains on more data
+        no gain over the base; most often (20 answers): nothing <rendered>
+          run `hone loop --rounds 2`: another round adds new drafts and rows and trains on more data
+    "#]].assert_eq(&text);
+}
+
+#[test]
+fn few_rows_are_no_cause_when_only_briefs_are_missing() {
+    let spec = spec(12, 1, &BASE_TUNED);
+    let spec = TrialSpec { training: Some(Training { rows: Some(42), ..Training::default() }), ..spec };
+    let summary = summarise(&spec, &uniform(&spec, GOOD, Quality { score: 7.6, ..GOOD }));
+    assert_eq!(summary.cause.as_deref(), Some("inconclusive: 12 held-out briefs are too few to tell"));
+}
+
+/// The same trial with the names of base and tuned exchanged.
+fn turned(rows: &[Row]) -> Vec<Row> {
+    let name = |row: &Row| if row.arm == Arm::TUNED { Arm::BASE } else { Arm::TUNED };
+    rows.iter().map(|row| Row { arm: name(row).into(), ..row.clone() }).collect()
+}
+
+#[test]
+fn turning_the_labels_turns_the_verdict() {
+    let spec = TrialSpec { deployed: Some("ft:tuned-1".into()), ..spec(60, 1, &BASE_TUNED) };
+    for (other, tuned) in
+        [(POOR, GOOD), (GOOD, GOOD), (Quality { score: 5.0, ..GOOD }, Quality { score: 5.6, ..GOOD })]
+    {
+        let rows = uniform(&spec, other, tuned);
+        let (one, back) = (summarise(&spec, &rows), summarise(&spec, &turned(&turned(&rows))));
+        assert_eq!(one, back);
+        let mirrored = summarise(&spec, &turned(&rows));
+        for (a, b) in [
+            (&one.delta.score, &mirrored.delta.score),
+            (&one.delta.runs, &mirrored.delta.runs),
+            (&one.delta.ui_first, &mirrored.delta.ui_first),
+        ] {
+            let near = |a: Option<f64>, b: Option<f64>| (a.unwrap() - b.unwrap()).abs() < 1e-9;
+            assert!(near(a.mean, b.mean.map(|b| -b)) && near(a.low, b.high.map(|b| -b)), "{a:?} {b:?}");
+            assert!(near(a.lower, b.upper.map(|b| -b)) && near(a.p, b.p), "{a:?} {b:?}");
+        }
+        // Whoever promotes one finds the other surely worse.
+        assert_eq!(one.verdict == Verdict::Promote, mirrored.verdict == Verdict::RollBack);
+    }
+}
+
+#[test]
+fn a_champion_below_the_one_before_it_is_taken_back() {
+    let arms = [("base", "base-1"), ("tuned", "ft:tuned-2"), ("previous", "ft:tuned-1"), ("rival", "gpt-x")];
+    let spec = TrialSpec { deployed: Some("ft:tuned-2".into()), ..spec(60, 1, &arms) };
+    let of = |previous: f64| {
+        let quality = |arm: &str| match arm {
+            "base" => POOR,
+            "tuned" => Quality { score: 5.0, ..GOOD },
+            "previous" => Quality { score: previous, ..GOOD },
+            _ => GOOD,
+        };
+        summarise(&spec, &rows(&spec, |_, arm| quality(arm)))
+    };
+    let worse = of(7.0);
+    // It beats the base by far, and yet the one before was better: a promotion is not asked for, it is in office.
+    assert_eq!(worse.verdict, Verdict::RollBack, "{:#?}", worse.reasons);
+    assert!(worse.cause.as_ref().unwrap().contains("against the champion before it"), "{:?}", worse.cause);
+    assert_eq!(of(5.0).verdict, Verdict::Promote);
+    assert_eq!(worse.others.keys().collect::<Vec<_>>(), ["previous", "rival"]);
+    assert!(worse.others["rival"].delta.score.mean < Some(-1.0));
+    assert_eq!(worse.others["previous"].arm.model, "ft:tuned-1");
+}
+
+#[test]
+fn figures_are_cut_finer() {
+    let spec = spec(5, 2, &BASE_TUNED);
+    let mut rows = uniform(&spec, POOR, GOOD);
+    for row in &mut rows {
+        row.sub_scores.code = Some(if row.arm == Arm::TUNED { 9.0 } else { 4.0 });
+        row.sub_scores.visual = (row.arm == Arm::TUNED).then_some(8.0);
+        row.took_ms = if row.brief.ends_with('1') { 3_000 } else { 1_000 };
+    }
+    let summary = summarise(&spec, &rows);
+    assert_eq!((summary.by_family.len(), summary.by_kind.len()), (5, 5));
+    let quiz = summary.by_kind.iter().find(|part| part.name == "quiz").unwrap();
+    assert_eq!((quiz.n, quiz.seen, quiz.kind.as_str()), (2, false, "quiz"));
+    assert!(quiz.delta > Some(3.0) && (quiz.tuned.unwrap() - quiz.base.unwrap()) == quiz.delta.unwrap());
+    let tuned = &summary.arms.tuned;
+    assert_eq!(tuned.sub_scores, [("code".to_owned(), 9.0), ("visual".to_owned(), 8.0)].into());
+    assert_eq!(summary.delta_sub_scores.keys().collect::<Vec<_>>(), ["code"], "visual lacks the base's");
+    assert_eq!(summary.delta_sub_scores["code"].mean, Some(5.0));
+    assert_eq!((tuned.took_ms, tuned.took_ms_p90), (Some(2_000.0), Some(3_000.0)));
 }

@@ -1,8 +1,12 @@
 //! Hyperparameters: what "auto" means here, and what is more than this trainer can do.
 
-use hone::auto::Auto;
-use hone::model::wire::{Hyperparameters, Job, Method};
+use hone::{
+    auto::Auto,
+    dataset::cost::auto_epochs,
+    model::wire::{Hyperparameters, Job, Method},
+};
 use hone_engine::{
+    infer,
     lora::Projection,
     train::{EarlyStop, Options, Precision},
 };
@@ -68,26 +72,19 @@ pub fn fault(values: &Hyperparameters, beta: Auto<f64>) -> Option<(&'static str,
     }
 }
 
-/// Three epochs, more when that shows fewer than 100 examples, fewer when it shows more than 25000.
-fn auto_epochs(examples: usize) -> u32 {
-    let examples = examples.max(1);
-    let epochs = match examples * 3 {
-        ..100 => (100 / examples).min(25),
-        25_001.. => (25_000 / examples).max(1),
-        _ => 3,
-    };
-    u32::try_from(epochs).unwrap_or(1)
-}
-
 /// 0.2% of the examples, so one at a time for small files: more steps teach more, at the same speed
 /// (docs/design/training.md).
 fn auto_batch(examples: usize) -> u32 {
     u32::try_from((examples / 500).clamp(1, 256)).unwrap_or(1)
 }
 
-/// What a job computes in.
-pub fn precision(job: &Job) -> Precision {
-    job.hyperparameters.precision.as_deref().and_then(Precision::from_name).unwrap_or_default()
+/// What a job computes in: as it asks for, or as the server's kernels do.
+pub fn precision(job: &Job, kernels: infer::Precision) -> Precision {
+    let asked = job.hyperparameters.precision.as_deref().and_then(Precision::from_name);
+    match (asked.unwrap_or_default(), kernels) {
+        (Precision::Auto, infer::Precision::F32) => Precision::F32,
+        (asked, _) => asked,
+    }
 }
 
 /// The engine's options for a settled job.
@@ -127,24 +124,6 @@ pub fn options(job: &Job, base_model: &str) -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn epochs_follow_the_published_rule() {
-        for (examples, epochs) in [
-            (0, 25),
-            (1, 25),
-            (10, 10),
-            (33, 3),
-            (34, 3),
-            (80, 3),
-            (8333, 3),
-            (8334, 2),
-            (10_000, 2),
-            (30_000, 1),
-        ] {
-            assert_eq!(auto_epochs(examples), epochs, "{examples} examples");
-        }
-    }
 
     #[test]
     fn batches_are_a_share_of_the_examples() {
@@ -194,6 +173,20 @@ mod tests {
         let dpo = job(serde_json::json!({"type": "dpo"}));
         assert_eq!(dpo.method.unwrap().beta(), Auto::Fixed(0.1));
         assert_eq!(job(serde_json::json!({"type": "supervised"})).method.unwrap().beta(), Auto::Auto);
+    }
+
+    #[test]
+    fn exact_kernels_train_in_f32_unless_the_job_says_otherwise() {
+        let check = |asked: Option<&str>, kernels: infer::Precision, expected: Precision| {
+            let values = serde_json::json!({"hyperparameters": {"precision": asked}});
+            let job = job(serde_json::json!({"type": "supervised", "supervised": values}));
+            assert_eq!(precision(&job, kernels), expected, "{asked:?} {kernels:?}");
+        };
+        check(None, infer::Precision::Fast, Precision::Auto);
+        check(None, infer::Precision::F32, Precision::F32);
+        check(Some("auto"), infer::Precision::F32, Precision::F32);
+        check(Some("bf16"), infer::Precision::F32, Precision::Bf16);
+        check(Some("f32"), infer::Precision::Fast, Precision::F32);
     }
 
     #[test]

@@ -13,10 +13,15 @@ use hone::{
         wire::{Job, JobStatus},
     },
     runtime::Check,
-    store,
 };
 
-use crate::{commands::finetune::faults, context::Context, error::CommandError, models::Models, own, rows};
+use crate::{
+    commands::finetune::{faults, look},
+    context::Context,
+    error::CommandError,
+    models::Models,
+    own, rows,
+};
 
 /// A row that does not answer within this is out of reach for the doctor.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -144,9 +149,9 @@ fn silent(name: &str) -> Check {
 /// What a provider would refuse in the dataset.
 fn dataset_check(context: &Context) -> Option<Check> {
     const NAME: &str = "dataset for training";
-    // One that is not there or no text is told of beside this.
-    let text = store::read_text(&context.workspace.dataset()).ok()?;
-    Some(match faults(&text) {
+    // One that is not there is told of beside this.
+    let report = look(&context.workspace.dataset(), context, &context.settings_again().ok()?).ok()?;
+    Some(match faults(&report) {
         None => Check::well(NAME, "a provider would take it"),
         Some(listed) => Check::fault(
             NAME,

@@ -53,7 +53,12 @@ pub(super) struct Call<'a> {
 pub(super) enum Body<'a> {
     None,
     Json(Value),
-    Upload { path: &'a Path, purpose: &'a str },
+    /// JSON that is written already.
+    Written(Bytes),
+    Upload {
+        path: &'a Path,
+        purpose: &'a str,
+    },
 }
 
 impl<'a> Call<'a> {
@@ -330,6 +335,7 @@ impl Client {
             Body::None if call.method == Method::POST => request.body(""),
             Body::None => request,
             Body::Json(value) => request.json(value),
+            Body::Written(bytes) => request.header(CONTENT_TYPE, "application/json").body(bytes.clone()),
             Body::Upload { path, purpose } => request.multipart(form(path, purpose).await?),
         })
     }

@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Asked, Label, batch};
+use super::{Asked, Label, batch, standing};
 use crate::{
     model::price::Usd,
     store::{Damaged, Lock, LockError, StoreError},
@@ -92,6 +92,15 @@ pub(super) struct Entry {
     pub request: String,
     pub reply: String,
     pub usd: Option<Usd>,
+}
+
+/// What counts against a budget.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Totals {
+    pub spent: Usd,
+    pub held: Usd,
+    /// Of what is held: for what no call ends, so that no call may wait for it.
+    pub standing: Usd,
 }
 
 pub(super) struct Db {
@@ -233,6 +242,16 @@ impl Db {
         Ok(Ok(()))
     }
 
+    /// How long a model's last calls took, and what was answered; what was imported was not timed.
+    pub fn last_calls(&self, model: &str, most: usize) -> Sql<Vec<(i64, String)>> {
+        let mut statement = self.connection.prepare(
+            "SELECT took_ms, reply FROM calls WHERE took_ms > 0 AND json_extract(request, '$.model') = ?1
+             ORDER BY at DESC LIMIT ?2",
+        )?;
+        let calls = statement.query_map(params![model, most as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        calls.collect()
+    }
+
     /// Who asks for it just now.
     pub fn claimed_by(&self, key: &str) -> Sql<Option<String>> {
         let mut statement = self.connection.prepare_cached("SELECT owner FROM claims WHERE key = ?1")?;
@@ -309,12 +328,30 @@ impl Db {
         Ok(())
     }
 
-    /// What is spent, and what is held beside it. A dead owner's holds are in the latter until they are swept.
-    pub fn totals(&self) -> Sql<(Usd, Usd)> {
+    /// A dead owner's holds are among what is held until they are swept.
+    pub fn totals(&self) -> Sql<Totals> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT (SELECT coalesce(sum(nanos), 0) FROM spent), (SELECT coalesce(sum(nanos), 0) FROM holds)",
+            "SELECT (SELECT coalesce(sum(nanos), 0) FROM spent), coalesce(sum(nanos), 0),
+                    coalesce(sum(CASE WHEN owner GLOB ?1 THEN nanos END), 0)
+             FROM holds",
         )?;
-        statement.query_row([], |row| Ok((Usd::from_nanos(row.get(0)?), Usd::from_nanos(row.get(1)?))))
+        statement.query_row([format!("{}*", standing::OWNER)], |row| {
+            let usd = |column: usize| row.get(column).map(Usd::from_nanos);
+            Ok(Totals { spent: usd(0)?, held: usd(1)?, standing: usd(2)? })
+        })
+    }
+
+    /// The hold of an owner that has one, under what it stands in the ledger, and how much it is.
+    pub fn held_by(&self, owner: &str) -> Sql<Option<(i64, Label, Option<Usd>)>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT id, run, row, model, role, phase, nanos FROM holds WHERE owner = ?1")?;
+        let held = statement.query_row([owner], |row| {
+            let (run, name, model) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let label = Label { run, row: name, model, role: row.get(4)?, phase: row.get(5)? };
+            Ok((row.get(0)?, label, nanos(row.get(6)?)))
+        });
+        held.optional()
     }
 
     /// Everyone who has a claim or a hold.
@@ -421,6 +458,9 @@ impl Owner {
 
     /// Takes a dead owner's place, so that one process alone ends its affairs; nothing while it lives.
     pub fn of_the_dead(folder: &Path, id: &str) -> Option<Self> {
+        if standing::is_owner(id) {
+            return None;
+        }
         let (path, record) = match batch::files_of(folder, id) {
             Some((lock, record)) => (lock, Some(record)),
             None => (folder.join(OWNERS).join(id), None),
