@@ -65,8 +65,8 @@ pub(super) fn intervals(title: &str, intervals: &[Interval]) -> Result<String, R
     draw(title, height, |root| {
         let mut chart = ChartBuilder::on(root)
             .margin(8)
-            .set_label_area_size(LabelAreaPosition::Left, 116)
-            .set_label_area_size(LabelAreaPosition::Right, 148)
+            .set_label_area_size(LabelAreaPosition::Left, 120)
+            .set_label_area_size(LabelAreaPosition::Right, 176)
             .set_label_area_size(LabelAreaPosition::Bottom, 40)
             .build_cartesian_2d(-reach..reach, 0.0..below)?;
         let text = (FONT, TEXT).into_font().color(&INK);
@@ -81,7 +81,7 @@ pub(super) fn intervals(title: &str, intervals: &[Interval]) -> Result<String, R
             .label_style(text.clone())
             .axis_desc_style(text.clone())
             .x_desc("tuned minus base, % of the scale")
-            .x_labels(5)
+            .x_labels(3)
             .x_label_formatter(&|x| format!("{x:+.0}"))
             .draw()?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, below)], INK.stroke_width(1)))?;

@@ -185,14 +185,14 @@ fn intervals(summary: &Summary) -> Vec<chart::Interval> {
         }
     };
     let groups = &summary.groups;
-    let seen = [("seen kinds", &groups.seen_kinds), ("unseen kinds", &groups.unseen_kinds)];
-    let all = [("all briefs", &summary.delta)].into_iter().chain(seen.map(|(name, g)| (name, &g.delta)));
+    let seen = [("seen", &groups.seen_kinds), ("unseen", &groups.unseen_kinds)];
+    let all = [("all", &summary.delta)].into_iter().chain(seen.map(|(name, g)| (name, &g.delta)));
     for (group, delta) in all {
-        let label = if group == "all briefs" { "score".to_owned() } else { format!("{group}: score") };
+        let label = if group == "all" { "score".to_owned() } else { format!("{group}: score") };
         add(label, &delta.score, Unit::Score, true);
         add("UI first".into(), &delta.ui_first, Unit::Rate, false);
         add("runs".into(), &delta.runs, Unit::Rate, false);
-        if group == "all briefs" {
+        if group == "all" {
             for (name, _) in parts::SUB_SCORES {
                 if let Some(estimate) = summary.delta_sub_scores.get(name) {
                     add(name.to_owned(), estimate, Unit::Score, false);
