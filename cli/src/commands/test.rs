@@ -50,6 +50,9 @@ pub struct Test {
     /// The champion to compare with; today's when left out
     #[arg(skip)]
     pub champion: Option<String>,
+    /// How probable a promotion of a model that is no better may be
+    #[arg(skip)]
+    pub alpha: Option<f64>,
     /// Score without running anything
     #[arg(long)]
     pub static_only: bool,
@@ -212,7 +215,7 @@ fn spec(
         deployed: (champion != base).then_some(champion),
         judge: None,
         prompts: None,
-        alpha: trial::ALPHA,
+        alpha: args.alpha.unwrap_or(trial::ALPHA),
         training: None,
     })
 }

@@ -26,7 +26,7 @@ pub mod tokens;
 mod tests;
 
 pub use error::DatasetError;
-pub use manifest::{DropReason, Dropped, Manifest, RowRecord, RowSource, Withheld};
+pub use manifest::{DropReason, Dropped, Manifest, RowKind, RowRecord, RowSource, Withheld};
 pub use options::PrepareOptions;
 pub use overlap::trained_on;
 pub use prepare::{Prepared, build, prepare};

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Folders and files of `lib/src` in the order in which they may know each other: each only what stands before it.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 15] = [
     &["auto", "cancel", "error", "event", "text"],
     &["store"],
     &["config"],
@@ -20,6 +20,8 @@ const ORDER: [&[&str]; 13] = [
     &["rating"],
     &["dataset", "finetune", "trial"],
     &["registry", "calibrate"],
+    &["rounds"],
+    &["monitor"],
     &["plan"],
 ];
 

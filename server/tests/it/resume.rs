@@ -136,6 +136,7 @@ fn options(epochs: u32) -> Options {
         hyperparameters,
         seed: Some(1),
         validation: None,
+        ..Options::default()
     }
 }
 
