@@ -49,6 +49,8 @@ pub enum Command {
     Critique(commands::critique::Critique),
     Calibrate(commands::calibrate::Calibrate),
     Prepare(commands::prepare::Prepare),
+    Validate(commands::validate::Validate),
+    Cost(commands::cost::Cost),
     Finetune(commands::finetune::Finetune),
     Status(commands::status::Status),
     Cancel(commands::cancel::Cancel),

@@ -1,6 +1,6 @@
 //! What every command is handed: the outside world as values.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use hone::{
     cancel::Cancel,
@@ -11,7 +11,7 @@ use hone::{
         price::{Prices, Usd},
     },
     registry::Registry,
-    runtime::Machine,
+    runtime::{Machine, is_for_python},
     store::Workspace,
 };
 use serde::Serialize;
@@ -35,8 +35,13 @@ pub struct Context {
 
 impl Context {
     pub fn new(global: Global, events: Events, cancel: Cancel) -> Self {
-        let machine =
-            Machine { path: search_path(), cache: cache_folder(), weights: env_path("HONE_WEIGHTS") };
+        let for_python = |(name, _): &(OsString, OsString)| name.to_str().is_some_and(is_for_python);
+        let machine = Machine {
+            path: search_path(),
+            cache: cache_folder(),
+            weights: env_path("HONE_WEIGHTS"),
+            environment: std::env::vars_os().filter(for_python).collect(),
+        };
         let environment = std::env::vars().filter(|(name, _)| name.starts_with("HONE_")).collect();
         let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
         let run = format!("{now}-{}", std::process::id());

@@ -16,7 +16,7 @@ use hone::{
         client::{Client, Endpoint, Secret},
         journal::Journal,
         price::Payer,
-        provider::{self, Batches, Tuning},
+        provider::{self, Tuning},
         wire::{ChatRequest, Message},
     },
     runtime::BASE_MODEL,
@@ -100,14 +100,14 @@ impl<'a> Models<'a> {
     fn batches(&mut self, name: &str, client: &Client) -> bool {
         let wanted = self.batches || self.settings.models.get(name).is_some_and(|row| row.batch);
         let provider = client.endpoint().access.provider;
-        if wanted && provider.batch != Some(Batches::OpenAi) && self.live.insert(name.to_owned()) {
+        if wanted && provider.batch.is_none() && self.live.insert(name.to_owned()) {
             let place = if name == "local" { "the local model".into() } else { format!("`models.{name}`") };
             self.context.events.warn(
                 format!("{place} is asked live: Hone knows no batches of `{}`", provider.name),
                 Some("docs/calls.md names the providers whose batches it uses".into()),
             );
         }
-        wanted && provider.batch == Some(Batches::OpenAi)
+        wanted && provider.batch.is_some()
     }
 
     /// Models whose calls stand under a phase in the ledger.
@@ -122,6 +122,15 @@ impl<'a> Models<'a> {
             None => self.context.journal(self.settings)?,
         };
         Ok(self.journal.insert(journal).at(self.phase))
+    }
+
+    /// Where what jobs of a row cost is held and booked.
+    pub fn books(&mut self, row: &str) -> Result<Journal> {
+        let payer = match self.settings.models.get(row) {
+            Some(settings) => Payer::new(row, settings),
+            None => Payer::named(row),
+        };
+        Ok(self.journal()?.for_row(payer).by("trainer").at("finetune"))
     }
 
     /// The journal for the calls of an agent that is no chat model: what it costs nobody knows.
@@ -217,7 +226,8 @@ impl<'a> Models<'a> {
             let or =
                 if others.is_empty() { String::new() } else { format!("; or with {}", others.join(", ")) };
             return Err(CommandError::new(Kind::Input, message).hint(format!(
-                "train with the local engine, `[finetune] model = \"local\"`, and export what comes of it{or}"
+                "train with the local engine, `[finetune] model = \"local\"`, and export what comes of it{or}; see \
+                 docs/troubleshooting/trains-nothing.md"
             )));
         };
         Ok(Trains { client: self.row(name, row)?, model: row.model.clone(), tuning })
@@ -396,8 +406,10 @@ impl<'a> Models<'a> {
             return Ok(());
         }
         let message = format!("`models.{name}` is not on this machine, and the budget is 0");
-        Err(CommandError::new(Kind::Budget, message)
-            .hint("set `usd` under `[budget]` or give `--budget USD`, or use the local model"))
+        Err(CommandError::new(Kind::Budget, message).hint(
+            "set `usd` under `[budget]` or give `--budget USD`, or use the local model; see \
+                 docs/troubleshooting/budget-reached.md",
+        ))
     }
 }
 

@@ -6,7 +6,7 @@ use hone::{
     config::{self, ModelRow},
     error::Kind,
     model::{
-        client::{Client, Endpoint, Secret},
+        client::{Client, Endpoint, Header, Outage, Secret},
         provider::{self, Access, Provider},
     },
 };
@@ -65,9 +65,19 @@ pub fn endpoint(name: &str, row: &ModelRow, context: &Context) -> Result<Endpoin
         timeout,
         total: if row.timeout_s.is_some() { timeout } else { usual.total },
         most_in_flight: row.concurrency,
+        outage: row
+            .patience_s
+            .map_or(usual.outage, |s| Outage { patience: Duration::from_secs(s), ..usual.outage }),
         headers: headers(name, row, context)?,
         ..usual
     })
+}
+
+/// Whether a row's address is this machine's own.
+pub fn is_on_this_machine(row: &ModelRow) -> bool {
+    let home = || provider::provider(&row.provider)?.base_url;
+    let address = row.base_url.as_deref().or_else(home);
+    address.is_some_and(|url| Client::new(Endpoint::new("", url)).is_ok_and(|client| client.is_local()))
 }
 
 /// The variable that holds a row's key. A provider's usual one is meant for the provider's own address: a row that points
@@ -119,12 +129,15 @@ fn same_host(one: &str, other: &str) -> bool {
     host(one).is_some() && host(one) == host(other)
 }
 
-fn headers(name: &str, row: &ModelRow, context: &Context) -> Result<Vec<(String, Secret)>> {
-    let value = |text: &String| match text.strip_prefix(FROM_ENVIRONMENT) {
-        Some(variable) => secret(name, variable, context),
-        None => Ok(text.clone()),
+fn headers(name: &str, row: &ModelRow, context: &Context) -> Result<Vec<Header>> {
+    let header = |(header, text): (&String, &String)| {
+        let (value, is_key) = match text.strip_prefix(FROM_ENVIRONMENT) {
+            Some(variable) => (secret(name, variable, context)?, true),
+            None => (text.clone(), false),
+        };
+        Ok(Header { name: header.clone(), value: Secret::new(value), is_key })
     };
-    row.headers.iter().map(|(header, text)| Ok((header.clone(), Secret::new(value(text)?)))).collect()
+    row.headers.iter().map(header).collect()
 }
 
 fn secret(name: &str, variable: &str, context: &Context) -> Result<String> {

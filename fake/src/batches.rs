@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     http::{Answer, End, Outcome},
+    message_batches::MessageBatches,
     meter::{self, Price},
     refusal,
     replies::Question,
@@ -52,11 +53,13 @@ pub(crate) struct Batches {
     price: Price,
     seed: u64,
     batches: Vec<Batch>,
+    pub of_messages: MessageBatches,
 }
 
 impl Batches {
     pub fn new(batching: Batching, price: Price, seed: u64) -> Self {
-        Self { batching, price, seed, batches: Vec::new() }
+        let of_messages = MessageBatches::new(price, seed);
+        Self { batching, price, seed, batches: Vec::new(), of_messages }
     }
 
     pub fn values(&self) -> impl DoubleEndedIterator<Item = &Value> {

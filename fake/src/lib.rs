@@ -8,6 +8,7 @@ mod batches;
 mod faults;
 mod fireworks;
 mod http;
+mod message_batches;
 mod meter;
 mod replies;
 mod shelf;

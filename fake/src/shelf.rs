@@ -95,6 +95,10 @@ impl Shelf {
             return Some(outcome);
         }
         let path = request.parts();
+        if let Some(at) = path.windows(2).position(|parts| parts == ["messages", "batches"]) {
+            let Batches { batching, of_messages, .. } = &mut self.batches;
+            return of_messages.route(request, &path[at + 2..], batching, meter);
+        }
         let from =
             path.iter().position(|part| matches!(*part, "models" | "files" | "fine_tuning" | "batches"))?;
         let answer = match (request.method.as_str(), &path[from..]) {
@@ -105,7 +109,7 @@ impl Shelf {
             ("GET", ["models", rest @ ..]) => self.model(&rest.join("/")),
             ("POST", ["files"]) => self.upload(request, meter),
             ("GET", ["files"]) => list(self.files.iter().map(|file| &file.value), request),
-            ("GET", ["files", id]) => self.file(id, |file| Answer::json(200, &file.value)),
+            ("GET", ["files", id]) => self.look_at_file(id),
             ("GET", ["files", id, "content"]) => self.file(id, |file| Answer {
                 body: file.content.clone(),
                 content_type: "application/octet-stream",
@@ -143,11 +147,22 @@ impl Shelf {
             "file-{}",
             crate::hex(&Sha256::digest(format!("{}{name}", self.files.len())))[..24].to_owned()
         );
+        // Azure, whose requests name a version, reads a file before it can be used.
+        let status = if query(request, "api-version").is_some() { "pending" } else { "processed" };
         let value = json!({"id": id, "object": "file", "bytes": content.len(), "created_at": 1_760_000_000,
-            "filename": name, "purpose": purpose, "status": "processed", "status_details": null, "expires_at": null});
+            "filename": name, "purpose": purpose, "status": status, "status_details": null, "expires_at": null});
         meter.lock().uploads += 1;
         self.files.push(File { value: value.clone(), content });
         Answer::json(200, &value)
+    }
+
+    /// Shows a file; the next look finds it read.
+    fn look_at_file(&mut self, id: &str) -> Answer {
+        let shown = self.file(id, |file| Answer::json(200, &file.value));
+        for file in self.files.iter_mut().filter(|file| file.value["id"] == id) {
+            file.value["status"] = json!("processed");
+        }
+        shown
     }
 
     fn file(&self, id: &str, show: impl Fn(&File) -> Answer) -> Answer {
@@ -192,6 +207,12 @@ impl Shelf {
             return Outcome::Whole(refusal(400, "missing_required_parameter", "`input_file_id` is missing"));
         };
         match self.files.iter().find(|file| file.value["id"] == input) {
+            Some(file) if file.value["status"] != "processed" => {
+                Outcome::Whole(refusal(400, "invalid_value", &format!("{input} is not processed")))
+            }
+            Some(file) if file.value["purpose"] != "batch" => {
+                Outcome::Whole(refusal(400, "invalid_value", &format!("{input} is for no batch")))
+            }
             Some(file) => self.batches.create(&asked, &file.content, now(), meter),
             None => Outcome::Whole(refusal(400, "invalid_value", &format!("no such file: {input}"))),
         }

@@ -170,6 +170,9 @@ pub struct ModelRow {
     /// The account that jobs belong to, where addresses carry it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
+    /// Azure's kinds of training, which differ in price and place: `standard`, `globalStandard`, `developerTier`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_type: Option<String>,
     /// Anthropic's header of the same name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anthropic_version: Option<String>,
@@ -191,6 +194,9 @@ pub struct ModelRow {
     /// Longest wait for an answer, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// How long a provider that is down is waited for, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience_s: Option<u64>,
     /// Sent with every call; a value `env:NAME` is read from the environment or `.env`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -344,7 +350,7 @@ impl Explain for ConfigError {
             ),
             Self::KeyInSettings { .. } => Some(
                 "put it into `.env` or the environment, name the variable in `api_key_env`, and remove `api_key`; a key \
-                 that was committed should be revoked"
+                 that was committed should be revoked; see docs/troubleshooting/key-in-settings.md"
                     .into(),
             ),
             Self::Row { .. } => Some("a row needs `provider` and `model`".into()),

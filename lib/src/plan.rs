@@ -8,7 +8,12 @@ use crate::{
     brief::Brief,
     dataset::{self, tokens},
     evolve::{EvolutionLog, Operator, Options, composer::Composer},
-    model::price::{Tariff, Usd},
+    finetune,
+    model::{
+        journal::Measured,
+        price::{self, Tariff, Training, Usd},
+        wire::JobStatus,
+    },
     store::{self, Workspace},
 };
 
@@ -26,6 +31,16 @@ const JUDGE_OUTPUT: u64 = 300;
 const JUDGE_CHOICES: u64 = 4;
 /// Briefs whose apps are written to see how long apps are.
 const WRITTEN: usize = 12;
+
+/// Tokens that a hosted model writes in a second, where none was asked from here yet.
+const HOSTED_TOKENS_PER_S: f64 = 50.0;
+/// Running an app and looking at it, in seconds, where no logs say how long it takes here.
+const LOOK_S: f64 = 5.0;
+/// Answers of a trial that are asked for at once.
+const TRIAL_AT_ONCE: usize = 32;
+/// What providers promise for a batch.
+const BATCH_HOURS: f64 = 24.0;
+const MS_PER_HOUR: f64 = 3_600_000.0;
 
 /// A run, phase by phase.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,8 +61,11 @@ pub struct PlannedPhase {
     pub output_tokens: u64,
     /// Null when a price is unknown.
     pub usd: Option<f64>,
-    /// Null when nothing of the sort was measured here.
+    /// Null when nothing of the sort was measured here, nor can be assumed.
     pub hours: Option<f64>,
+    /// Batches that a provider answers one after another, each within a day.
+    #[serde(default)]
+    pub batches: u64,
     /// It needs nobody until it is done.
     pub unattended: bool,
     /// When a person is needed, and for what.
@@ -60,14 +78,19 @@ pub struct PlannedPhase {
 pub struct Known {
     /// What it is called in the settings.
     pub name: String,
-    /// What its calls cost.
+    /// What its calls cost, in batches where they go through those.
     pub tariff: Tariff,
-    /// US dollars per million tokens trained; none when it is not known.
-    pub training: Option<f64>,
+    pub training: Training,
     /// Longest reply.
     pub max_tokens: u32,
     /// From logs that are there.
     pub seen: Option<Seen>,
+    /// From the journal's calls.
+    pub measured: Option<Measured>,
+    /// Its calls go through its provider's batches.
+    pub in_batches: bool,
+    /// It answers on this machine, one call at a time as far as speed goes.
+    pub is_here: bool,
 }
 
 /// Means over a model's candidates in the logs.
@@ -92,7 +115,7 @@ impl Seen {
     /// Over the logs of a workspace; none when they hold too little of a model.
     pub fn of(workspace: &Workspace, model: &str) -> Option<Self> {
         let logs = dataset::read_logs(&workspace.logs()).ok()?;
-        let entries = logs.logs.iter().flat_map(|source| &source.log.evolution_history);
+        let entries = logs.logs.iter().flat_map(|source| &source.entries);
         let of: Vec<_> =
             entries.filter(|entry| entry.model == model && entry.usage.output_tokens > 0).collect();
         let mean = |values: Vec<f64>| values.iter().sum::<f64>() / of.len() as f64;
@@ -104,7 +127,61 @@ impl Seen {
     }
 }
 
+/// How fast jobs of a row have trained, over those that this workspace has seen end: tokens a second, and how many.
+pub fn trained(workspace: &Workspace, row: &str) -> Option<(f64, usize)> {
+    let records = finetune::records(workspace);
+    let of_row = records.iter().filter(|record| record.row == row).map(|record| &record.last);
+    let speeds: Vec<f64> = of_row
+        .filter(|job| job.status == JobStatus::Succeeded)
+        .filter_map(|job| {
+            let seconds = job.finished_at? - job.created_at;
+            (seconds > 0).then(|| job.trained_tokens.map(|tokens| tokens as f64 / seconds as f64))?
+        })
+        .collect();
+    let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
+    (mean > 0.0).then_some((mean, speeds.len()))
+}
+
 impl Known {
+    /// Milliseconds from the question to the score when so many are worked on at once, and on what that stands; none where
+    /// nobody can say.
+    fn candidate(&self, at_once: usize) -> (Option<f64>, String) {
+        let (name, look) = (&self.name, format!("{LOOK_S} s to run and look at an app"));
+        let at_once = at_once.max(1) as f64;
+        let written = self.output_tokens() as f64;
+        match (self.seen, self.measured) {
+            (Some(seen), _) => {
+                let text = format!(
+                    "a candidate of `{name}` takes as long as those in the logs did, {at_once} briefs at once"
+                );
+                (Some(seen.took_ms / at_once), text)
+            }
+            (None, Some(measured)) => {
+                let text = format!(
+                    "`{name}` writes {:.0} tokens a second, the median of {} calls in the journal, and it takes {look}",
+                    1000.0 / measured.ms_per_token,
+                    measured.calls
+                );
+                // What one machine computes is not done sooner by doing it at once.
+                let calls_at_once = if self.is_here { 1.0 } else { at_once };
+                (Some(written * measured.ms_per_token / calls_at_once + LOOK_S * 1000.0 / at_once), text)
+            }
+            (None, None) if self.is_here => {
+                let text = format!(
+                    "how fast `{name}` answers on this machine was never measured, so how long it takes is unknown"
+                );
+                (None, text)
+            }
+            (None, None) => {
+                let text = format!(
+                    "`{name}` was never asked from here: {HOSTED_TOKENS_PER_S} tokens a second are assumed, and {look}; \
+                     {at_once} at once"
+                );
+                (Some((written * 1000.0 / HOSTED_TOKENS_PER_S + LOOK_S * 1000.0) / at_once), text)
+            }
+        }
+    }
+
     fn output_tokens(&self) -> u64 {
         self.seen.map_or(u64::from(self.max_tokens), |seen| seen.output_tokens.ceil() as u64)
     }
@@ -123,6 +200,30 @@ impl Known {
 }
 
 impl PlannedPhase {
+    /// Adds the time of so many candidates; a phase of which a part is unknown is unknown.
+    fn takes(&mut self, who: &Known, candidates: u64, at_once: usize) {
+        if candidates == 0 || who.in_batches {
+            return;
+        }
+        let (took_ms, assumption) = who.candidate(at_once);
+        let hours = took_ms.map(|ms| candidates as f64 * ms / MS_PER_HOUR);
+        self.hours = self.hours.zip(hours).map(|(sum, hours)| sum + hours);
+        self.assumptions.push(assumption);
+    }
+
+    /// Counts batches that are answered one after another.
+    fn waits(&mut self, batches: u64) {
+        if batches == 0 {
+            return;
+        }
+        self.batches += batches;
+        self.hours = self.hours.map(|hours| hours + batches as f64 * BATCH_HOURS);
+        self.assumptions.push(format!(
+            "{batches} batches one after another, each answered within {BATCH_HOURS} hours and often much sooner; the command \
+             may be closed meanwhile"
+        ));
+    }
+
     fn ask(&mut self, who: &Known, calls: u64, input: u64, output: u64) {
         self.calls += calls;
         self.input_tokens += input;
@@ -141,8 +242,11 @@ impl PlannedPhase {
             Tariff::Known(rates) => {
                 let [input, output] =
                     [(MILLION, 0), (0, MILLION)].map(|(input, output)| rates.cost(input, output));
-                self.assumptions
-                    .push(format!("`{}` costs {input} and {output} per million tokens in and out", who.name));
+                let batched = if who.in_batches { " in batches" } else { "" };
+                self.assumptions.push(format!(
+                    "`{}` costs {input} and {output} per million tokens in and out{batched}",
+                    who.name
+                ));
             }
         }
     }
@@ -196,7 +300,8 @@ pub fn evolve(
     let proposals = rounds.min(options.max_evaluations.saturating_sub(drafts));
     let question = mean_question(briefs, options)?;
     let app = app_tokens(briefs, options.seed);
-    let mut phase = PlannedPhase { usd: Some(0.0), unattended: true, ..PlannedPhase::named("evolve") };
+    let mut phase =
+        PlannedPhase { usd: Some(0.0), hours: Some(0.0), unattended: true, ..PlannedPhase::named("evolve") };
     let (asked, improved) = (open * u64::from(drafts), open * u64::from(proposals));
     phase.assumptions.push(format!(
         "{open} of {} briefs have no finished log; no search reaches its target early; no reply is refused or a copy",
@@ -214,24 +319,28 @@ pub fn evolve(
     }
     // Each candidate is looked at once, and at the end again where it may be taught.
     phase.judged(cast.judge.as_ref(), open, 2 * (asked + improved), JUDGE_CHOICES, app);
-    phase.hours = hours(cast, asked, improved, concurrency);
-    phase.assumptions.push(match phase.hours {
-        Some(_) => {
-            format!("a candidate takes as long as those in the logs did, {concurrency} briefs at once")
+    // Candidates of the composer are scored like others, and as quickly as the agent's.
+    match &cast.teacher {
+        Some(teacher) => {
+            phase.takes(&cast.agent, asked, concurrency);
+            phase.takes(teacher, improved, concurrency);
         }
-        None => format!(
-            "no {ENOUGH_SEEN} candidates of these models are in the logs: how long they take is unknown"
-        ),
-    });
+        None => phase.takes(&cast.agent, asked + improved, concurrency),
+    }
+    if open > 0 {
+        phase.waits(turns(cast, drafts.into(), proposals.into()));
+    }
     Ok(phase)
 }
 
-/// Candidates of the composer are scored like others, and as quickly as the agent's.
-fn hours(cast: &Cast, asked: u64, improved: u64, concurrency: usize) -> Option<f64> {
-    let agent = cast.agent.seen.map(|seen| seen.took_ms);
-    let teacher = cast.teacher.as_ref().map_or(agent, |teacher| teacher.seen.map(|seen| seen.took_ms));
-    let took = if asked + improved == 0 { 0.0 } else { asked as f64 * agent? + improved as f64 * teacher? };
-    Some(took / concurrency.max(1) as f64 / 3_600_000.0)
+/// Batches that a brief takes one after another: all briefs are worked on at once, and a search asks in turns.
+fn turns(cast: &Cast, drafts: u64, proposals: u64) -> u64 {
+    let in_batches =
+        |who: Option<&Known>, turns| if who.is_some_and(|who| who.in_batches) { turns } else { 0 };
+    let judge = cast.judge.as_ref().map(|(judge, _)| judge);
+    in_batches(Some(&cast.agent), drafts)
+        + in_batches(cast.teacher.as_ref(), proposals)
+        + in_batches(judge, 1 + 2 * (drafts + proposals) + JUDGE_CHOICES)
 }
 
 fn mean_question(briefs: &[Brief], options: &Options) -> Result<u64, PromptError> {
@@ -265,8 +374,8 @@ pub fn prepare() -> PlannedPhase {
 /// What is to be trained on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// A dataset that is there, in tokens.
-    Counted { tokens: u64 },
+    /// A dataset that is there.
+    Counted { rows: u64, tokens: u64 },
     /// So many rows at most, of one app each.
     Expected { rows: u64, tokens_each: u64 },
 }
@@ -283,30 +392,47 @@ impl Rows {
     }
 }
 
-/// The phase of training. `epochs` is none where the trainer chooses; three are counted then, the published rule's usual answer.
-pub fn finetune(trainer: &Known, rows: Rows, epochs: Option<u32>, missing: Option<String>) -> PlannedPhase {
-    let (tokens, assumed) = match rows {
-        Rows::Counted { tokens } => (tokens, format!("the dataset has {tokens} tokens (o200k_base)")),
+/// The phase of training. `epochs` is none where the trainer chooses, by the published rule. `speed` is that of earlier jobs
+/// there: tokens a second, and of how many jobs.
+pub fn finetune(
+    trainer: &Known,
+    rows: Rows,
+    epochs: Option<u32>,
+    speed: Option<(f64, usize)>,
+    missing: Option<String>,
+) -> PlannedPhase {
+    let (examples, tokens, assumed) = match rows {
+        Rows::Counted { rows, tokens } => {
+            (rows, tokens, format!("the dataset has {tokens} tokens (o200k_base)"))
+        }
         Rows::Expected { rows, tokens_each } => {
-            (rows * tokens_each, format!("{rows} rows of {tokens_each} tokens: one app for each brief"))
+            (rows, rows * tokens_each, format!("{rows} rows of {tokens_each} tokens: one app for each brief"))
         }
     };
-    let passes = u64::from(epochs.unwrap_or(3));
-    let price = trainer.training.or((trainer.tariff == Tariff::Free).then_some(0.0));
+    let by_rule = || finetune::auto_epochs(usize::try_from(examples).unwrap_or(usize::MAX));
+    let passes = u64::from(epochs.unwrap_or_else(by_rule));
     let trained = tokens * passes;
     let mut assumptions = vec![
         assumed,
-        format!("{passes} epochs{}", if epochs.is_none() { ", chosen by the trainer" } else { "" }),
+        format!(
+            "{passes} epochs{}",
+            if epochs.is_none() { ", by the published rule for `auto`" } else { "" }
+        ),
     ];
-    match price {
-        None => assumptions.push(format!("what training `{}` costs is unknown", trainer.name)),
-        Some(price) if price > 0.0 => assumptions.push(format!("${price} per million tokens trained")),
-        Some(_) => {}
+    match trainer.training {
+        Training::Unknown => assumptions.push(format!("what training `{}` costs is unknown", trainer.name)),
+        Training::Known(price) => assumptions.push(format!("{} per million tokens trained", Usd::of(price))),
+        Training::Free => {}
     }
-    assumptions.push("how long the trainer takes is unknown; it goes on when this terminal is closed".into());
+    assumptions.push(match speed {
+        Some((speed, jobs)) => format!("{speed:.0} tokens a second, the mean of {jobs} earlier jobs there"),
+        None => "no earlier job there tells how long the trainer takes, so it is unknown".into(),
+    });
+    assumptions.push("training goes on when this terminal is closed".into());
     PlannedPhase {
         input_tokens: trained,
-        usd: price.map(|price| trained as f64 * price / 1e6),
+        usd: trainer.training.cost(trained).map(Usd::dollars),
+        hours: speed.map(|(speed, _)| trained as f64 / speed / 3600.0),
         unattended: missing.is_none(),
         needs_you: missing,
         assumptions,
@@ -327,13 +453,18 @@ pub fn test(
     options: &Options,
 ) -> Result<PlannedPhase, PromptError> {
     let calls = heldout.len() as u64 * arms * u64::from(samples);
-    let mut phase = PlannedPhase { usd: Some(0.0), unattended: true, ..PlannedPhase::named("test") };
+    let mut phase =
+        PlannedPhase { usd: Some(0.0), hours: Some(0.0), unattended: true, ..PlannedPhase::named("test") };
     phase.ask(tuned, calls, calls * mean_question(heldout, options)?, calls * tuned.output_tokens());
     phase
         .assumptions
         .push(format!("{arms} models, {} held-out briefs, {samples} answers each", heldout.len()));
     phase.assumptions.push(tuned.length());
     phase.judged(judge, heldout.len() as u64, calls, 0, app_tokens(heldout, options.seed));
+    phase.takes(tuned, calls, TRIAL_AT_ONCE);
+    // All answers are one batch; a checklist and what is judged by it are two.
+    let judged = judge.is_some_and(|(judge, _)| judge.in_batches);
+    phase.waits(u64::from(tuned.in_batches) + 2 * u64::from(judged));
     phase.needs_you = Some("when the verdict is `hold`: read the report".into());
     Ok(phase)
 }
@@ -381,14 +512,14 @@ impl Plan {
                     usd: Option<f64>,
                     hours: Option<f64>,
                     when: &str| {
-            let usd = usd.map_or("unknown".into(), |usd| format!("{usd:.2}"));
+            let usd = price::said(usd);
             let hours = hours.map_or("unknown".into(), |hours| format!("{hours:.1}"));
             let line = format!("{name:<10}{calls:>8}{input:>14}{output:>14}{usd:>10}{hours:>9}  {when}");
             format!("{}\n", line.trim_end())
         };
         let mut text = format!(
             "{:<10}{:>8}{:>14}{:>14}{:>10}{:>9}\n",
-            "phase", "calls", "tokens in", "tokens out", "USD", "hours"
+            "phase", "calls", "tokens in", "tokens out", "cost", "hours"
         );
         for phase in &self.phases {
             let (input, output) = (tokens(phase.input_tokens), tokens(phase.output_tokens));
@@ -440,7 +571,11 @@ mod tests {
             Some((0.0, 0.0)) => Tariff::Free,
             Some((input, output)) => Tariff::Known(Rates::per_million(input, output)),
         };
-        Known { name: name.into(), tariff, training: None, max_tokens: 1000, seen: None }
+        let training = if tariff == Tariff::Free { Training::Free } else { Training::Unknown };
+        let (seen, measured) = (None, None);
+        let is_here = tariff == Tariff::Free;
+        let name = name.into();
+        Known { name, tariff, training, max_tokens: 1000, seen, measured, in_batches: false, is_here }
     }
 
     fn cast(teacher: Option<Known>, judge: Option<Known>) -> Cast {
@@ -470,6 +605,7 @@ mod tests {
         let phase = |teacher| evolve(briefs, 0, &cast(teacher, None), &options, 4).unwrap();
         assert_eq!(phase(None).usd, Some(0.0));
         assert_eq!(phase(Some(known("t", None))).usd, None);
+        // The agent answers here, and nobody has seen how fast.
         assert_eq!(phase(Some(known("t", None))).hours, None);
         let paid = phase(Some(known("t", Some((1.0, 10.0)))));
         // 16 replies of 1,000 tokens at 10 dollars a million, and what they were asked with.
@@ -479,13 +615,65 @@ mod tests {
         let measured = evolve(briefs, 0, &Cast { agent, teacher: None, judge: None }, &options, 4).unwrap();
         // 4 drafts and 16 proposals of 36 s, four at once.
         assert_eq!((measured.hours, measured.output_tokens), (Some(0.05), 800));
-        assert_eq!(
-            finetune(&known("t", Some((1.0, 1.0))), Rows::Counted { tokens: 9 }, None, None).usd,
-            None
-        );
-        let plan =
-            Plan::of(vec![paid, finetune(&known("t", None), Rows::Counted { tokens: 9 }, Some(2), None)]);
+        let rows = Rows::Counted { rows: 10, tokens: 9 };
+        assert_eq!(finetune(&known("t", Some((1.0, 1.0))), rows, None, None, None).usd, None);
+        let plan = Plan::of(vec![paid, finetune(&known("t", None), rows, Some(2), None, None)]);
         assert_eq!((plan.usd, plan.hours), (None, None));
+        // Ten examples have ten epochs by the rule, at the speed of an earlier job.
+        let trainer = Known { training: Training::Known(25.0), ..known("t", None) };
+        let rows = Rows::Counted { rows: 10, tokens: 40_000 };
+        let known = finetune(&trainer, rows, None, Some((400_000.0 / 7200.0, 1)), None);
+        assert_eq!((known.usd, known.hours.map(|hours| (hours * 1e6).round())), (Some(10.0), Some(2e6)));
+    }
+
+    #[test]
+    fn time_is_measured_or_assumed_and_both_are_said() {
+        let briefs = &brief::shipped_train()[..2];
+        let options = Options::default();
+        let phase = |agent: Known| {
+            evolve(briefs, 0, &Cast { agent, teacher: None, judge: None }, &options, 4).unwrap()
+        };
+        let check = |agent: Known, hours: Option<f64>, said: &str| {
+            let phase = phase(agent);
+            let rounded = phase.hours.map(|hours| (hours * 3600.0).round());
+            assert_eq!(rounded, hours, "{said}");
+            assert!(
+                phase.assumptions.iter().any(|what| what.contains(said)),
+                "{said}: {:?}",
+                phase.assumptions
+            );
+        };
+        let hosted = known("far", Some((1.0, 1.0)));
+        // 20 candidates of 1,000 tokens at 50 a second and 5 s each, four at once.
+        check(hosted.clone(), Some(125.0), "50 tokens a second are assumed");
+        let measured = Some(Measured { calls: 7, ms_per_token: 10.0 });
+        check(Known { measured, ..hosted.clone() }, Some(75.0), "100 tokens a second, the median of 7 calls");
+        // On this machine four at once take as long as four.
+        let here = known("near", Some((0.0, 0.0)));
+        check(Known { measured, ..here.clone() }, Some(225.0), "100 tokens a second");
+        check(here, None, "never measured");
+    }
+
+    #[test]
+    fn batches_are_told_with_their_waits() {
+        let briefs = &brief::shipped_train()[..2];
+        let options = Options::default();
+        let batched = |name: &str| Known { in_batches: true, ..known(name, Some((1.0, 1.0))) };
+        let cast = Cast {
+            agent: batched("a"),
+            teacher: Some(batched("t")),
+            judge: Some((known("j", Some((1.0, 1.0))), 2)),
+        };
+        let phase = evolve(briefs, 0, &cast, &options, 4).unwrap();
+        // Two drafts and eight proposals, one after another.
+        assert_eq!((phase.batches, phase.hours), (10, Some(240.0)));
+        assert!(phase.assumptions.iter().any(|what| what.contains("10 batches")), "{:?}", phase.assumptions);
+        assert!(phase.assumptions.iter().any(|what| what.ends_with("in and out in batches")));
+        let judge = (batched("j"), 2);
+        let trial =
+            test(&brief::shipped_heldout()[..3], 2, 2, &batched("m"), Some(&judge), &options).unwrap();
+        assert_eq!((trial.batches, trial.hours), (3, Some(72.0)));
+        assert_eq!(evolve(briefs, 2, &cast, &options, 4).unwrap().batches, 0, "all is finished");
     }
 
     #[test]
@@ -500,18 +688,19 @@ mod tests {
                 &trainer,
                 Rows::Expected { rows: 2, tokens_each: 900 },
                 None,
+                None,
                 Some("to set `OPENAI_API_KEY`".into()),
             ),
             test(&brief::shipped_heldout()[..3], 2, 2, &trainer, None, &options).unwrap(),
             deploy(),
         ]);
         expect![[r#"
-            phase        calls     tokens in    tokens out       USD    hours
-            evolve           2           258         2,000      0.00  unknown  overnight
-            prepare          0             0             0      0.00      0.0  overnight
-            finetune         0         5,400             0   unknown  unknown  needs you
-            test            12         1,176        12,000      0.18  unknown  overnight
-            deploy           0             0             0      0.00      0.0  overnight
+            phase        calls     tokens in    tokens out      cost    hours
+            evolve           2           258         2,000     $0.00  unknown  overnight
+            prepare          0             0             0     $0.00      0.0  overnight
+            finetune         0        45,000             0   unknown  unknown  needs you
+            test            12         1,176        12,000     $0.18      0.0  overnight
+            deploy           0             0             0     $0.00      0.0  overnight
             in all          14                               unknown  unknown
 
             finetune needs you to set `OPENAI_API_KEY`
@@ -521,15 +710,17 @@ mod tests {
             at most, if
               evolve: 1 of 2 briefs have no finished log; no search reaches its target early; no reply is refused or a copy
               evolve: `agent` writes all of its 1000 tokens
-              evolve: no 5 candidates of these models are in the logs: how long they take is unknown
+              evolve: how fast `agent` answers on this machine was never measured, so how long it takes is unknown
               prepare: nothing is sent; it takes seconds
               finetune: 2 rows of 900 tokens: one app for each brief
-              finetune: 3 epochs, chosen by the trainer
+              finetune: 25 epochs, by the published rule for `auto`
               finetune: what training `gpt` costs is unknown
-              finetune: how long the trainer takes is unknown; it goes on when this terminal is closed
+              finetune: no earlier job there tells how long the trainer takes, so it is unknown
+              finetune: training goes on when this terminal is closed
               test: `gpt` costs $3.75 and $15.00 per million tokens in and out
               test: 2 models, 3 held-out briefs, 2 answers each
               test: `gpt` writes all of its 1000 tokens
+              test: `gpt` was never asked from here: 50 tokens a second are assumed, and 5 s to run and look at an app; 32 at once
               deploy: only a model with the verdict `promote` is deployed
             nothing was sent"#]].assert_eq(&plan.text());
     }

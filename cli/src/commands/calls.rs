@@ -1,9 +1,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use hone::model::{
-    journal::{self, Ledger, LedgerRow},
-    price::Usd,
+use hone::{
+    finetune,
+    model::{
+        journal::{self, Ledger, LedgerRow},
+        price::{self, Usd},
+    },
 };
 
 use crate::{context::Context, error::Result};
@@ -27,7 +30,9 @@ pub fn run(args: &Calls, context: &Context) -> Result {
     let folder = context.workspace.journal();
     match &args.what {
         None => {
-            let cap = Usd::cap(context.settings(&[])?.budget.usd);
+            let settings = context.settings(&[])?;
+            finetune::book(&context.workspace, &context.journal(&settings)?)?;
+            let cap = Usd::cap(settings.budget.usd);
             let ledger = Ledger::read(&folder, cap)?;
             context.answer(&ledger, || table(&ledger))
         }
@@ -46,7 +51,7 @@ pub fn run(args: &Calls, context: &Context) -> Result {
 }
 
 const HEAD: [&str; 12] = [
-    "run", "row", "model", "role", "phase", "calls", "batched", "replayed", "lost", "input", "output", "USD",
+    "run", "row", "model", "role", "phase", "calls", "batched", "replayed", "lost", "input", "output", "cost",
 ];
 /// Columns of words, which stand left; numbers stand right.
 const WORDS: usize = 5;
@@ -82,18 +87,18 @@ fn cells(row: &LedgerRow) -> [String; 12] {
         count(row.lost),
         count(row.input_tokens),
         count(row.output_tokens),
-        row.usd.map_or_else(|| "unknown".into(), |usd| format!("{usd:.6}")),
+        price::said(row.usd),
     ]
 }
 
 fn sentence(ledger: &Ledger) -> String {
-    let Ledger { spent_usd, held_usd, lost_usd, .. } = ledger;
+    let [spent, held, lost] = [ledger.spent_usd, ledger.held_usd, ledger.lost_usd].map(Usd::of);
     let known =
         if ledger.rows.iter().any(|row| row.usd.is_none()) { ", and what has no known price" } else { "" };
-    let cap = ledger.cap_usd.map_or_else(|| "no budget".into(), |cap| format!("the budget is ${cap:.2}"));
+    let cap =
+        ledger.cap_usd.map_or_else(|| "no budget".into(), |cap| format!("the budget is {}", Usd::of(cap)));
     format!(
-        "spent ${spent_usd:.6}{known}; of it ${lost_usd:.6} for calls whose end nobody knows, at their worst; \
-         ${held_usd:.6} may still be billed; {cap}"
+        "spent {spent}{known}; of it {lost} for calls whose end nobody knows, at their worst; {held} may still be billed; {cap}"
     )
 }
 
@@ -119,20 +124,20 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "run  row   model   role   phase   calls  batched  replayed  lost  input  output       USD"
+            "run  row   model   role   phase   calls  batched  replayed  lost  input  output     cost"
         );
         assert_eq!(
             lines[1],
-            "r    mine  m       agent  evolve     12        0         0     0      0       0  0.250000"
+            "r    mine  m       agent  evolve     12        0         0     0      0       0    $0.25"
         );
         assert_eq!(
             lines[2],
-            "r    mine  longer  agent  evolve     12        0         0     0      0       0   unknown"
+            "r    mine  longer  agent  evolve     12        0         0     0      0       0  unknown"
         );
         assert_eq!(
             lines[3],
-            "spent $0.250000, and what has no known price; of it $0.000000 for calls whose end nobody knows, at their \
-             worst; $0.000000 may still be billed; the budget is $5.00"
+            "spent $0.25, and what has no known price; of it $0.00 for calls whose end nobody knows, at their worst; \
+             $0.00 may still be billed; the budget is $5.00"
         );
     }
 }

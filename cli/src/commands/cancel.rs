@@ -1,4 +1,5 @@
 use clap::Args;
+use hone::finetune;
 
 use crate::{commands::status, context::Context, error::Result};
 
@@ -10,5 +11,8 @@ pub struct Cancel {
 }
 
 pub async fn run(args: &Cancel, context: &Context) -> Result {
-    status::with_job(args.job.as_deref(), context, async |trainer, id| Ok(trainer.cancel(&id).await?)).await
+    status::with_job(args.job.as_deref(), context, async |trainer, id| {
+        Ok(finetune::cancel(&trainer, &context.workspace, &id).await?)
+    })
+    .await
 }

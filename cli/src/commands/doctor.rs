@@ -1,3 +1,4 @@
+mod money;
 mod providers;
 
 use clap::Args;
@@ -14,6 +15,8 @@ use crate::{
 };
 
 /// Check everything that a run needs, and say how to mend each fault
+///
+/// No call costs anything and no key is shown. With `--offline` nobody is asked, and what was skipped is said.
 #[derive(Debug, Args)]
 pub struct Doctor {}
 
@@ -28,7 +31,8 @@ pub async fn run(_: &Doctor, context: &Context) -> Result {
     let mut report = runtime::doctor(&subject).await;
     report.push(app_check(context).await);
     if let Ok(settings) = settings {
-        for check in providers::checks(context, settings).await {
+        let money = money::checks(context, settings);
+        for check in money.into_iter().chain(providers::checks(context, settings).await) {
             report.push(check);
         }
     }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use hone::{
     auto::Auto,
     config::Settings,
-    dataset::check::{self, Severity},
+    dataset::validate::{Code, Format, Options as Looking, Report},
     error::Kind,
     finetune::{self, FinetuneError, Following, Lesson, Options},
     model::wire::{Hyperparameters, Job},
@@ -15,7 +15,7 @@ use hone::{
 };
 
 use crate::{
-    commands::{plan, status},
+    commands::{plan, status, validate},
     context::Context,
     error::{CommandError, Result},
     models::Models,
@@ -119,24 +119,29 @@ pub async fn execute(
     models: &mut Models<'_>,
 ) -> Result<Job> {
     let dataset = args.dataset(context);
-    check(&dataset)?;
+    check(&dataset, context, settings)?;
     let (trainer, base) = models.tuner().await?;
     let model = args.from.clone().unwrap_or(base);
+    let books = models.books(trainer.row())?;
+    finetune::book(&context.workspace, &books)?;
     finetune::ready(&trainer, &model, jiff::Zoned::now().date(), &context.events).await?;
-    let options = options(args, context, settings, model);
+    let training_type = settings.models.get(trainer.row()).and_then(|row| row.training_type.clone());
+    let options = Options { training_type, ..options(args, context, settings, model) };
     let mut patient = false;
     loop {
         // Two at once would both find no job and start one each.
         let lock = store::Lock::take(&context.workspace.lock("finetune"))?;
         let (workspace, events) = (&context.workspace, &context.events);
-        let started = finetune::start(&trainer, workspace, &dataset, &options, events).await?;
+        let started = finetune::start(&trainer, workspace, &dataset, &options, &books, events).await?;
         drop(lock);
         if args.detach {
             return Ok(started.job);
         }
         let following = Following { patient, ..Following::default() };
         let id = started.job.id;
-        match finetune::follow(&trainer, workspace, &id, following, events, &context.cancel).await {
+        let ended = finetune::follow(&trainer, workspace, &id, following, events, &context.cancel).await;
+        finetune::book(workspace, &books)?;
+        match ended {
             Err(FinetuneError::Stuck { job, minutes }) => {
                 match given_up(args, context, &job, minutes).await {
                     Some(true) => finetune::give_up(&trainer, workspace, &job).await?,
@@ -172,6 +177,7 @@ fn options(args: &Finetune, context: &Context, settings: &Settings, model: Strin
             Lessons::Supervised => Lesson::Supervised,
             Lessons::Dpo => Lesson::Dpo { beta: args.beta.into() },
         },
+        training_type: None,
     }
 }
 
@@ -204,32 +210,40 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-/// Problems that are listed; the rest is counted.
-const LISTED: usize = 10;
+/// Problems of each kind that are listed; the rest is counted.
+const LISTED: usize = 5;
 
-/// What a provider would refuse is said before anything is set up or uploaded, with its line.
-fn check(path: &Path) -> Result<()> {
-    let text = match store::read_text(path) {
-        // Said next, with what makes one.
-        Err(e) if e.source.kind() == std::io::ErrorKind::NotFound => String::new(),
-        read => read?,
-    };
+/// What a provider would refuse, and what would teach the wrong thing, is said before anything is set up or uploaded.
+fn check(path: &Path, context: &Context, settings: &Settings) -> Result<()> {
     finetune::require_examples(path)?;
-    let Some(listed) = faults(&text) else { return Ok(()) };
-    let message = format!("`{}` would be refused:{listed}", path.display());
-    Err(CommandError::new(Kind::Input, message).hint(
-        "mend these lines; `hone prepare` writes a file without such faults; see docs/troubleshooting/invalid-format.md",
-    ))
+    let report = look(path, context, settings)?;
+    let Some(listed) = faults(&report) else { return Ok(()) };
+    let message = format!("`{}` should not be trained on:{listed}", path.display());
+    let error = CommandError::new(Kind::Input, message);
+    Err(if report.counts.contains_key(&Code::TeachesUnwantedHabit) {
+        error.hint(format!(
+            "`hone validate {}` lists the rows; `hone prepare` writes a file without them; see docs/validate.md",
+            path.display()
+        ))
+    } else {
+        error.hint(
+            "mend these lines; `hone prepare` writes a file without such faults; see docs/troubleshooting/invalid-format.md",
+        )
+    })
 }
 
-/// What providers would refuse in a dataset, a line each; None when there is nothing.
-pub fn faults(text: &str) -> Option<String> {
-    let report = check::check(text);
-    let faults: Vec<_> =
-        report.problems.iter().filter(|p| p.severity == Severity::Error && p.line.is_some()).collect();
-    let mut listed: String = faults.iter().take(LISTED).map(|fault| format!("\n  {fault}")).collect();
-    if faults.len() > LISTED {
-        listed.push_str(&format!("\n  and {} more", faults.len() - LISTED));
+/// What `hone validate` says of a dataset for the method that is trained.
+pub fn look(path: &Path, context: &Context, settings: &Settings) -> Result<Report> {
+    let own = validate::options(None, context, settings)?;
+    validate::read(path, &Looking { format: Some(Format::Chat), most: LISTED, ..own }, context)
+}
+
+/// What stops a job, a line each; None when there is nothing.
+pub fn faults(report: &Report) -> Option<String> {
+    if report.ok {
+        return None;
     }
-    (!faults.is_empty()).then_some(listed)
+    let listed: String = report.errors().map(|fault| format!("\n  {fault}")).collect();
+    let hidden: u64 = report.errors_found() - report.errors().count() as u64;
+    Some(if hidden > 0 { format!("{listed}\n  and {hidden} more") } else { listed })
 }

@@ -4,10 +4,16 @@ use clap::Args;
 use hone::{
     agent::{self, Prompts},
     brief::Brief,
+    error::Kind,
+    model::wire::Finish,
     store,
 };
 
-use crate::{context::Context, error::Result, models::Models};
+use crate::{
+    context::Context,
+    error::{CommandError, Result},
+    models::Models,
+};
 
 /// Ask the UI agent for a UI, with the model that is deployed
 #[derive(Debug, Args)]
@@ -30,6 +36,7 @@ pub async fn run(args: &Generate, context: &Context) -> Result {
     let reply = ask(&brief, context, &settings.agent.model, &mut models).await;
     models.close().await;
     let (model, reply) = reply?;
+    whole(&model, &reply.finish, context)?;
     let candidate = agent::parse_reply(&reply.text);
     if let Some(folder) = &args.out {
         for file in &candidate.files {
@@ -42,6 +49,30 @@ pub async fn run(args: &Generate, context: &Context) -> Result {
         "usage": reply.usage,
     });
     context.answer(&value, || reply.text.clone())
+}
+
+/// Says how an answer ended that is no whole one.
+fn whole(model: &str, finish: &Finish, context: &Context) -> Result<()> {
+    let declined = |message: String, hint: &str| {
+        Err(CommandError::new(Kind::Provider, message)
+            .hint(format!("{hint}; see docs/troubleshooting/declined-by-the-model.md")))
+    };
+    match finish {
+        Finish::Complete => Ok(()),
+        Finish::Refused(words) => declined(
+            format!("`{model}` declines to answer{}{words}", if words.is_empty() { "" } else { ": " }),
+            "say otherwise what you want, or ask another model with `--agent ROW`",
+        ),
+        Finish::Filtered => declined(
+            format!("the provider of `{model}` holds its answer back"),
+            "say otherwise what you want, or see the content filter in the provider's settings",
+        ),
+        Finish::Length => {
+            let hint = "raise `max_tokens` in the model's row or under `[agent]`; see docs/troubleshooting/cut-off.md";
+            context.events.warn("the answer is cut: it reached the limit on its length", Some(hint.into()));
+            Ok(())
+        }
+    }
 }
 
 async fn ask(

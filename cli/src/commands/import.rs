@@ -21,11 +21,7 @@ pub fn run(args: &Import, context: &Context) -> Result {
         path if path.exists() => brief::load(&path)?,
         _ => Vec::new(),
     };
-    let heldout = match workspace.heldout_briefs() {
-        path if path.exists() => brief::load(&path)?,
-        _ => brief::shipped_heldout(),
-    };
-    let summary = evolve::import(workspace, &args.file, &known, &heldout)?;
+    let summary = evolve::import(workspace, &args.file, &known, &brief::kept_apart(workspace)?)?;
     context.answer(&summary, || {
         let skipped: Vec<String> = summary.skipped.iter().map(|(why, n)| format!("{n} {why}")).collect();
         let skipped =

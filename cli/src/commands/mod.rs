@@ -5,6 +5,7 @@ pub mod calls;
 pub mod cancel;
 pub mod compare;
 pub mod config;
+pub mod cost;
 pub mod critique;
 pub mod deploy;
 pub mod doctor;
@@ -27,6 +28,7 @@ pub mod setup;
 pub mod status;
 pub mod test;
 pub mod train_child;
+pub mod validate;
 
 use hone::{cancel::Cancel, error::Kind, event::Events};
 
@@ -86,7 +88,9 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Import(c) => import::run(&c, context),
         Command::Critique(c) => critique::run(&c, context).await,
         Command::Calibrate(c) => calibrate::run(&c, context).await,
-        Command::Prepare(c) => prepare::run(&c, context),
+        Command::Prepare(c) => prepare::run(&c, context).await,
+        Command::Cost(c) => cost::run(&c, context),
+        Command::Validate(c) => validate::run(&c, context).await,
         Command::Finetune(c) => finetune::run(&c, context).await,
         Command::Status(c) => status::run(&c, context).await,
         Command::Cancel(c) => cancel::run(&c, context).await,

@@ -8,9 +8,8 @@ use hone::{
     dataset::{ChatRow, tokens},
     evolve::Options,
     model::{
-        client::{Client, Endpoint},
-        journal::Journal,
-        price::{Payer, Prices, Tariff},
+        journal::{Journal, Measured},
+        price::{Payer, Prices, Tariff, Training},
         provider,
     },
     plan::{self, Cast, Known, Plan, PlannedPhase, Rows, Seen},
@@ -34,14 +33,15 @@ const COMPOSER: &str = "composer";
 
 pub fn evolve(args: &Evolve, context: &Context, settings: &Settings) -> Result {
     let briefs = args.read_briefs(context)?;
-    let phase = searches(&briefs, args.round(context)?, context, settings)?;
-    print(vec![phase], context)
+    let planner = Planner { context, settings, batch: args.batch };
+    print(vec![planner.searches(&briefs, args.round(context)?)?], context)
 }
 
 pub fn test(args: &Test, context: &Context, settings: &Settings) -> Result {
     let seen = test::seen_kinds(context)?;
     let briefs = test::heldout(args.briefs.as_deref(), args.limit, context, &seen)?;
-    print(vec![trial(&briefs, args.samples, context, settings)?], context)
+    let planner = Planner { context, settings, batch: args.batch };
+    print(vec![planner.trial(&briefs, args.samples)?], context)
 }
 
 pub fn finetune(context: &Context, settings: &Settings) -> Result {
@@ -50,11 +50,13 @@ pub fn finetune(context: &Context, settings: &Settings) -> Result {
     let (rows, _) = store::parse_lines::<ChatRow>(&store::read_text(&path)?);
     let tokens = rows.iter().map(|row| tokens::chat_tokens(&row.value.messages) as u64).sum();
     let epochs = settings.finetune.n_epochs.fixed();
-    print(vec![training(Rows::Counted { tokens }, epochs, context, settings)?], context)
+    let planner = Planner { context, settings, batch: false };
+    let rows = Rows::Counted { rows: rows.len() as u64, tokens };
+    print(vec![planner.training(rows, epochs)?], context)
 }
 
 /// The whole loop; a workspace that is not begun is planned with the shipped briefs.
-pub fn turns(wanted: u32, size: &Size, context: &Context, settings: &Settings) -> Result {
+pub fn turns(wanted: u32, size: &Size, batch: bool, context: &Context, settings: &Settings) -> Result {
     let seed = context.global.seed;
     let all = match context.workspace.train_briefs() {
         path if path.exists() => brief::load(&path)?,
@@ -72,6 +74,7 @@ pub fn turns(wanted: u32, size: &Size, context: &Context, settings: &Settings) -
     let options = evolve::options_of(settings, context)?;
     let epochs = size.n_epochs.or(settings.finetune.n_epochs.fixed());
     let state = State::read(&context.workspace)?;
+    let planner = Planner { context, settings, batch };
     let mut phases = Vec::new();
     // Briefs of all rounds so far: each trains on the rows of them all.
     let mut used: Vec<Brief> = Vec::new();
@@ -93,10 +96,10 @@ pub fn turns(wanted: u32, size: &Size, context: &Context, settings: &Settings) -
         used.extend(briefs.iter().cloned());
         let most = size.max_rows.map(|rows| rows * round as usize);
         phases.extend([
-            searches(&briefs, round, context, settings)?,
+            planner.searches(&briefs, round)?,
             plan::prepare(),
-            training(Rows::expected(&used, most, &options)?, epochs, context, settings)?,
-            trial(&held, size.samples, context, settings)?,
+            planner.training(Rows::expected(&used, most, &options)?, epochs)?,
+            planner.trial(&held, size.samples)?,
             plan::deploy(),
         ]);
     }
@@ -108,81 +111,109 @@ fn print(phases: Vec<PlannedPhase>, context: &Context) -> Result {
     context.answer(&plan, || plan.text())
 }
 
-fn searches(briefs: &[Brief], round: u32, context: &Context, settings: &Settings) -> Result<PlannedPhase> {
-    let options = Options { round, ..evolve::options_of(settings, context)? };
-    let (agent, agent_model) = known(&settings.agent.model, context, settings)?;
-    let teacher = match settings.teacher.model.as_str() {
-        COMPOSER => None,
-        name => Some(known(name, context, settings)?),
-    };
-    let teacher_model = teacher.as_ref().map_or(COMPOSER, |(_, model)| model);
-    let finished = plan::finished(&context.workspace, briefs, &agent_model, teacher_model, &options);
-    let judge = judge(context, settings)?;
-    let cast = Cast { agent, teacher: teacher.map(|(known, _)| known), judge };
-    let concurrency = settings.evolve.concurrency.fixed().unwrap_or(evolve::BRIEFS_AT_ONCE);
-    Ok(plan::evolve(briefs, finished, &cast, &options, concurrency)?)
+/// What phases are planned with.
+struct Planner<'a> {
+    context: &'a Context,
+    settings: &'a Settings,
+    /// Models are asked through batches where there are any.
+    batch: bool,
 }
 
-fn trial(
-    heldout: &[Brief],
-    samples: Option<u32>,
-    context: &Context,
-    settings: &Settings,
-) -> Result<PlannedPhase> {
-    let models = Models::new(context, settings);
-    // A champion that is not the base is an arm of its own.
-    let arms = if models.champion()? == models.base() { 2 } else { 3 };
-    let (tuned, _) = known(&settings.finetune.model, context, settings)?;
-    let samples = samples.unwrap_or(settings.test.samples);
-    let (judge, options) = (judge(context, settings)?, evolve::options_of(settings, context)?);
-    Ok(plan::test(heldout, arms, samples, &tuned, judge.as_ref(), &options)?)
-}
-
-fn training(rows: Rows, epochs: Option<u32>, context: &Context, settings: &Settings) -> Result<PlannedPhase> {
-    let name = &settings.finetune.model;
-    let row = settings.models.get(name);
-    let missing = row.and_then(rows::key_variable).filter(|key| context.secret(key).is_none());
-    let missing = missing.map(|key| format!("to set `{key}` in the environment or in `.env`"));
-    let model = row.map_or(&settings.finetune.base_model, |row| &row.model);
-    let (tariff, training) = prices(name, model, context, settings)?;
-    let trainer = Known { name: name.clone(), tariff, training, max_tokens: 0, seen: None };
-    Ok(plan::finetune(&trainer, rows, epochs, missing))
-}
-
-fn judge(context: &Context, settings: &Settings) -> Result<Option<(Known, u32)>> {
-    match settings.judge.model.as_str() {
-        NO_JUDGE => Ok(None),
-        name => Ok(Some((known(name, context, settings)?.0, settings.judge.samples))),
+impl Planner<'_> {
+    fn searches(&self, briefs: &[Brief], round: u32) -> Result<PlannedPhase> {
+        let Self { context, settings, .. } = *self;
+        let options = Options { round, ..evolve::options_of(settings, context)? };
+        let (agent, agent_model) = self.known(&settings.agent.model)?;
+        let teacher = match settings.teacher.model.as_str() {
+            COMPOSER => None,
+            name => Some(self.known(name)?),
+        };
+        let teacher_model = teacher.as_ref().map_or(COMPOSER, |(_, model)| model);
+        let finished = plan::finished(&context.workspace, briefs, &agent_model, teacher_model, &options);
+        let cast = Cast { agent, teacher: teacher.map(|(known, _)| known), judge: self.judge()? };
+        let concurrency = settings.evolve.concurrency.fixed().unwrap_or(evolve::BRIEFS_AT_ONCE);
+        Ok(plan::evolve(briefs, finished, &cast, &options, concurrency)?)
     }
-}
 
-/// What is known of whom a name stands for, and what logs call it.
-fn known(name: &str, context: &Context, settings: &Settings) -> Result<(Known, String)> {
-    let row = settings.models.get(name);
-    let model = match row {
-        Some(row) if own::is_own(row) && row.provider != own::SERVICE => {
-            own::program(name, row, context, Journal::open(context.workspace.journal()))?.model().to_owned()
+    fn trial(&self, heldout: &[Brief], samples: Option<u32>) -> Result<PlannedPhase> {
+        let Self { context, settings, .. } = *self;
+        let models = Models::new(context, settings);
+        // A champion that is not the base is an arm of its own.
+        let arms = if models.champion()? == models.base() { 2 } else { 3 };
+        let (tuned, _) = self.known(&settings.finetune.model)?;
+        let samples = samples.unwrap_or(settings.test.samples);
+        let (judge, options) = (self.judge()?, evolve::options_of(settings, context)?);
+        Ok(plan::test(heldout, arms, samples, &tuned, judge.as_ref(), &options)?)
+    }
+
+    fn training(&self, rows: Rows, epochs: Option<u32>) -> Result<PlannedPhase> {
+        let Self { context, settings, .. } = *self;
+        let name = &settings.finetune.model;
+        let row = settings.models.get(name);
+        let missing = row.and_then(rows::key_variable).filter(|key| context.secret(key).is_none());
+        let missing = missing.map(|key| format!("to set `{key}` in the environment or in `.env`"));
+        let model = row.map_or(&settings.finetune.base_model, |row| &row.model);
+        let trainer = self.priced(name, model)?;
+        let speed = plan::trained(&context.workspace, name);
+        Ok(plan::finetune(&trainer, rows, epochs, speed, missing))
+    }
+
+    fn judge(&self) -> Result<Option<(Known, u32)>> {
+        match self.settings.judge.model.as_str() {
+            NO_JUDGE => Ok(None),
+            name => Ok(Some((self.known(name)?.0, self.settings.judge.samples))),
         }
-        Some(row) if row.model.is_empty() => name.to_owned(),
-        Some(row) => row.model.clone(),
-        None => Models::new(context, settings).called(name)?,
-    };
-    let max_tokens = row.and_then(|row| row.max_tokens).unwrap_or(settings.agent.max_tokens);
-    let seen = Seen::of(&context.workspace, &model);
-    let (tariff, training) = prices(name, &model, context, settings)?;
-    Ok((Known { name: name.into(), tariff, training, max_tokens, seen }, model))
-}
+    }
 
-/// What a model costs: calls of it, and a million tokens trained.
-fn prices(name: &str, model: &str, context: &Context, settings: &Settings) -> Result<(Tariff, Option<f64>)> {
-    let prices = Prices::load(&context.workspace.prices())?;
-    // The alias, the base and tuned models answer where the settings train.
-    let trainer = &settings.finetune.model;
-    let row = settings.models.get_key_value(name).or_else(|| settings.models.get_key_value(trainer));
-    let Some((name, row)) = row else { return Ok((Tariff::Free, Some(0.0))) };
-    let payer = Payer::new(name, row);
-    let home = || provider::provider(&row.provider)?.base_url.map(str::to_owned);
-    let address = row.base_url.clone().or_else(home).filter(|_| !own::is_own(row));
-    let local = address.is_some_and(|url| Client::new(Endpoint::new(name, url)).is_ok_and(|c| c.is_local()));
-    Ok((prices.tariff(&payer, model, local), prices.training(&payer, model)))
+    /// What is known of whom a name stands for, and what logs call it.
+    fn known(&self, name: &str) -> Result<(Known, String)> {
+        let Self { context, settings, .. } = *self;
+        let row = settings.models.get(name);
+        let model = match row {
+            Some(row) if own::is_own(row) && row.provider != own::SERVICE => {
+                let journal = Journal::open(context.workspace.journal());
+                own::program(name, row, context, journal)?.model().to_owned()
+            }
+            Some(row) if row.model.is_empty() => name.to_owned(),
+            Some(row) => row.model.clone(),
+            None => Models::new(context, settings).called(name)?,
+        };
+        let max_tokens = row.and_then(|row| row.max_tokens).unwrap_or(settings.agent.max_tokens);
+        let seen = Seen::of(&context.workspace, &model);
+        let measured = Measured::of(&context.workspace.journal(), &model);
+        Ok((Known { max_tokens, seen, measured, ..self.priced(name, &model)? }, model))
+    }
+
+    /// What a model costs, and where it is asked.
+    fn priced(&self, name: &str, model: &str) -> Result<Known> {
+        let Self { context, settings, .. } = *self;
+        let free = Known {
+            name: name.to_owned(),
+            tariff: Tariff::Free,
+            training: Training::Free,
+            max_tokens: 0,
+            seen: None,
+            measured: None,
+            in_batches: false,
+            is_here: true,
+        };
+        // The alias, the base and tuned models answer where the settings train.
+        let trainer = &settings.finetune.model;
+        let row = settings.models.get_key_value(name).or_else(|| settings.models.get_key_value(trainer));
+        let Some((payer, row)) = row else { return Ok(free) };
+        let prices = Prices::load(&context.workspace.prices())?;
+        let provider = provider::provider(&row.provider);
+        let is_here = !own::is_own(row) && rows::is_on_this_machine(row);
+        let batches = provider.filter(|provider| provider.batch.is_some() && (self.batch || row.batch));
+        let percent = batches.map_or(100, |provider| provider.batch_percent);
+        let payer = Payer::new(payer, row);
+        Ok(Known {
+            tariff: prices.tariff(&payer, model, is_here).at(percent),
+            training: prices.training(&payer, model, is_here),
+            in_batches: batches.is_some(),
+            // A program of the user's own is as fast as it is.
+            is_here: is_here || own::is_own(row),
+            ..free
+        })
+    }
 }

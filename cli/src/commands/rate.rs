@@ -50,7 +50,7 @@ pub fn run(args: &Rate, context: &Context) -> Result {
     }
     let trial = trial(args, context)?;
     let offers =
-        calibrate::offers(&context.workspace, trial.as_deref(), &args.rater, context.global.seed, &before)?;
+        calibrate::offers(&context.workspace, trial.as_deref(), &args.rater, context.global.seed, &before);
     if offers.is_empty() {
         return Err(none(trial.as_deref(), &args.rater, !before.is_empty()));
     }

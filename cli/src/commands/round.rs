@@ -79,7 +79,7 @@ impl Loop {
 pub async fn run(args: &Loop, context: &Context) -> Result {
     if args.dry_run {
         let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
-        return plan::turns(args.rounds, &args.size(), context, &settings);
+        return plan::turns(args.rounds, &args.size(), args.batch, context, &settings);
     }
     let _lock = store::Lock::take(&context.workspace.lock("loop"))?;
     init::create(context, false)?;
@@ -198,7 +198,7 @@ impl Turns<'_> {
         // What a round may add is limited, not what all may have.
         let max_rows = round.size.max_rows.map(|rows| rows * round.round as usize);
         let prepare = prepare::Prepare { max_rows, ..Default::default() };
-        let prepared = prepare::execute(&prepare, self.context)?;
+        let prepared = prepare::execute(&prepare, self.context, settings).await?;
         let new_rows = new_rows(&prepared, round, self.context);
         round.new_rows = Some(new_rows);
         self.save(round)?;

@@ -41,6 +41,7 @@ pub async fn run(args: &Status, context: &Context) -> Result {
             .await?);
         }
         let job = trainer.job(&id).await?;
+        finetune::seen(&context.workspace, &trainer, &job)?;
         finetune::keep_model(&job, &context.workspace)?;
         Ok(job)
     })
@@ -63,6 +64,7 @@ async fn list(context: &Context) -> Result {
     let own = hone_server::jobs(&context.workspace.server());
     let found = finetune::jobs_everywhere(&trainers.reachable, own, &context.workspace).await;
     models.close().await;
+    finetune::book(&context.workspace, &context.journal(&settings)?)?;
     for (row, why) in found.silent.iter().chain(&trainers.silent) {
         let hint = "jobs that were started there are shown as they were seen last".to_owned();
         context.events.warn(format!("`{row}` does not tell its jobs: {why}"), Some(hint));
@@ -102,6 +104,7 @@ pub async fn with_job(
     };
     let job = job.await;
     models.close().await;
+    finetune::book(&context.workspace, &context.journal(&settings)?)?;
     let job = job?;
     context.answer(&job, || text(&job))
 }

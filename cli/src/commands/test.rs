@@ -231,14 +231,18 @@ pub fn seen_kinds(context: &Context) -> Result<BTreeSet<String>> {
     Ok(briefs.into_iter().map(|brief| brief.kind).collect())
 }
 
-/// A model that is asked what it was taught proves nothing.
+/// A model that is asked what it was taught proves nothing. Sealed briefs count whether they are asked or not: a model that
+/// was taught them could not be released.
 fn refuse_trained(briefs: &[Brief], context: &Context) -> Result<()> {
-    let trained = dataset::trained_on(&context.workspace, briefs)?;
+    let sealed =
+        brief::load_sealed(&context.workspace)?.into_iter().filter(|sealed| !briefs.contains(sealed));
+    let apart: Vec<Brief> = briefs.iter().cloned().chain(sealed).collect();
+    let trained = dataset::trained_on(&context.workspace, &apart)?;
     let Some(first) = trained.first() else { return Ok(()) };
     let message = format!(
-        "{} of {} held-out briefs were trained on, `{}` among them",
+        "{} of {} held-out and sealed briefs were trained on, `{}` among them",
         trained.len(),
-        briefs.len(),
+        apart.len(),
         first.id
     );
     Err(CommandError::new(Kind::Input, message).hint(

@@ -18,6 +18,8 @@ fn code_0_is_done() {
     let world = World::bare();
     assert!(world.ok(&["init"]).contains("briefs/heldout.jsonl"));
     assert_eq!(world.read("briefs/train.jsonl").lines().count(), 120);
+    assert_eq!(world.read("briefs/heldout.jsonl").lines().count(), 60);
+    assert!(!world.path("briefs/sealed.jsonl").exists(), "sealed briefs lie open");
     let config = world.json(&["config"]);
     assert_eq!(config["evolve.target_score"], serde_json::json!({"value": 8.0, "origin": "default"}));
     for command in ["evolve", "prepare", "finetune", "test", "deploy", "loop", "serve"] {
@@ -215,7 +217,7 @@ fn code_5_is_a_budget_that_cannot_be_kept() {
     world.fails(&ask, 5, "what `models.far` costs is not known", "price = {");
     let price = "price = { input = 3.0, output = 12.0, as_of = \"2026-01-31\" }\n";
     world.write("hone.toml", format!("{row}{price}"));
-    world.fails(&[&ask[..], &["--budget", "0.001"]].concat(), 5, "the budget of $0.001000", "`--budget");
+    world.fails(&[&ask[..], &["--budget", "0.001"]].concat(), 5, "the budget of $0.0010", "`--budget");
     world.fails(&[&ask[..], &["--offline"]].concat(), 6, "the journal has no answer", "hone calls import");
     world.write("prices.toml", "[[price]]\n");
     world.fails(&ask, 3, "prices.toml` is not a table of prices", "docs/calls.md");

@@ -304,6 +304,9 @@ fn kept_apart(world: &World) {
         "were trained on",
         "other families",
     );
+    let sealed = world.write("briefs/sealed.jsonl", world.read("briefs/train.jsonl"));
+    world.fails(&["test"], 3, "sealed briefs were trained on", "hone prepare");
+    std::fs::remove_file(sealed).unwrap();
     let mut other = world.command(&["generate", "a form"]);
     let weights = world.path("other.gguf");
     hone_engine::model::Model::random_tiny(2).save(&weights).unwrap();

@@ -11,6 +11,8 @@ mod check;
 #[cfg(test)]
 mod critique;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod exits;
 #[cfg(test)]
 mod faults;
@@ -31,8 +33,12 @@ mod provider;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 mod setup;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
 mod trouble;
+#[cfg(test)]
+mod validate;

@@ -17,16 +17,18 @@ use crate::{
     kill::commands,
 };
 
-/// Answers as Python does where set-up asks. The first time that packages are to be installed it starts a program that
-/// writes into the environment for as long as `$BUSY` says, whatever happens to itself.
+/// Answers as Python does where set-up asks, and writes down what it was handed. The first time that packages are to be installed
+/// it starts a program that writes into the environment for as long as `$PIP_BUSY` says, whatever happens to itself. (Of
+/// variables that Python has no use for, set-up hands it none but pip's.)
 const PYTHON: &str = r#"#!/bin/sh
+{ echo "asked: $*"; env; } >> "$PIP_WORKING.handed"
 case "$*" in
   *ensurepip*) echo "3 12 1" ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   *"pip install"*)
-    [ -e "$WORKING" ] && exit 0
-    touch "$WORKING"
-    sh -c 'i=0; while [ $i -lt "$BUSY" ]; do i=$((i + 1)); mkdir -p "$1"; touch "$1/late-$i"; sleep 0.05; done' \
+    [ -e "$PIP_WORKING" ] && exit 0
+    touch "$PIP_WORKING"
+    sh -c 'i=0; while [ $i -lt "$PIP_BUSY" ]; do i=$((i + 1)); mkdir -p "$1"; touch "$1/late-$i"; sleep 0.05; done' \
       writer "${0%/bin/python}" ;;
 esac
 "#;
@@ -54,7 +56,7 @@ impl Machine {
         let programs = self.world.folder.path().join("programs");
         let path = std::env::var_os("PATH").unwrap();
         let path = std::env::join_paths([programs].into_iter().chain(std::env::split_paths(&path))).unwrap();
-        command.env("PATH", path).env("BUSY", busy.to_string()).env("WORKING", self.working());
+        command.env("PATH", path).env("PIP_BUSY", busy.to_string()).env("PIP_WORKING", self.working());
         command
     }
 
@@ -111,4 +113,32 @@ fn a_setup_that_is_stopped_says_so_and_leaves_nothing_running() {
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("still running: {:?}", left());
+}
+
+/// Python, pip, and whatever packages do while they are installed.
+#[test]
+fn no_program_of_set_up_is_handed_a_key() {
+    let machine = Machine::new();
+    let mut command = machine.command(0);
+    for name in
+        ["OPENAI_API_KEY", "MY_OWN_NAME_FOR_A_KEY", "HF_TOKEN", "HONE_API_KEY", "AWS_SECRET_ACCESS_KEY"]
+    {
+        command.env(name, "sk-canary-0123456789");
+    }
+    command.env("PIP_INDEX_URL", "http://127.0.0.1:9/simple").env("HTTPS_PROXY", "http://127.0.0.1:9");
+    // Without weights of the user's own it downloads them too, of which this Python knows nothing.
+    command.env_remove("HONE_WEIGHTS");
+    Ran::from(command).failed(7, "downloaded without its file", "hone setup");
+    let handed = std::fs::read_to_string(machine.working().with_extension("handed")).unwrap();
+    for part in ["-I -c", "-m venv", "-m pip install", "import streamlit", "-m pip download"] {
+        assert!(
+            handed.lines().any(|line| line.starts_with("asked: ") && line.contains(part)),
+            "{part}: {handed}"
+        );
+    }
+    assert!(
+        handed.contains("PIP_INDEX_URL=http://127.0.0.1:9/simple") && handed.contains("HTTPS_PROXY="),
+        "{handed}"
+    );
+    assert!(!handed.contains("canary"), "{handed}");
 }

@@ -1,8 +1,14 @@
 //! Every page of `docs/troubleshooting`: what it says happens, and the hint is what mends it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
-use hone_fake::{Fake, Options, Tuning};
+use hone_fake::{Fake, Fault, Faults, Options, Tuning};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use wiremock::{
     Mock, MockServer, ResponseTemplate,
@@ -157,18 +163,19 @@ fn not_an_api() {
 
 #[test]
 fn asked_to_wait() {
-    asked("fault-limit-long").failed(6, "asks to wait 121 s", "again later");
+    asked("fault-limit-long").failed(6, "asks to wait 121 s", "asked-to-wait.md");
 }
 
 #[test]
 fn rate_limited() {
-    asked("fault-limit-final").failed(6, "rate_limit_exceeded", "concurrency");
+    asked("fault-limit-final").failed(6, "rate_limit_exceeded", "rate-limited.md");
 }
 
 #[test]
 fn out_of_reach() {
     let world = world("http://127.0.0.1:9/v1", "m");
-    run(&world, &["finetune"]).failed(6, "cannot reach far", "");
+    run(&world, &["finetune"]).failed(6, "cannot reach far", "out-of-reach.md");
+    asked("fault-reset-mid").failed(6, "cannot reach far", "");
     let ran = run(&world, &["status"]);
     assert_eq!((ran.code, ran.stdout.trim()), (0, "no jobs"), "{ran:?}");
     assert!(ran.stderr.contains("`far` does not tell its jobs"), "{ran:?}");
@@ -229,15 +236,322 @@ fn budget_reached() {
     let world = world("http://192.0.2.1/v1", "m");
     let settings = world.read("hone.toml");
     world.write("hone.toml", format!("[budget]\nusd = 0\n{settings}"));
-    run(&world, &["finetune"]).failed(5, "the budget is 0", "[budget]");
+    run(&world, &["finetune"]).failed(5, "the budget is 0", "budget-reached.md");
+    let price = "price = { input = 3.0, output = 12.0, as_of = \"2026-01-31\" }\n";
+    world.write("hone.toml", format!("[budget]\nusd = 0.001\n{settings}{price}"));
+    let ask = ["generate", "a form", "--agent", "far"];
+    run(&world, &ask).failed(5, "the budget of $0.0010 is reached", "budget-reached.md");
 }
 
 #[test]
-fn a_provider_that_trains_nothing_is_the_users_error() {
+fn unknown_price() {
+    let world = world("http://192.0.2.1/v1", "m");
+    let ask = ["generate", "a form", "--agent", "far"];
+    run(&world, &ask).failed(5, "what `models.far` costs is not known", "unknown-price.md");
+    let doctor = |said: &str| {
+        let doctor = run(&world, &["doctor", "--offline"]);
+        assert!(doctor.stdout.lines().any(|line| line.starts_with(said)), "{doctor:?}");
+    };
+    doctor("FAULT  price of `far`         not known");
+    let settings = world.read("hone.toml");
+    world.write(
+        "hone.toml",
+        format!("{settings}price = {{ input = 3.0, output = 12.0, as_of = \"2024-01-31\" }}\n"),
+    );
+    doctor("ok     price of `far`         as of 2024-01-31, ");
+}
+
+#[test]
+fn trains_nothing() {
     let world = world("http://127.0.0.1:9/v1", "m");
     let settings = world.read("hone.toml").replace("openai-compatible", "groq");
     world.write("hone.toml", settings);
-    run(&world, &["finetune"]).failed(3, "`groq` trains no models", "model = \"local\"");
+    let ran = run(&world, &["finetune"]);
+    ran.failed(3, "`groq` trains no models", "trains-nothing.md");
+    assert!(ran.stderr.contains("model = \"local\""), "{ran:?}");
+}
+
+#[test]
+fn no_account() {
+    let world = world("http://127.0.0.1:9/v1", "m");
+    let settings = world.read("hone.toml").replace("openai-compatible", "fireworks");
+    world.write("hone.toml", settings);
+    run(&world, &["finetune"]).failed(3, "does not say whose account its jobs belong to", "no-account.md");
+}
+
+#[test]
+fn no_dataset() {
+    let fake = provider(Tuning::Succeeds);
+    let world = world(&fake.url, "m");
+    std::fs::remove_file(world.path(DATASET)).unwrap();
+    run(&world, &["finetune"]).failed(3, "there is no dataset", "no-dataset.md");
+    assert_eq!(fake.requests(), []);
+}
+
+#[test]
+fn too_few_examples() {
+    let fake = provider(Tuning::Succeeds);
+    let world = world(&fake.url, "m");
+    world.write(DATASET, dataset(9));
+    run(&world, &["finetune"]).failed(3, "dataset has 9 examples, at least 10", "too-few-examples.md");
+    assert_eq!(fake.requests(), []);
+    fake.set_tuning(Tuning::Fails("invalid_n_examples".into()));
+    world.write(DATASET, dataset(12));
+    run(&world, &["finetune"]).failed(3, "(invalid_n_examples)", "too-few-examples.md");
+}
+
+#[test]
+fn unknown_job() {
+    let fake = provider(Tuning::Succeeds);
+    let world = world(&fake.url, "m");
+    run(&world, &["status", "ftjob-none"]).failed(3, "knows a job `ftjob-none`", "unknown-job.md");
+}
+
+#[test]
+fn job_cancelled() {
+    let fake = provider(Tuning::Slow);
+    let world = world(&fake.url, "m");
+    let job = json(&world, &["finetune", "--detach"])["id"].clone();
+    assert_eq!(json(&world, &["cancel"])["status"], "cancelled");
+    run(&world, &["status", "--follow"]).failed(130, "was cancelled", "job-cancelled.md");
+    fake.set_tuning(Tuning::Succeeds);
+    let again = json(&world, &["finetune"]);
+    assert_ne!(again["id"], job);
+    assert_eq!((fake.meter().jobs, fake.meter().uploads), (2, 1));
+}
+
+#[test]
+fn no_permission() {
+    asked("fault-forbidden").failed(6, "unsupported_country_region_territory", "no-permission.md");
+}
+
+#[test]
+fn server_error() {
+    asked("fault-500").failed(6, "(HTTP 500, server_error)", "server-error.md");
+}
+
+/// One row for models that may be asked for an app, without a dataset or a trainer.
+fn asks(fake: &Fake, model: &str, more: &str) -> String {
+    let url = &fake.url;
+    format!(
+        "[models.far]\nprovider = \"openai-compatible\"\nbase_url = \"{url}\"\nmodel = \"{model}\"\n{more}\n"
+    )
+}
+
+#[test]
+fn too_slow() {
+    let fake = provider(Tuning::Succeeds);
+    let world = World::bare();
+    for (fault, said) in [("stall", "no answer in time"), ("stall-mid", "too slow: ")] {
+        world.write("hone.toml", asks(&fake, &format!("fault-{fault}"), "timeout_s = 1"));
+        let ran = world.run(&["generate", "a form", "--agent", "far"]);
+        ran.failed(6, said, "too-slow.md");
+        assert!(ran.stderr.contains("`timeout_s`"), "{ran:?}");
+    }
+    // What is slow once is asked again.
+    world.write("hone.toml", asks(&fake, "fault-stall-1", "timeout_s = 1"));
+    world.ok(&["generate", "a form", "--agent", "far"]);
+}
+
+#[test]
+fn unusable_answer() {
+    let fake = provider(Tuning::Succeeds);
+    let world = World::bare();
+    let check = |fault: &str, more: &str, said: &str| {
+        world.write("hone.toml", asks(&fake, &format!("fault-{fault}"), more));
+        let ran = world.run(&["generate", "a form", "--agent", "far"]);
+        ran.failed(6, &format!("far gave an answer that cannot be used: {said}"), "unusable-answer.md");
+    };
+    check("empty", "", "it is empty");
+    check("cut-json", "", "its JSON breaks off");
+    check("no-choices", "", "");
+    check("null-content", "", "");
+    check("stream-cut", "stream = true", "the stream ends before the answer does");
+    world.write("hone.toml", asks(&fake, "fault-null-content-2", ""));
+    world.ok(&["generate", "a form", "--agent", "far"]);
+}
+
+/// What `hone evolve --json` says at its end.
+fn evolved(ran: &Ran) -> Value {
+    assert_eq!(ran.code, 0, "{ran:?}");
+    serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap()
+}
+
+const EVOLVE: [&str; 5] = ["evolve", "--static-only", "--agent", "far", "--json"];
+
+#[test]
+fn declined_by_the_model() {
+    let fake = provider(Tuning::Succeeds);
+    for (fault, said) in
+        [("refusal", "declines to answer: I cannot help"), ("filtered", "holds its answer back")]
+    {
+        let world = World::bare();
+        world.write("hone.toml", asks(&fake, &format!("fault-{fault}"), ""));
+        let ask = ["generate", "a form", "--agent", "far"];
+        world.fails(&ask, 6, said, "declined-by-the-model.md");
+        let asked = fake.meter().requests;
+        world.fails(&ask, 6, said, "declined-by-the-model.md");
+        assert_eq!(fake.meter().requests, asked, "it was paid for and is kept");
+    }
+    let Some(cache) = cache("declined_by_the_model") else { return };
+    let world = World::with_runtime(cache);
+    world.briefs(1, 1);
+    world.write("hone.toml", asks(&fake, "fault-refusal", ""));
+    // The composer teaches: the drafts alone are refused.
+    let ran = world.run(&EVOLVE);
+    assert_eq!((&evolved(&ran)["declined"], &evolved(&ran)["cut"]), (&json!(2), &json!(0)));
+    let warned = "replies refused by the model or held back by its provider: 2";
+    assert!(ran.stderr.contains(warned) && ran.stderr.contains("declined-by-the-model.md"), "{ran:?}");
+    // Refused by a teacher, a reply leaves no entry in a log; it is counted all the same.
+    let declines = asks(&fake, "fault-refusal", "").replace("models.far", "models.no");
+    world.write("hone.toml", asks(&fake, "m", "") + &declines);
+    let ran = world.run(&[&EVOLVE[..], &["--teacher", "no"]].concat());
+    assert!(evolved(&ran)["declined"].as_u64().unwrap() >= 2, "{ran:?}");
+}
+
+#[test]
+fn cut_off() {
+    let fake = provider(Tuning::Succeeds);
+    let Some(cache) = cache("cut_off") else { return };
+    let world = World::with_runtime(cache);
+    world.briefs(1, 1);
+    world.write("hone.toml", asks(&fake, "fault-length", ""));
+    let ran = world.run(&["generate", "a form", "--agent", "far"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for said in ["warning: the answer is cut", "hint: raise `max_tokens`", "cut-off.md"] {
+        assert!(ran.stderr.contains(said), "no `{said}` in {ran:?}");
+    }
+    let ran = world.run(&EVOLVE);
+    assert_eq!((&evolved(&ran)["cut"], &evolved(&ran)["declined"]), (&json!(2), &json!(0)));
+    assert!(
+        ran.stderr.contains("replies cut by the limit on their length: 2")
+            && ran.stderr.contains("cut-off.md"),
+        "{ran:?}"
+    );
+    // They are finished, so nothing is new in another run.
+    assert_eq!(evolved(&world.run(&EVOLVE))["cut"], 0);
+}
+
+#[test]
+fn not_in_the_journal() {
+    let fake = provider(Tuning::Succeeds);
+    let world = World::bare();
+    world.write("hone.toml", asks(&fake, "m", ""));
+    let ask = ["generate", "a form", "--agent", "far"];
+    let offline = [&ask[..], &["--offline"]].concat();
+    world.fails(&offline, 6, "the journal has no answer of far to a call of `m`", "not-in-the-journal.md");
+    assert_eq!(fake.meter().requests, 0);
+    let said = world.ok(&ask);
+    assert_eq!(world.ok(&offline), said);
+}
+
+#[test]
+fn damaged_journal() {
+    let fake = provider(Tuning::Succeeds);
+    let world = World::bare();
+    world.write("hone.toml", asks(&fake, "m", ""));
+    world.write(".hone/journal/calls.db", "no database at all, however long it is looked at");
+    let ask = ["generate", "a form", "--agent", "far"];
+    for command in [&ask[..], &["calls"]] {
+        world.fails(command, 7, "calls.db`: ", "damaged-journal.md");
+    }
+    assert_eq!(fake.meter().requests, 0);
+    let doctor = world.run(&["doctor", "--offline"]);
+    assert!(
+        doctor.stdout.contains("FAULT  journal of calls") && doctor.stdout.contains("move the file away"),
+        "{doctor:?}"
+    );
+    std::fs::remove_file(world.path(".hone/journal/calls.db")).unwrap();
+    world.ok(&ask);
+    let doctor = world.run(&["doctor", "--offline"]).stdout;
+    assert!(doctor.contains("ok     journal of calls       whole, version 1, 1 calls in "), "{doctor}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_long() {
+    let server = MockServer::start().await;
+    let error = json!({"message": "this model's maximum context length is 4096 tokens", "type": "t", "param": null,
+        "code": "context_length_exceeded"});
+    let template = ResponseTemplate::new(400).set_body_json(json!({ "error": error }));
+    Mock::given(method("POST")).respond_with(template).mount(&server).await;
+    let world = world(&format!("{}/v1", server.uri()), "m");
+    let ran = run(&world, &["generate", "a form", "--agent", "far"]);
+    ran.failed(3, "context_length_exceeded", "too-long.md");
+}
+
+#[test]
+fn own_agent_fails() {
+    let world = World::bare();
+    let check = |command: &str, said: &str| {
+        world.write(
+            "hone.toml",
+            format!("[models.mine]\nprovider = \"command\"\ntimeout_s = 1\ncommand = {command}\n"),
+        );
+        world.fails(&["generate", "a form", "--agent", "mine"], 3, said, "correct the row under `[models]`");
+    };
+    check(
+        r#"["sh", "-c", "echo no model today >&2; exit 3"]"#,
+        "`models.mine` ended with exit status: 3: no model today",
+    );
+    check(r#"["sleep", "60"]"#, "gave no answer within 1 s (`timeout_s`)");
+    check(r#"["no-such-program"]"#, "cannot start `no-such-program`");
+}
+
+#[test]
+fn key_in_settings() {
+    let world = world("http://127.0.0.1:9/v1", "m");
+    let settings = world.read("hone.toml");
+    world.write("hone.toml", format!("{settings}api_key = \"sk-in-the-open-0123456789\"\n"));
+    let ran = run(&world, &["generate", "a form", "--agent", "far"]);
+    ran.failed(3, "`models.far` holds a key", "key-in-settings.md");
+    assert!(!ran.stderr.contains("sk-in-the-open"), "{ran:?}");
+}
+
+/// The first answers are good, and from then on the provider is in trouble.
+fn goes_down(fake: &Fake, good: u32) {
+    let asked = AtomicU32::new(0);
+    fake.set_faults(Faults::by(move |_| match asked.fetch_add(1, Ordering::SeqCst) < good {
+        true => Fault::None,
+        false => Fault::Status(503),
+    }));
+}
+
+#[test]
+fn provider_down() {
+    let Some(cache) = cache("provider_down") else { return };
+    let fake = provider(Tuning::Succeeds);
+    let world = World::with_runtime(cache);
+    world.briefs(4, 1);
+    world.write("hone.toml", asks(&fake, "m", ""));
+    let evolve = ["evolve", "--static-only", "--agent", "far"];
+
+    // It pauses with a line, and Ctrl-C says how to go on.
+    goes_down(&fake, 2);
+    let mut paused = world.command(&evolve).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(paused.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("far is down since") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "it ended by itself: {said}");
+    }
+    kill_process(Pid::from_raw(paused.id().cast_signed()).unwrap(), Signal::INT).unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(paused.wait().unwrap().code(), Some(130), "{said}");
+    for part in [
+        "(HTTP 503, server_error); trying again in 30 s",
+        "nothing is sent meanwhile",
+        "hint: run the same command again to go on",
+    ] {
+        assert!(said.contains(part), "no `{part}` in {said}");
+    }
+
+    // Where nobody waits any longer it is an error that says the same.
+    world.write("hone.toml", asks(&fake, "m", "patience_s = 1"));
+    goes_down(&fake, 2);
+    world.run(&evolve).failed(6, "far is down since", "provider-down.md");
+
+    fake.set_faults(Faults::none());
+    world.ok(&evolve);
+    assert_eq!(world.logs().len(), 4);
 }
 
 /// Left with Ctrl-C, killed in the middle of the creation, and found again from anywhere.
@@ -302,7 +616,7 @@ fn every_page_is_reproduced_and_every_hint_has_its_page() {
         let test = test.unwrap_or_else(|| panic!("{name} names no test"));
         assert!(tests.contains(&format!("fn {test}(")), "{name}: there is no test `{test}`");
         assert!(index.contains(&format!("({name})")), "{name} is not in the index");
-        for part in ["**Cause.**", "**Remedy.**"] {
+        for part in ["**Cause.**", "**Remedy.**", "xit code"] {
             assert!(text.contains(part), "{name} has no {part}");
         }
         names.push(name);

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     chat::{Agent, Reply},
     program::{self, Program},
+    reply::MAX_REPLY,
 };
 use crate::{
     brief::Brief,
@@ -112,7 +113,10 @@ impl Own {
             How::Program(program) => program.answer(&asked).await,
             How::Service(client) => {
                 let value: Value = client.post(&asked).await?;
-                Ok(program::reply_of(&self.model, text_of(value), &Finish::Complete))
+                let mut text = text_of(value);
+                let finish = if text.len() > MAX_REPLY { Finish::Length } else { Finish::Complete };
+                text.truncate(text.floor_char_boundary(MAX_REPLY));
+                Ok(program::reply_of(&self.model, text, &finish))
             }
         };
         let answer = self.journal.keep(&self.identity, &asked, "", ask).await?;

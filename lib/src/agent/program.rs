@@ -26,7 +26,7 @@ use super::reply::MAX_REPLY;
 use crate::{
     cancel::Cancel,
     model::{
-        client::ModelError,
+        client::{ModelError, Scrubber, Secret},
         wire::{ChatChoice, ChatReply, Finish},
     },
 };
@@ -37,6 +37,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 const AT_ONCE: usize = 4;
 /// Bytes of what it says to stderr that an error quotes: the last ones.
 const COMPLAINT: usize = 600;
+/// What is read beyond what is shown or kept, so that a key across the edge is seen whole.
+const EDGE: usize = 16 << 10;
+/// Passed values that are shorter are words, not keys.
+const LEAST_SECRET: usize = 6;
 
 /// How a program is run.
 #[derive(Clone, Debug)]
@@ -104,16 +108,26 @@ impl Program {
     }
 
     fn reply(&self, ended: Ended) -> Result<ChatReply, String> {
-        let mut out = ended.out;
-        let cut = out.len() > MAX_REPLY;
-        out.truncate(MAX_REPLY);
+        let cut = ended.out.len() > MAX_REPLY;
         if !cut && !ended.status.success() {
+            // Secrets are taken out before anything is cut: half of one would not be known any more.
             let complaint = self.without_secrets(&ended.complaint);
-            let said = if complaint.trim().is_empty() { "and says nothing".into() } else { complaint };
-            return Err(format!("ended with {}: {}", ended.status, said.trim()));
+            let doubtful = if ended.complaint.len() < COMPLAINT + EDGE { 0 } else { self.longest_secret() };
+            let last = complaint.len().saturating_sub(COMPLAINT).max(doubtful.min(complaint.len()));
+            let said = complaint[complaint.ceil_char_boundary(last)..].trim();
+            let said = if said.is_empty() { "and says nothing" } else { said };
+            return Err(format!("ended with {}: {said}", ended.status));
         }
+        let mut text = self.without_secrets(&ended.out);
+        let doubtful = if ended.out.len() < MAX_REPLY + EDGE { 0 } else { self.longest_secret() };
+        text.truncate(text.floor_char_boundary(text.len().saturating_sub(doubtful).min(MAX_REPLY)));
         let finish = if cut { Finish::Length } else { Finish::Complete };
-        Ok(reply_of(&self.row, self.without_secrets(&out), &finish))
+        Ok(reply_of(&self.row, text, &finish))
+    }
+
+    /// Bytes of the longest passed value in its longest spelling: where a stream was cut, so many may be a part of it.
+    fn longest_secret(&self) -> usize {
+        3 * self.passed.iter().map(|(_, value)| value.len()).max().unwrap_or_default()
     }
 
     fn name(&self) -> &str {
@@ -138,13 +152,13 @@ impl Program {
             .spawn()
     }
 
-    /// The text with the values of passed variables replaced by their names: replies are kept, and errors are shown.
+    /// The text without the values of passed variables, in any form in which a key is known to be repeated: replies are kept,
+    /// and errors are shown.
     fn without_secrets(&self, bytes: &[u8]) -> String {
         let mut text = String::from_utf8_lossy(bytes).into_owned();
-        for (name, value) in self.passed.iter().filter(|(_, value)| value.len() >= 6) {
-            if text.contains(value) {
-                text = text.replace(value, &format!("[{name}]"));
-            }
+        for (name, value) in self.passed.iter().filter(|(_, value)| value.len() >= LEAST_SECRET) {
+            let scrubber = Scrubber::new([&Secret::new(value.as_str())]).marking(&format!("[{name}]"));
+            text = scrubber.words(&text);
         }
         text
     }
@@ -162,7 +176,7 @@ async fn converse(child: &mut Child, group: &Group, asked: &Value) -> std::io::R
     let listen = async {
         let mut out = Vec::new();
         if let Some(stdout) = stdout {
-            let _ = stdout.take(MAX_REPLY as u64 + 1).read_to_end(&mut out).await;
+            let _ = stdout.take((MAX_REPLY + EDGE) as u64).read_to_end(&mut out).await;
         }
         if out.len() > MAX_REPLY {
             group.end();
@@ -185,7 +199,7 @@ async fn tail(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let Some(mut stream) = stream else { return kept };
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
         kept.extend_from_slice(&buffer[..read]);
-        let over = kept.len().saturating_sub(COMPLAINT);
+        let over = kept.len().saturating_sub(COMPLAINT + EDGE);
         kept.drain(..over);
     }
     kept

@@ -191,12 +191,17 @@ impl Prompts {
         self.conversation(brief, user)
     }
 
+    /// What the agent is asked, with a placeholder for the brief.
+    pub fn asked(&self) -> Result<Vec<Message>, PromptError> {
+        let brief = Brief::from_description("{description}")
+            .map(|b| Brief { requirements: vec!["{requirement}".into()], ..b });
+        brief.map(|brief| self.ask(&brief)).unwrap_or_else(|_| Ok(Vec::new()))
+    }
+
     /// SHA-256 of what the agent is asked, with a placeholder for the brief: as one line of JSON. Tells whether a model was
     /// trained with the prompt that it is asked with.
     pub fn asked_sha256(&self) -> Result<String, PromptError> {
-        let brief = Brief::from_description("{description}")
-            .map(|b| Brief { requirements: vec!["{requirement}".into()], ..b });
-        let messages = brief.map(|brief| self.ask(&brief)).unwrap_or_else(|_| Ok(Vec::new()))?;
+        let messages = self.asked()?;
         // Messages are strings, which always become JSON.
         let line = serde_json::to_string(&messages).unwrap_or_default() + "\n";
         Ok(crate::text::hex(&Sha256::digest(line)))
@@ -291,7 +296,8 @@ mod tests {
     #[test]
     fn the_shipped_templates_ask_what_was_always_asked() {
         let prompts = Prompts::default();
-        let briefs: Vec<Brief> = [brief::shipped_train(), brief::shipped_heldout()].concat();
+        let briefs: Vec<Brief> =
+            [brief::shipped_train(), brief::shipped_heldout(), brief::shipped_sealed()].concat();
         assert!(briefs.iter().any(|brief| !brief.requirements.is_empty()));
         for brief in &briefs {
             assert_eq!(prompts.ask(brief).unwrap(), plain(brief));

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::{Brief, BriefError, BriefId, Fault, Problem, RawBrief};
+use super::{Brief, BriefError, BriefId, Fault, Problem, RawBrief, shipped_heldout, shipped_sealed};
+use crate::store::Workspace;
 
 /// How many problems of a file are listed; the others are counted.
 pub const MAX_PROBLEMS: usize = 20;
@@ -22,6 +23,34 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 /// [`BriefError`] when the file cannot be read, holds no brief, or any line of it is wrong.
 pub fn load(path: &Path) -> Result<Vec<Brief>, BriefError> {
     parse(path, &read(path)?)
+}
+
+/// The held-out briefs of a workspace: its own, or the shipped ones where it has no file of them.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_heldout(workspace: &Workspace) -> Result<Vec<Brief>, BriefError> {
+    own_or(&workspace.heldout_briefs(), shipped_heldout)
+}
+
+/// The sealed briefs of a workspace: its own, or the shipped ones where it has no file of them.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_sealed(workspace: &Workspace) -> Result<Vec<Brief>, BriefError> {
+    own_or(&workspace.sealed_briefs(), shipped_sealed)
+}
+
+/// All that nothing of a workspace may be trained on: its held-out briefs, then its sealed ones.
+///
+/// # Errors
+/// As [`load`].
+pub fn kept_apart(workspace: &Workspace) -> Result<Vec<Brief>, BriefError> {
+    Ok([load_heldout(workspace)?, load_sealed(workspace)?].concat())
+}
+
+fn own_or(path: &Path, shipped: fn() -> Vec<Brief>) -> Result<Vec<Brief>, BriefError> {
+    if path.exists() { load(path) } else { Ok(shipped()) }
 }
 
 /// Reads at most [`MAX_FILE_BYTES`]. The size is not asked for beforehand: a pipe does not know its own.
@@ -306,6 +335,25 @@ mod tests {
             error: no such file: `no/such.jsonl`
             hint: run `hone init` for the shipped briefs, or give a file with --briefs"#]],
         );
+    }
+
+    #[test]
+    fn a_workspace_keeps_apart_its_own_briefs_or_the_shipped_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = Workspace::new(dir.path());
+        let apart = || kept_apart(&workspace).unwrap();
+        assert_eq!(apart(), [shipped_heldout(), shipped_sealed()].concat());
+        let write = |path: &Path, text: &str| {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let own = |text: &str| Brief::from_description(text).unwrap();
+        write(&workspace.sealed_briefs(), "{\"description\":\"a tide table\"}\n");
+        assert_eq!(apart(), [shipped_heldout(), vec![own("a tide table")]].concat());
+        write(&workspace.heldout_briefs(), "{\"description\":\"a moon table\"}\n");
+        assert_eq!(apart(), [own("a moon table"), own("a tide table")]);
+        write(&workspace.sealed_briefs(), "");
+        assert!(matches!(kept_apart(&workspace), Err(BriefError::Empty { .. })));
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Briefs: what people ask a UI agent for, and the 160 that Hone ships.
+//! Briefs: what people ask a UI agent for, and the 240 that Hone ships.
 //!
 //! A brief is one natural-language description of a UI. Its *kind* is a sort of UI (form, board, log viewer), its
 //! *family* groups the variants of one UI, so that a trial can draw its bootstrap over families and a variant of a
-//! training brief is never mistaken for a new one. The shipped set is 120 briefs to learn from and 40 held-out ones;
-//! 16 of the held-out briefs are of four kinds that training never sees, so that "learnt the habit" and "learnt these
-//! kinds" can be told apart.
+//! training brief is never mistaken for a new one. The shipped set is 120 briefs to learn from, 60 held-out ones that
+//! trials draw from, and 60 sealed ones that only a release trial opens: what is looked at in every round is sooner or
+//! later chosen for. 24 of the held-out briefs are of four kinds that training never sees, so that "learnt the habit" and
+//! "learnt these kinds" can be told apart; 24 of the sealed ones are of these four and of four more that no other
+//! file has.
 //!
 //! Reading order: [`id`] (safe names), this file (the brief itself), [`error`], [`load`] (files), [`draw`] (seeded
 //! subsets), [`near`] (texts that are too alike).
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use draw::{heldout_sample, is_seen, sample};
 pub use error::{BriefError, Fault, Problem};
 pub use id::BriefId;
-pub use load::{load, parse};
+pub use load::{kept_apart, load, load_heldout, load_sealed, parse};
 
 /// The longest brief, in bytes: description and requirements together (32 kB).
 ///
@@ -35,6 +37,9 @@ pub const TRAIN_JSONL: &str = include_str!("train.jsonl");
 
 /// The shipped held-out briefs as JSON lines, for `hone init` to write out unchanged.
 pub const HELDOUT_JSONL: &str = include_str!("heldout.jsonl");
+
+/// The shipped sealed briefs as JSON lines. `hone init` does not write them out: what lies open gets looked at.
+pub const SEALED_JSONL: &str = include_str!("sealed.jsonl");
 
 /// One UI description, with what is known about it.
 ///
@@ -133,9 +138,14 @@ pub fn shipped_train() -> Vec<Brief> {
     shipped("train.jsonl", TRAIN_JSONL)
 }
 
-/// The 40 shipped briefs that training must never see.
+/// The 60 shipped briefs that training must never see.
 pub fn shipped_heldout() -> Vec<Brief> {
     shipped("heldout.jsonl", HELDOUT_JSONL)
+}
+
+/// The 60 shipped briefs that neither training nor any trial but that of a release may see.
+pub fn shipped_sealed() -> Vec<Brief> {
+    shipped("sealed.jsonl", SEALED_JSONL)
 }
 
 #[expect(clippy::expect_used, reason = "the text is part of the program, and the tests load all of it")]

@@ -12,9 +12,10 @@
 //!
 //! Compare bare descriptions: what a prompt template adds to both sides is alike and would count.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+
+use rustc_hash::FxHasher;
 
 /// Similarity from which a training text is dropped because a held-out text is like it.
 pub const LEAK_SIMILARITY: f64 = 0.5;
@@ -24,9 +25,9 @@ pub const LEAK_SIMILARITY: f64 = 0.5;
 pub const DUPLICATE_SIMILARITY: f64 = 0.7;
 
 const SHINGLE_CHARS: usize = 5;
-const RUN_WORDS: usize = 13;
-const MIN_CONTAINED_WORDS: usize = 4;
-const MIN_QUOTED_WORDS: usize = 5;
+pub(crate) const RUN_WORDS: usize = 13;
+pub(crate) const MIN_CONTAINED_WORDS: usize = 4;
+pub(crate) const MIN_QUOTED_WORDS: usize = 5;
 
 /// Why two texts are too alike for one to be trained on and the other to be tested with.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,8 @@ pub enum Reason {
     Contained(String),
     /// Their similarity is at least [`LEAK_SIMILARITY`].
     Similar(f64),
+    /// This share of one's runs of three words stands close together in the other.
+    Reworded(f64),
 }
 
 impl fmt::Display for Reason {
@@ -45,6 +48,9 @@ impl fmt::Display for Reason {
             Self::SharedRun(words) => write!(f, "13 words in common: \"{words}\""),
             Self::Contained(words) => write!(f, "one contains the other: \"{words}\""),
             Self::Similar(similarity) => write!(f, "similarity {similarity:.2}"),
+            Self::Reworded(share) => {
+                write!(f, "{:.0}% of its runs of three words, close together", 100.0 * share)
+            }
         }
     }
 }
@@ -57,6 +63,71 @@ pub fn similarity(a: &str, b: &str) -> f64 {
 /// Whether one text gives the other away, and how.
 pub fn overlaps(a: &str, b: &str) -> Option<Reason> {
     Fingerprint::of(a).overlaps(&Fingerprint::of(b))
+}
+
+/// A text as words in lower case, and what stands beside what in it.
+pub(crate) struct Reading {
+    /// The words with one space between two.
+    text: String,
+    /// Hashes of the words, in order.
+    words: Vec<u64>,
+}
+
+impl Reading {
+    pub(crate) fn of(text: &str) -> Self {
+        let lower = text.to_lowercase();
+        let mut joined = String::with_capacity(lower.len());
+        let mut words = Vec::with_capacity(lower.len() / 6);
+        for word in lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+            if !joined.is_empty() {
+                joined.push(' ');
+            }
+            joined.push_str(word);
+            words.push(hash_of(word));
+        }
+        Self { text: joined, words }
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Hashes of all runs of so many words, in order.
+    pub(crate) fn runs(&self, width: usize) -> impl Iterator<Item = u64> {
+        self.words.windows(width).map(rolled)
+    }
+
+    /// Hashes of the runs of 5 characters, in order; of the whole text when it is shorter, none when it is empty.
+    pub(crate) fn shingles(&self) -> impl Iterator<Item = u64> {
+        let mut before = [0_u64; SHINGLE_CHARS];
+        let mut rolling = 0_u64;
+        let short = self.text.len() < SHINGLE_CHARS || self.text.chars().count() < SHINGLE_CHARS;
+        let whole = (short && !self.text.is_empty()).then(|| hash_of(&self.text));
+        let runs = self.text.chars().enumerate().filter_map(move |(index, c)| {
+            let (slot, new) = (index % SHINGLE_CHARS, u64::from(c) + 1);
+            let old = std::mem::replace(&mut before[slot], new);
+            rolling = rolling.wrapping_mul(BASE).wrapping_add(new).wrapping_sub(old.wrapping_mul(LEAVES));
+            (index + 1 >= SHINGLE_CHARS).then(|| mixed(rolling))
+        });
+        whole.into_iter().chain(runs)
+    }
+}
+
+/// Of the polynomials that stand for runs: any large odd number.
+const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
+/// The weight of the character that leaves a run of 5.
+const LEAVES: u64 = BASE.wrapping_pow(SHINGLE_CHARS as u32);
+
+fn rolled(run: &[u64]) -> u64 {
+    mixed(run.iter().fold(0, |sum, word| sum.wrapping_mul(BASE).wrapping_add(*word)))
+}
+
+/// The last step of splitmix64, a permutation of the 64-bit numbers. 64 bits are enough: among a million shingles two
+/// fall together with a chance of 3 in 100 million.
+fn mixed(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 /// A text prepared for being compared many times.
@@ -72,11 +143,27 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Prepares a text.
     pub fn of(text: &str) -> Self {
-        let words = words(text);
-        let shingles = shingles(&words.join(" "));
-        let mut runs: Vec<_> = words.windows(RUN_WORDS).map(hash_of).zip(0..).collect();
+        Self::read(&Reading::of(text))
+    }
+
+    pub(crate) fn read(reading: &Reading) -> Self {
+        let words = reading.text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        let mut shingles: Vec<u64> = reading.shingles().collect();
+        shingles.sort_unstable();
+        shingles.dedup();
+        let mut runs: Vec<_> = reading.runs(RUN_WORDS).zip(0..).collect();
         runs.sort_unstable();
         Self { words, shingles, runs }
+    }
+
+    /// How many words it has.
+    pub(crate) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Sorted, without repetition.
+    pub(crate) fn shingles(&self) -> &[u64] {
+        &self.shingles
     }
 
     /// As [`similarity`].
@@ -120,28 +207,9 @@ impl Fingerprint {
     }
 }
 
-fn words(text: &str) -> Vec<String> {
-    let lower = text.to_lowercase();
-    lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
-}
-
-/// Sorted hashes of the runs of 5 characters; of the whole text when it is shorter, none when it is empty.
-fn shingles(text: &str) -> Vec<u64> {
-    let chars: Vec<char> = text.chars().collect();
-    let mut hashes: Vec<u64> = match chars.len() {
-        0 => Vec::new(),
-        1..SHINGLE_CHARS => vec![hash_of(&chars)],
-        _ => chars.windows(SHINGLE_CHARS).map(hash_of).collect(),
-    };
-    hashes.sort_unstable();
-    hashes.dedup();
-    hashes
-}
-
-/// 64 bits are enough: among a million shingles a collision has a chance of 3 in 100 million.
-fn hash_of<T: Hash>(items: &[T]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    items.hash(&mut hasher);
+fn hash_of(text: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    text.hash(&mut hasher);
     hasher.finish()
 }
 

@@ -6,7 +6,7 @@ use super::near::{self, Fingerprint, Reason};
 use super::*;
 
 fn all() -> Vec<Brief> {
-    [shipped_train(), shipped_heldout()].concat()
+    [shipped_train(), shipped_heldout(), shipped_sealed()].concat()
 }
 
 fn families(briefs: &[Brief]) -> BTreeSet<&str> {
@@ -23,9 +23,9 @@ fn count_by<'a>(briefs: &'a [Brief], key: impl Fn(&'a Brief) -> &'a str) -> BTre
 
 #[test]
 fn counts() {
-    assert_eq!((shipped_train().len(), shipped_heldout().len()), (120, 40));
-    assert!(kinds(&all()).len() >= 20);
-    assert!(families(&all()).len() >= 100);
+    assert_eq!((shipped_train().len(), shipped_heldout().len(), shipped_sealed().len()), (120, 60, 60));
+    assert!(kinds(&all()).len() >= 28);
+    assert!(families(&all()).len() >= 210);
 }
 
 #[test]
@@ -37,15 +37,28 @@ fn training_covers_its_kinds_evenly() {
 }
 
 #[test]
-fn sixteen_held_out_briefs_are_of_four_unseen_kinds() {
-    let (train, heldout) = (kinds(&shipped_train()), shipped_heldout());
-    let unseen: Vec<Brief> = heldout.into_iter().filter(|brief| !train.contains(&brief.kind)).collect();
-    let expected = BTreeMap::from([("converter", 4), ("editor", 4), ("log-viewer", 4), ("profile", 4)]);
-    assert_eq!(count_by(&unseen, |brief| &brief.kind), expected);
+fn two_fifths_of_what_is_kept_apart_are_of_kinds_that_training_never_sees() {
+    let train = kinds(&shipped_train());
+    let unseen = |briefs: Vec<Brief>| -> Vec<Brief> {
+        briefs.into_iter().filter(|brief| !train.contains(&brief.kind)).collect()
+    };
+    let four = ["converter", "editor", "log-viewer", "profile"];
+    let others = ["annotator", "approval", "generator", "simulator"];
+    let heldout = unseen(shipped_heldout());
+    assert_eq!(count_by(&heldout, |brief| &brief.kind), four.map(|kind| (kind, 6)).into());
+    let sealed = unseen(shipped_sealed());
+    let expected = [four, others].concat().into_iter().map(|kind| (kind, 3)).collect();
+    assert_eq!(count_by(&sealed, |brief| &brief.kind), expected);
 }
 
 #[test]
-fn ids_are_unique_across_both_sets_and_tell_the_kind() {
+fn what_is_kept_apart_has_every_kind_of_training() {
+    let train = kinds(&shipped_train());
+    assert!(train.is_subset(&kinds(&shipped_heldout())) && train.is_subset(&kinds(&shipped_sealed())));
+}
+
+#[test]
+fn ids_are_unique_across_all_sets_and_tell_the_kind() {
     let all = all();
     assert!(count_by(&all, |brief| brief.id.as_str()).values().all(|&n| n == 1));
     for brief in &all {
@@ -54,9 +67,11 @@ fn ids_are_unique_across_both_sets_and_tell_the_kind() {
 }
 
 #[test]
-fn families_are_small_of_one_kind_and_on_one_side() {
-    let (train, heldout, all) = (shipped_train(), shipped_heldout(), all());
-    assert_eq!(families(&train).intersection(&families(&heldout)).count(), 0);
+fn families_are_small_of_one_kind_and_in_one_set() {
+    let (sets, all) = ([shipped_train(), shipped_heldout(), shipped_sealed()], all());
+    assert_eq!(sets.iter().map(|set| families(set).len()).sum::<usize>(), families(&all).len());
+    // Outside training each brief is a family, or a trial would have fewer things to draw than it has briefs.
+    assert_eq!(sets[1..].iter().map(|set| families(set).len()).sum::<usize>(), 120);
     assert!(count_by(&all, |brief| &brief.family).values().all(|&n| n <= 3));
     let with_kind: BTreeSet<_> = all.iter().map(|brief| (&brief.family, &brief.kind)).collect();
     assert_eq!(with_kind.len(), families(&all).len());
@@ -104,12 +119,12 @@ fn lengths_are_spread() {
     let mut words: Vec<usize> =
         all().iter().map(|brief| brief.description.split_whitespace().count()).collect();
     words.sort_unstable();
-    assert!(words[0] <= 6 && words[16] <= 16, "short ones: {:?}", &words[..20]);
-    assert!(words[143] >= 50 && (95..=130).contains(&words[159]), "long ones: {:?}", &words[140..]);
+    assert!(words[0] <= 6 && words[24] <= 16, "short ones: {:?}", &words[..30]);
+    assert!(words[215] >= 50 && (95..=130).contains(&words[239]), "long ones: {:?}", &words[210..]);
     let bands = [0..12, 12..24, 24..36, 36..48, 48..72, 72..131];
     for band in bands {
         let n = words.iter().filter(|&n| band.contains(n)).count();
-        assert!(n >= 8, "{n} briefs of {band:?} words");
+        assert!(n >= 12, "{n} briefs of {band:?} words");
     }
 }
 
@@ -117,16 +132,16 @@ fn lengths_are_spread() {
 fn tones_and_forms_vary() {
     let all = all();
     let share = |is: &dyn Fn(&Brief) -> bool| all.iter().filter(|brief| is(brief)).count();
-    assert!(share(&|brief| brief.description.contains("\n- ") || brief.description.contains(":\n")) >= 1);
-    assert!(share(&|brief| brief.description.contains('\n')) >= 3);
-    assert!(share(&|brief| brief.description.starts_with(char::is_lowercase)) >= 25);
-    assert!(share(&|brief| !brief.description.is_ascii()) >= 5);
-    assert!((20..80).contains(&share(&|brief| !brief.requirements.is_empty())));
+    assert!(share(&|brief| brief.description.contains("\n- ") || brief.description.contains(":\n")) >= 2);
+    assert!(share(&|brief| brief.description.contains('\n')) >= 5);
+    assert!(share(&|brief| brief.description.starts_with(char::is_lowercase)) >= 50);
+    assert!(share(&|brief| !brief.description.is_ascii()) >= 12);
+    assert!((40..120).contains(&share(&|brief| !brief.requirements.is_empty())));
     let first_words = |brief: &Brief| {
         brief.description.split_whitespace().take(2).collect::<Vec<_>>().join(" ").to_lowercase()
     };
     let openings: BTreeSet<_> = all.iter().map(first_words).collect();
-    assert!(openings.len() >= 140, "{} different openings", openings.len());
+    assert!(openings.len() >= 225, "{} different openings", openings.len());
 }
 
 #[test]
@@ -139,7 +154,9 @@ fn every_shipped_brief_is_for_streamlit_and_complete() {
 
 #[test]
 fn shipped_text_comes_back_byte_for_byte() {
-    for (briefs, text) in [(shipped_train(), TRAIN_JSONL), (shipped_heldout(), HELDOUT_JSONL)] {
+    for (briefs, text) in
+        [(shipped_train(), TRAIN_JSONL), (shipped_heldout(), HELDOUT_JSONL), (shipped_sealed(), SEALED_JSONL)]
+    {
         let written: String =
             briefs.iter().map(|brief| serde_json::to_string(brief).unwrap() + "\n").collect();
         assert_eq!(written, text);

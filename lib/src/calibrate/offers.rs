@@ -12,8 +12,7 @@ use super::pairs::{Agreement, Choice, Pair, Scores, agreement, key};
 use crate::{
     agent::Candidate,
     brief::Brief,
-    dataset::{DatasetError, read_logs},
-    evolve::{EvolutionLog, LogEntry},
+    evolve::{EvolutionLog, LogEntry, logs},
     rating::{self, Rating, Side, Source, Which},
     store::{Workspace, parse_lines, read_text},
     trial::{Arm, Row, TrialSpec, stats},
@@ -68,19 +67,16 @@ impl Offer {
 
 /// What a person has still to compare, in an order of their own: pairs of evolution logs (the first draft against the best, and two
 /// near equals), or a trial's tuned model against the one that it has to beat.
-///
-/// # Errors
-/// The logs cannot be read.
 pub fn offers(
     workspace: &Workspace,
     trial: Option<&str>,
     rater: &str,
     seed: u64,
     rated: &[Rating],
-) -> Result<Vec<Offer>, DatasetError> {
+) -> Vec<Offer> {
     let all = match trial {
         Some(id) => of_trial(workspace, id),
-        None => of_logs(workspace)?,
+        None => of_logs(workspace),
     };
     let done: BTreeSet<[u8; 32]> = rated
         .iter()
@@ -94,7 +90,7 @@ pub fn offers(
         offer.first = if place(offer, rater)[0] % 2 == 0 { Which::A } else { Which::B };
     }
     left.sort_by_cached_key(|offer| place(offer, rater));
-    Ok(left)
+    left
 }
 
 /// Where a pair stands in the order of a rater.
@@ -107,19 +103,18 @@ fn place(seed: u64, rater: &str, source: &Source, brief: &Brief, a: &Side, b: &S
     Sha256::digest(what.to_string()).into()
 }
 
-fn of_logs(workspace: &Workspace) -> Result<Vec<Offer>, DatasetError> {
-    let logs = read_logs(&workspace.logs())?;
-    let offers = logs.logs.into_iter().flat_map(|source| {
+fn of_logs(workspace: &Workspace) -> Vec<Offer> {
+    let offers = logs(&workspace.logs()).flat_map(|(file, log)| {
         let side = |entry: &LogEntry| Side {
             model: entry.model.clone(),
             arm: None,
             sample: None,
-            log: Some(source.file.clone()),
+            log: Some(file.clone()),
             iteration: Some(entry.iteration),
             score: Some(entry.critique.overall_score),
             files: entry.files.clone(),
         };
-        let Some(brief) = brief_of(&source.log) else { return Vec::new() };
+        let Some(brief) = brief_of(&log) else { return Vec::new() };
         let pair = |(a, b): (&LogEntry, &LogEntry)| Offer {
             source: Source::Logs,
             brief: brief.clone(),
@@ -128,9 +123,9 @@ fn of_logs(workspace: &Workspace) -> Result<Vec<Offer>, DatasetError> {
             first: Which::A,
             pictures: [None, None],
         };
-        pairs_of(&source.log).into_iter().map(pair).collect()
+        pairs_of(&log).into_iter().map(pair).collect()
     });
-    Ok(offers.collect())
+    offers.collect()
 }
 
 fn brief_of(log: &EvolutionLog) -> Option<Brief> {
@@ -448,7 +443,7 @@ mod tests {
             let id = format!("form-{n}");
             crate::store::write_json(&workspace.log(&id, 1), &log(&id)).unwrap();
         }
-        let of = |rater: &str, rated: &[Rating]| offers(&workspace, None, rater, 1, rated).unwrap();
+        let of = |rater: &str, rated: &[Rating]| offers(&workspace, None, rater, 1, rated);
         let all = of("x", &[]);
         assert_eq!(all.len(), 24, "draft against best, and the two near equals");
         assert_eq!(all, of("x", &[]), "a killed session goes on where it was");
@@ -464,6 +459,6 @@ mod tests {
             .collect();
         assert_eq!(of("x", &rated), all[5..]);
         assert_eq!(of("y", &rated).len(), 24);
-        assert_eq!(offers(&workspace, Some("t-none"), "x", 1, &[]).unwrap(), []);
+        assert_eq!(offers(&workspace, Some("t-none"), "x", 1, &[]), []);
     }
 }

@@ -57,7 +57,7 @@ pub use judge::{
 pub use project::{Asset, Project, ProjectError};
 pub use rubric::{Caps, JudgeRubric, Rubric, Weights};
 pub use score::{Standards, judged, score, score_by};
-pub(crate) use statics::{SOURCE_CAP, on_deep_stack};
+pub(crate) use statics::{Glance, Nature, SOURCE_CAP, STACK, glance, on_deep_stack};
 pub use used::After;
 pub use witness::Agreement;
 

@@ -1,101 +1,164 @@
-//! Copies of code: exact ones, and those in which hardly anything differs.
+//! Copies of code: exact ones, and those in which little differs.
 //!
-//! Code is compared as tokens without comments and blank lines, in shingles of five. Similarity is Jaccard's, computed
-//! exactly between pairs; which pairs are worth computing in a large set is found with MinHash in bands (Broder 1997; Leskovec,
-//! Rajaraman, Ullman, Mining of Massive Datasets, ch. 3), so that the work grows with the number of files, not its square.
+//! **Copies** have one syntax tree: comments, layout, quotes, redundant brackets, trailing commas and docstrings do not
+//! count. **Near-copies** are told by Jaccard's similarity over runs of five tokens, without comments and layout. Which
+//! pairs are worth computing is found with a prefix filter over the rarest of each app's runs (Chaudhuri, Ganti, Kaushik
+//! 2006; Bayardo, Ma, Srikant 2007): sets that are similar by t share one of the first n - ceil(t n) + 1 of their n runs in
+//! any order that both are sorted by. Unlike MinHash in bands it passes over nothing, and because the rarest come first, it
+//! looks at few pairs (docs/design/dataset.md has figures of both).
 
-use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
+use std::hash::{Hash, Hasher};
+
+use ruff_python_ast::{
+    Expr, ModModule, Stmt,
+    comparable::ComparableModModule,
+    token::TokenKind,
+    visitor::transformer::{self, Transformer},
 };
-
-use ruff_python_ast::token::TokenKind;
 use ruff_python_parser::{Mode, ParseOptions, parse_unchecked};
 use ruff_text_size::Ranged;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use crate::{agent::SourceFile, critic::SOURCE_CAP};
 
-/// Two examples of the same brief must differ by more than this: the second is there to show another way.
-pub(super) const SAME_BRIEF: f64 = 0.9;
-/// Examples of different briefs may speak one idiom; only one that is all but a copy is left out.
-pub(super) const OTHER_BRIEF: f64 = 0.95;
-
-const SHINGLE: usize = 5;
-/// 16 bands of 8 rows: a pair at 0.95 is missed once in 10 million, one at 0.5 is looked at in 6 of 100 cases.
-const BANDS: usize = 16;
-const ROWS: usize = 8;
+/// Tokens of a run.
+const RUN: usize = 5;
+/// Runs are counted in so many cells: two runs in one cell count as more frequent than they are, which costs time only.
+const CELLS: usize = 1 << 20;
 
 /// A candidate's code, prepared for being compared.
 #[derive(Clone, Debug)]
 pub(super) struct CodePrint {
-    /// Of all tokens in order.
+    /// Of the syntax trees of all files; of the tokens of what has none.
     pub exact: u64,
     /// Sorted, without repetition.
-    shingles: Vec<u64>,
+    runs: Vec<u64>,
 }
 
 impl CodePrint {
-    /// Of all files. Parsing recurses: to be called on the deep stack of [`crate::critic::on_deep_stack`].
+    /// Of all files. Parsing recurses: to be called on a deep stack ([`super::workers`]).
     pub fn of(files: &[SourceFile]) -> Self {
-        let tokens: Vec<u64> = files.iter().flat_map(tokens).collect();
-        let width = SHINGLE.min(tokens.len().max(1));
-        let mut shingles: Vec<u64> = tokens.windows(width).map(hash_of).collect();
-        shingles.sort_unstable();
-        shingles.dedup();
-        Self { exact: hash_of(&tokens), shingles }
+        let (mut tokens, mut exact) = (Vec::new(), FxHasher::default());
+        for file in files {
+            read(file, &mut tokens, &mut exact);
+        }
+        let width = RUN.min(tokens.len().max(1));
+        let mut runs: Vec<u64> = tokens.windows(width).map(hash_of).collect();
+        runs.sort_unstable();
+        runs.dedup();
+        Self { exact: mixed(exact.finish()), runs }
     }
 
     /// Jaccard similarity, 0 to 1.
     pub fn similarity(&self, other: &Self) -> f64 {
-        let common = self.shingles.iter().filter(|s| other.shingles.binary_search(s).is_ok()).count();
-        let union = self.shingles.len() + other.shingles.len() - common;
+        let common = common(&self.runs, &other.runs);
+        let union = self.runs.len() + other.runs.len() - common;
         if union == 0 { 1.0 } else { common as f64 / union as f64 }
-    }
-
-    fn bands(&self) -> impl Iterator<Item = (usize, u64)> {
-        (0..BANDS).map(|band| {
-            let rows: Vec<u64> = (0..ROWS).map(|row| self.minimum((band * ROWS + row) as u64)).collect();
-            (band, hash_of(&rows))
-        })
-    }
-
-    fn minimum(&self, permutation: u64) -> u64 {
-        self.shingles.iter().map(|s| mixed(s ^ mixed(permutation + 1))).min().unwrap_or(0)
     }
 }
 
-/// Tokens of Python; words of anything else, and of Python that the critic does not read either.
-fn tokens(file: &SourceFile) -> Vec<u64> {
+/// How many elements two sorted sets share.
+fn common(a: &[u64], b: &[u64]) -> usize {
+    let (mut at_a, mut at_b, mut common) = (0, 0, 0);
+    while let (Some(x), Some(y)) = (a.get(at_a), b.get(at_b)) {
+        common += usize::from(x == y);
+        at_a += usize::from(x <= y);
+        at_b += usize::from(y <= x);
+    }
+    common
+}
+
+/// Tokens and tree of Python; words of anything else, and of Python that the critic does not read either.
+fn read(file: &SourceFile, tokens: &mut Vec<u64>, exact: &mut FxHasher) {
+    let before = tokens.len();
     if !file.path.ends_with(".py") || file.content.len() > SOURCE_CAP {
-        return file.content.split_whitespace().map(|word| hash_of(&word)).collect();
+        tokens.extend(file.content.split_whitespace().map(|word| hash_of(word.as_bytes())));
+        tokens[before..].hash(exact);
+        return;
     }
     let parsed = parse_unchecked(&file.content, ParseOptions::from(Mode::Module));
-    let matters = |kind: TokenKind| {
-        !matches!(
-            kind,
-            TokenKind::Comment | TokenKind::Newline | TokenKind::NonLogicalNewline | TokenKind::EndOfFile
-        )
-    };
-    let token = |kind: TokenKind, text: &str| {
-        // How far a block is indented is layout; that it is one is code.
-        if matches!(kind, TokenKind::Indent | TokenKind::Dedent) {
-            hash_of(&format!("{kind:?}"))
-        } else {
-            hash_of(&text)
+    let mut depth = Depth::default();
+    for token in parsed.tokens() {
+        depth.see(token.kind());
+        match token.kind() {
+            TokenKind::Comment | TokenKind::Newline | TokenKind::NonLogicalNewline | TokenKind::EndOfFile => {
+            }
+            // How far a block is indented is layout; that it is one is code.
+            TokenKind::Indent => tokens.push(1),
+            TokenKind::Dedent => tokens.push(2),
+            _ => tokens.push(hash_of(file.content[token.range()].as_bytes())),
         }
-    };
-    parsed
-        .tokens()
-        .iter()
-        .filter(|t| matters(t.kind()))
-        .map(|t| token(t.kind(), &file.content[t.range()]))
-        .collect()
+    }
+    let plain = parsed.has_valid_syntax() && depth.most <= MOST_DEPTH;
+    match parsed.into_syntax() {
+        ruff_python_ast::Mod::Module(mut module) if plain => {
+            strip_docstrings(&mut module);
+            ComparableModModule::from(&module).hash(exact);
+        }
+        _ => tokens[before..].hash(exact),
+    }
+}
+
+/// Trees that may be deeper than this are not walked: their tokens tell copies well enough, and no stack is deep enough for
+/// everything that fits into a file.
+const MOST_DEPTH: usize = 2000;
+
+/// A bound on how deep the tree of a statement is, from its tokens: brackets inside each other, and one level for each
+/// operator or keyword.
+#[derive(Default)]
+struct Depth {
+    nested: usize,
+    operators: usize,
+    most: usize,
+}
+
+impl Depth {
+    fn see(&mut self, kind: TokenKind) {
+        match kind {
+            TokenKind::Lpar | TokenKind::Lsqb | TokenKind::Lbrace => self.nested += 1,
+            TokenKind::Rpar | TokenKind::Rsqb | TokenKind::Rbrace => {
+                self.nested = self.nested.saturating_sub(1)
+            }
+            TokenKind::Newline => self.operators = 0,
+            TokenKind::Comma | TokenKind::Colon | TokenKind::Name | TokenKind::String => {}
+            TokenKind::Int | TokenKind::Float | TokenKind::NonLogicalNewline | TokenKind::Comment => {}
+            _ => self.operators += 1,
+        }
+        self.most = self.most.max(self.nested + self.operators);
+    }
+}
+
+/// What a module, class or function says about itself is a comment.
+fn strip_docstrings(module: &mut ModModule) {
+    struct Strip;
+    impl Transformer for Strip {
+        fn visit_stmt(&self, stmt: &mut Stmt) {
+            match stmt {
+                Stmt::FunctionDef(function) => strip(&mut function.body),
+                Stmt::ClassDef(class) => strip(&mut class.body),
+                _ => {}
+            }
+            transformer::walk_stmt(self, stmt);
+        }
+
+        // Documented things are statements.
+        fn visit_expr(&self, _: &mut Expr) {}
+    }
+    fn strip(body: &mut ruff_python_ast::Suite) {
+        let documented =
+            matches!(body.first(), Some(Stmt::Expr(first)) if first.value.is_string_literal_expr());
+        if documented {
+            body.remove(0);
+        }
+    }
+    strip(&mut module.body);
+    Strip.visit_body(&mut module.body);
 }
 
 fn hash_of<T: Hash + ?Sized>(value: &T) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     value.hash(&mut hasher);
-    hasher.finish()
+    mixed(hasher.finish())
 }
 
 /// splitmix64: a permutation of the 64-bit numbers.
@@ -106,36 +169,114 @@ fn mixed(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// The code that was taken so far.
-#[derive(Debug, Default)]
+/// Code that was taken, by a number that the caller gives it.
 pub(super) struct Shelf {
+    similarity: f64,
+    /// How often a run occurs in all code that may be asked about or taken: the order of prefixes.
+    counts: Vec<u32>,
     prints: Vec<CodePrint>,
-    bands: HashMap<(usize, u64), Vec<usize>>,
-    exact: HashMap<u64, usize>,
+    /// Which prints have a run in their prefix.
+    prefixes: FxHashMap<u64, Vec<u32>>,
+    exact: FxHashMap<u64, u32>,
+    /// The last question that looked at a print.
+    seen: Vec<u32>,
+    questions: u32,
+}
+
+/// What is on the shelf already.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Twin {
+    /// Its place: 0 for the first that was put there.
+    pub index: usize,
+    /// 1 for a copy.
+    pub similarity: f64,
 }
 
 impl Shelf {
-    /// Whether the same code was taken already.
-    pub fn has(&self, print: &CodePrint) -> bool {
-        self.exact.contains_key(&print.exact)
-    }
-
-    /// Whether something at least this similar was taken already.
-    pub fn has_like(&self, print: &CodePrint, similarity: f64) -> bool {
-        print.bands().any(|band| {
-            let alike = self.bands.get(&band).into_iter().flatten();
-            alike.into_iter().any(|&index| self.prints[index].similarity(print) >= similarity)
-        })
-    }
-
-    pub fn add(&mut self, print: CodePrint) {
-        let index = self.prints.len();
-        for band in print.bands() {
-            self.bands.entry(band).or_default().push(index);
+    /// For code of which any two that are at least so similar (above 0, up to 1) are twins; `all` is what may come.
+    pub fn new<'a>(similarity: f64, all: impl Iterator<Item = &'a CodePrint>) -> Self {
+        let mut counts = vec![0_u32; CELLS];
+        for run in all.flat_map(|print| &print.runs) {
+            let cell = &mut counts[cell(*run)];
+            *cell = cell.saturating_add(1);
         }
-        self.exact.insert(print.exact, index);
-        self.prints.push(print);
+        Self {
+            similarity,
+            counts,
+            prints: Vec::new(),
+            prefixes: FxHashMap::default(),
+            exact: FxHashMap::default(),
+            seen: Vec::new(),
+            questions: 0,
+        }
     }
+
+    /// The same code, where it was taken.
+    pub fn copy(&self, print: &CodePrint) -> Option<usize> {
+        self.exact.get(&print.exact).map(|index| *index as usize)
+    }
+
+    /// What was taken that is the same or as similar as a twin: the most similar of all.
+    pub fn twin(&mut self, print: &CodePrint) -> Option<Twin> {
+        if let Some(index) = self.copy(print) {
+            return Some(Twin { index, similarity: 1.0 });
+        }
+        self.questions += 1;
+        let mut best: Option<Twin> = None;
+        for run in self.prefix(print) {
+            for &index in self.prefixes.get(&run).into_iter().flatten() {
+                let index = index as usize;
+                if std::mem::replace(&mut self.seen[index], self.questions) == self.questions {
+                    continue;
+                }
+                let other = &self.prints[index];
+                let (few, many) = sorted(print.runs.len(), other.runs.len());
+                // Sets of such sizes cannot be similar enough.
+                if (few as f64) < self.similarity * many as f64 {
+                    continue;
+                }
+                let similarity = print.similarity(other);
+                if similarity >= self.similarity && best.is_none_or(|twin| similarity > twin.similarity) {
+                    best = Some(Twin { index, similarity });
+                }
+            }
+        }
+        best
+    }
+
+    /// Takes code, and says where it stands.
+    pub fn add(&mut self, print: CodePrint) -> usize {
+        let index = self.prints.len();
+        for run in self.prefix(&print) {
+            self.prefixes.entry(run).or_default().push(index as u32);
+        }
+        self.exact.entry(print.exact).or_insert(index as u32);
+        self.prints.push(print);
+        self.seen.push(0);
+        index
+    }
+
+    /// The rarest runs: as many as must hold one that any twin has among its own.
+    fn prefix(&self, print: &CodePrint) -> Vec<u64> {
+        let mut runs = print.runs.clone();
+        // A hair less, so that no rounding leaves one out.
+        let shared = (self.similarity * runs.len() as f64 - 1e-6).ceil() as usize;
+        let length = (runs.len() + 1).saturating_sub(shared.max(1)).min(runs.len());
+        let order = |run: &u64| (self.counts[cell(*run)], *run);
+        if length < runs.len() {
+            runs.select_nth_unstable_by_key(length, order);
+            runs.truncate(length);
+        }
+        runs
+    }
+}
+
+fn cell(run: u64) -> usize {
+    run as usize % CELLS
+}
+
+fn sorted(a: usize, b: usize) -> (usize, usize) {
+    (a.min(b), a.max(b))
 }
 
 #[cfg(test)]
@@ -148,14 +289,35 @@ mod tests {
         CodePrint::of(&[SourceFile { path: "app.py".into(), content: code.into() }])
     }
 
+    fn check_copy(a: &str, b: &str, expected: bool) {
+        assert_eq!(print(a).exact == print(b).exact, expected, "{a}\n---\n{b}");
+    }
+
     #[test]
-    fn layout_and_comments_are_no_difference() {
+    fn layout_comments_quotes_and_docstrings_are_no_difference() {
+        check_copy(
+            "import streamlit as st\nif x:\n    st.title('a')  # big\n",
+            "# My app\nimport streamlit as st\n\n\nif x:\n  st.title( \"a\", )\n",
+            true,
+        );
+        check_copy("def f():\n    'Says a.'\n    return (1)\n", "'An app.'\ndef f():\n    return 1\n", true);
+        check_copy("class A:\n    'doc'\n    x = 1\n", "class A:\n    x = 1\n", true);
+        check_copy("st.title('a')", "st.title('b')", false);
+        check_copy("if x:\n    a\nb", "if x:\n    a\n    b", false);
+        // A text that is not the first stands on the page.
+        check_copy("x = 1\n'shown'\n", "x = 1\n", false);
+        // What does not parse is its tokens.
+        check_copy("def (:\n  x # a", "def (:\n    x", true);
+        check_copy("def (:\n  x", "def (:\n  y", false);
+    }
+
+    #[test]
+    fn similarity_counts_runs_of_tokens() {
         let a = print("import streamlit as st\nif x:\n    st.title('a')  # big\n");
-        let b = print("# My app\nimport streamlit as st\n\n\nif x:\n  st.title( 'a' )\n");
-        assert_eq!(a.exact, b.exact);
-        assert_eq!(a.similarity(&b), 1.0);
-        assert_ne!(a.exact, print("import streamlit as st\nif x:\n    st.title('b')").exact);
-        assert_ne!(print("if x:\n    a\nb").exact, print("if x:\n    a\n    b").exact);
+        assert_eq!(a.similarity(&print("import streamlit as st\n\nif x:\n  st.title( 'a' )\n")), 1.0);
+        // a b c d e f: abcde bcdef; x for f: abcde bcdex -> 1 of 3.
+        assert_eq!(print("a + b + c").similarity(&print("a + b + d")), 0.0);
+        assert_eq!(print("a + b + c + 1").similarity(&print("a + b + c + 2")), 2.0 / 4.0);
     }
 
     #[test]
@@ -165,22 +327,34 @@ mod tests {
         assert_eq!(print("a").similarity(&print("a")), 1.0);
     }
 
-    fn app(words: &[u8]) -> String {
-        words.iter().map(|w| format!("st.write({w})\n")).collect()
+    /// Apps with a shared idiom, of words drawn from few, so that many pairs are about as similar as the limit.
+    fn app(words: &[u8]) -> CodePrint {
+        let lines: String = words.iter().map(|w| format!("st.write('{w}', key={w})\n")).collect();
+        print(&format!("import streamlit as st\nst.title('An app')\n{lines}st.divider()\n"))
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn the_shelf_finds_what_comparing_all_finds(
-            a in prop::collection::vec(any::<u8>(), 60..80), change in 0usize..60, extra in any::<u8>(),
+            apps in prop::collection::vec(prop::collection::vec(0u8..12, 0..14), 1..24), limit in 0.3..1.0f64,
         ) {
-            let mut b = a.clone();
-            b[change] = extra;
-            let (a, b) = (print(&app(&a)), print(&app(&b)));
-            let mut shelf = Shelf::default();
-            shelf.add(a.clone());
-            prop_assert!(shelf.has_like(&a, 1.0));
-            prop_assert_eq!(shelf.has_like(&b, 0.9), a.similarity(&b) >= 0.9);
+            let prints: Vec<CodePrint> = apps.iter().map(|words| app(words)).collect();
+            let mut shelf = Shelf::new(limit, prints.iter());
+            let mut taken: Vec<&CodePrint> = Vec::new();
+            for print in &prints {
+                let best = taken.iter().map(|other| other.similarity(print)).fold(0.0, f64::max);
+                let twin = shelf.twin(print);
+                prop_assert_eq!(twin.map(|twin| twin.similarity), (best >= limit).then_some(best));
+                match twin {
+                    Some(twin) => prop_assert_eq!(taken[twin.index].similarity(print), best),
+                    None => {
+                        prop_assert_eq!(shelf.add(print.clone()), taken.len());
+                        taken.push(print);
+                    }
+                }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     agent::PromptError,
+    critic::CriticError,
     error::{Explain, Kind},
     store::StoreError,
 };
@@ -35,6 +36,8 @@ pub enum DatasetError {
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
     #[error(transparent)]
+    Critic(#[from] CriticError),
+    #[error(transparent)]
     Prompt(#[from] PromptError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -56,6 +59,7 @@ impl DatasetError {
 impl Explain for DatasetError {
     fn kind(&self) -> Kind {
         match self {
+            Self::Critic(e) => e.kind(),
             Self::Prompt(e) => e.kind(),
             Self::Store(e) => e.kind(),
             Self::Thread(_) => Kind::Environment,
@@ -85,6 +89,7 @@ impl Explain for DatasetError {
                     .to_owned()
             }
             Self::Thread(_) => "free memory, then run `hone prepare` again".to_owned(),
+            Self::Critic(e) => return e.hint(),
             Self::Prompt(e) => return e.hint(),
             Self::Store(e) => return e.hint(),
         })

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BadLog, Examples, PrepareOptions};
-use crate::critic::Level;
+use super::{BadLog, Examples, LogHash, OriginalRecord, PrepareOptions};
+use crate::{critic::Level, model::wire::Message};
 
 /// `format` of the manifest.
 pub const FORMAT: &str = "hone.dataset";
@@ -21,6 +21,9 @@ pub struct Manifest {
     pub critic: String,
     pub level: Level,
     pub options: PrepareOptions,
+    /// What rows ask, with placeholders for the brief: the prompt of production.
+    #[serde(default)]
+    pub prompt: Vec<Message>,
     /// Of the prompt's texts: rows teach the prompt that they were made with.
     pub prompt_sha256: String,
     pub dataset_sha256: String,
@@ -39,6 +42,12 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
     pub bad_logs: Vec<BadLog>,
+    /// Logs of the original workflow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub originals: Vec<OriginalRecord>,
+    /// Every log that was read.
+    #[serde(default)]
+    pub logs: Vec<LogHash>,
 }
 
 /// What kind of lesson a row is.
@@ -88,8 +97,53 @@ pub struct RowRecord {
     /// The app that an improvement starts from, or that a preference rejects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other: Option<RowSource>,
+    /// Of an improvement: how its two apps follow one another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// Of a preference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Roles>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<By>,
     /// o200k_base.
     pub tokens: usize,
+}
+
+/// How the better app of an improvement came from the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Its writer was shown it.
+    Parent,
+    /// It came later in the same search.
+    Trajectory,
+}
+
+/// Whether one writer wrote both answers of a pair. Who wrote which stands beside their scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    On,
+    Off,
+}
+
+/// Who wrote the answers of a pair as what: `agent draft`, `composer restyle`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles {
+    pub chosen: String,
+    pub rejected: String,
+}
+
+/// Who found one answer of a pair better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// More people preferred it than the other.
+    Human,
+    /// Its score is higher by the gap that is asked for.
+    Critic,
 }
 
 /// Why a candidate is no positive example.
@@ -107,6 +161,8 @@ pub enum DropReason {
     NotUiFirst,
     HabitMissed,
     BelowMinScore,
+    /// Its score is the one by which it was picked: of many looks the best, and biased upwards.
+    NotFresh,
     Tampers,
     DoesNotReadBack,
     TooLong,
@@ -117,7 +173,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::HeldOut,
         Self::NoEvidence,
         Self::OtherCritic,
@@ -128,6 +184,7 @@ impl DropReason {
         Self::NotUiFirst,
         Self::HabitMissed,
         Self::BelowMinScore,
+        Self::NotFresh,
         Self::Tampers,
         Self::DoesNotReadBack,
         Self::TooLong,
@@ -150,6 +207,7 @@ impl DropReason {
             Self::HabitMissed => "habit missed",
             Self::NotUiFirst => "not ui-first",
             Self::BelowMinScore => "below min score",
+            Self::NotFresh => "not evaluated afresh",
             Self::Tampers => "tampers",
             Self::DoesNotReadBack => "does not read back",
             Self::TooLong => "too long",

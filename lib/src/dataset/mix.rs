@@ -1,30 +1,19 @@
-//! Rows from what was selected: made, trimmed evenly, set aside by family, put in order.
+//! The mix of rows: trimmed evenly, set aside by family, put in order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
 use super::{
-    ChatRow, PreferenceInput, PreferenceRow, PrepareOptions, RowRecord, RowSource,
-    manifest::{RowKind, Split, Withheld},
-    select::{Case, Heldout, Positive, Selection, brief_key, brief_of, family_of},
-    tokens,
+    ChatRow, DatasetError, PreferenceRow, PrepareOptions, RowRecord, RowSource,
+    leaks::Heldout,
+    lessons::{Lessons, Made},
+    manifest::{Split, Withheld},
+    ratings::Votes,
+    select::Selection,
+    workers,
 };
-use crate::{
-    agent::{self, PromptError},
-    evolve::improvement_messages,
-    model::wire::Message,
-};
-
-/// A row, where it came from, and what its place in the mix depends on.
-#[derive(Clone, Debug)]
-pub(super) struct Made<R> {
-    pub row: R,
-    pub record: RowRecord,
-    /// 0 for a brief's first row of its sort, 1 for its second...
-    rank: usize,
-    ui_kind: String,
-}
+use crate::model::wire::Message;
 
 /// The rows of a dataset.
 #[derive(Debug, Default)]
@@ -34,36 +23,34 @@ pub(super) struct Mix {
     pub preferences: Vec<Made<PreferenceRow>>,
     /// Positives that did not fit into `max_rows`.
     pub over: Vec<RowSource>,
-    /// Positives of too many tokens.
-    pub long: Vec<RowSource>,
     /// Rows of any sort that would give away a held-out brief.
     pub withheld: Vec<Withheld>,
 }
 
 /// Makes the rows of a selection.
+///
+/// # Errors
+/// [`DatasetError::Prompt`], [`DatasetError::Thread`].
 pub(super) fn mix(
     selection: &Selection<'_>,
     heldout: &Heldout,
+    votes: &Votes,
     options: &PrepareOptions,
-) -> Result<Mix, PromptError> {
-    let mut gate = Gate { heldout, withheld: Vec::new() };
-    let positives: Result<Vec<_>, _> =
-        selection.positives.iter().map(|positive| positive_row(positive, options)).collect();
-    let positives = gate.clear(positives?, chat_texts);
-    let (positives, long): (Vec<_>, Vec<_>) =
-        positives.into_iter().partition(|made| made.record.tokens <= options.max_row_tokens);
-    let improvements = gate.clear(improvement_rows(selection, options)?, chat_texts);
+    workers: usize,
+) -> Result<Mix, DatasetError> {
+    let lessons = Lessons { selection, heldout, votes, options };
+    let mut gate = Gate { heldout, withheld: Vec::new(), workers };
+    let positives = gate.clear(lessons.positives(), chat_texts)?;
+    let improvements = gate.clear(lessons.improvements(workers)?, chat_texts)?;
     let (kept, over) = trim(positives, improvements, options);
     let (train, validation) = split(kept, options);
     let trained: HashSet<&str> = train.iter().map(|made| made.record.family.as_str()).collect();
-    let mut preferences =
-        gate.clear(preference_rows(selection, heldout, options)?, |row| row.texts().collect());
+    let mut preferences = gate.clear(lessons.preferences(workers)?, |row| row.texts().collect())?;
     // A family that validates must not be learnt from another file.
     preferences.retain(|made| trained.contains(made.record.family.as_str()));
     let source = |made: Made<ChatRow>| made.record.source;
     Ok(Mix {
         over: over.into_iter().map(source).collect(),
-        long: long.into_iter().map(source).collect(),
         withheld: gate.withheld,
         train: ordered(train, Split::Train, options.seed),
         validation: ordered(validation, Split::Validation, options.seed),
@@ -80,14 +67,23 @@ fn chat_texts(row: &ChatRow) -> Vec<&Message> {
 struct Gate<'a> {
     heldout: &'a Heldout,
     withheld: Vec<Withheld>,
+    workers: usize,
 }
 
 impl Gate<'_> {
     /// The rows that may be written.
-    fn clear<R>(&mut self, rows: Vec<Made<R>>, texts: impl Fn(&R) -> Vec<&Message>) -> Vec<Made<R>> {
+    fn clear<R: Sync>(
+        &mut self,
+        rows: Vec<Made<R>>,
+        texts: impl Fn(&R) -> Vec<&Message> + Sync,
+    ) -> Result<Vec<Made<R>>, DatasetError> {
+        let leak = |made: &Made<R>| {
+            texts(&made.row).iter().find_map(|message| self.heldout.text_leak(&message.content))
+        };
+        let leaks = workers::map(self.workers, &rows, leak)?;
         let mut cleared = Vec::new();
-        for made in rows {
-            match texts(&made.row).iter().find_map(|message| self.heldout.text_leak(&message.content)) {
+        for (made, leak) in rows.into_iter().zip(leaks) {
+            match leak {
                 None => cleared.push(made),
                 Some(why) => {
                     let RowRecord { row, source, other, .. } = made.record;
@@ -95,147 +91,8 @@ impl Gate<'_> {
                 }
             }
         }
-        cleared
+        Ok(cleared)
     }
-}
-
-fn source(case: Case<'_>) -> RowSource {
-    let (log, iteration) = case.place();
-    RowSource { log: log.to_owned(), iteration, score: case.score(), model: case.entry.model.clone() }
-}
-
-fn made<R>(
-    row: R,
-    kind: RowKind,
-    case: Case<'_>,
-    other: Option<Case<'_>>,
-    tokens: usize,
-    rank: usize,
-) -> Made<R> {
-    let log = &case.source.log;
-    let record = RowRecord {
-        // Both are known once the rows are in order.
-        split: Split::Train,
-        line: 0,
-        row: kind,
-        brief: log.id.clone(),
-        family: family_of(log).to_owned(),
-        source: source(case),
-        other: other.map(source),
-        tokens,
-    };
-    Made { row, record, rank, ui_kind: log.kind.clone() }
-}
-
-fn answer(case: Case<'_>) -> String {
-    agent::reply_of(&case.candidate())
-}
-
-fn positive_row(positive: &Positive<'_>, options: &PrepareOptions) -> Result<Made<ChatRow>, PromptError> {
-    let case = positive.case;
-    let row = ChatRow::new(options.prompts.ask(&brief_of(&case.source.log))?, answer(case));
-    let tokens = tokens::chat_tokens(&row.messages);
-    Ok(made(row, RowKind::Positive, case, None, tokens, positive.rank))
-}
-
-/// One row per brief at most: its largest step from an app with named faults to one that is good enough to learn.
-fn improvement_rows(
-    selection: &Selection<'_>,
-    options: &PrepareOptions,
-) -> Result<Vec<Made<ChatRow>>, PromptError> {
-    if options.improvement_share <= 0.0 {
-        return Ok(Vec::new());
-    }
-    let mut best: BTreeMap<String, (f64, Case<'_>, Case<'_>)> = BTreeMap::new();
-    for &after in &selection.qualified {
-        let Some(before) = parent(after) else { continue };
-        let gain = after.score() - before.score();
-        let key = brief_key(&after.source.log);
-        if gain >= options.min_gain && best.get(&key).is_none_or(|(other, ..)| gain > *other) {
-            best.insert(key, (gain, before, after));
-        }
-    }
-    let rows = best.into_values().map(|(_, before, after)| improvement_row(before, after, options));
-    let mut rows: Vec<_> = rows.collect::<Result<_, _>>()?;
-    rows.retain(|made| made.record.tokens <= options.max_improvement_tokens);
-    Ok(rows)
-}
-
-/// The best of the apps that a candidate was made from, when there is something to say about it.
-fn parent(case: Case<'_>) -> Option<Case<'_>> {
-    let history = &case.source.log.evolution_history;
-    let parents = history.iter().filter(|e| {
-        let whole = e.finish_reason.is_none() && !e.files.is_empty();
-        case.entry.parents.contains(&e.iteration) && whole && !e.critique.issues.is_empty()
-    });
-    let best = parents.max_by(|a, b| a.critique.overall_score.total_cmp(&b.critique.overall_score))?;
-    Some(Case { source: case.source, entry: best })
-}
-
-fn improvement_row<'a>(
-    before: Case<'a>,
-    after: Case<'a>,
-    options: &PrepareOptions,
-) -> Result<Made<ChatRow>, PromptError> {
-    let brief = brief_of(&after.source.log);
-    let messages = improvement_messages(&options.prompts, &brief, before.entry, after.entry)?;
-    let row = ChatRow::new(messages, answer(after));
-    let tokens = tokens::chat_tokens(&row.messages);
-    Ok(made(row, RowKind::Improvement, after, Some(before), tokens, 0))
-}
-
-/// For each positive, the first clearly worse answer to the same brief, one by the same writer when there is one.
-fn preference_rows(
-    selection: &Selection<'_>,
-    heldout: &Heldout,
-    options: &PrepareOptions,
-) -> Result<Vec<Made<PreferenceRow>>, PromptError> {
-    let mut by_brief: HashMap<String, Vec<Case<'_>>> = HashMap::new();
-    for case in &selection.comparable {
-        by_brief.entry(brief_key(&case.source.log)).or_default().push(*case);
-    }
-    let pair = |positive: &Positive<'_>| {
-        let others = by_brief.get(&brief_key(&positive.case.source.log))?;
-        let worse = others.iter().copied().filter(|other| is_pair(positive.case, *other, options));
-        let same_writer = |other: &Case<'_>| other.entry.model == positive.case.entry.model;
-        let mut worse: Vec<_> = worse.collect();
-        worse.sort_by_key(|other| (!same_writer(other), other.place()));
-        let rejected = worse.into_iter().find(|other| heldout.text_leak(&answer(*other)).is_none())?;
-        Some(preference_row(positive, rejected, options))
-    };
-    selection.positives.iter().filter_map(pair).collect()
-}
-
-fn is_pair(chosen: Case<'_>, rejected: Case<'_>, options: &PrepareOptions) -> bool {
-    let (long, short) = {
-        let (a, b) = (answer(chosen).len(), answer(rejected).len());
-        (a.max(b) as f64, a.min(b) as f64)
-    };
-    !rejected.entry.files.is_empty()
-        && chosen.score() - rejected.score() >= options.pair_gap
-        && long <= short * options.pair_length_ratio
-        && (!options.on_policy || chosen.entry.model == rejected.entry.model)
-}
-
-fn preference_row(
-    positive: &Positive<'_>,
-    rejected: Case<'_>,
-    options: &PrepareOptions,
-) -> Result<Made<PreferenceRow>, PromptError> {
-    let chosen = positive.case;
-    let messages = options.prompts.ask(&brief_of(&chosen.source.log))?;
-    let row = PreferenceRow {
-        preferred_output: vec![Message::assistant(answer(chosen))],
-        non_preferred_output: vec![Message::assistant(answer(rejected))],
-        input: PreferenceInput { messages },
-    };
-    let all: Vec<Message> = [&row.input.messages, &row.preferred_output, &row.non_preferred_output]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
-    let tokens = tokens::chat_tokens(&all);
-    Ok(made(row, RowKind::Preference, chosen, Some(rejected), tokens, positive.rank))
 }
 
 /// Keeps the share of improvements and the number of rows; also returns the positives that had to go.
@@ -312,8 +169,12 @@ fn ordered<R>(rows: Vec<Made<R>>, split: Split, seed: u64) -> Vec<Made<R>> {
 /// A row's place in a shuffle depends on itself and the seed alone, so that one more log moves no other row.
 fn order(seed: u64, record: &RowRecord) -> [u8; 32] {
     let other = record.other.as_ref().map_or(0, |o| o.iteration);
+    let log = record.other.as_ref().map_or("", |o| o.log.as_str());
     let parts = [format!("{:?}", record.row), record.source.iteration.to_string(), other.to_string()];
-    hash(seed, &[&record.source.log, &parts[0], &parts[1], &parts[2]])
+    let mut parts = vec![record.source.log.as_str(), &parts[0], &parts[1], &parts[2]];
+    // Rounds of a brief are in several logs.
+    parts.extend(Some(log).filter(|log| !log.is_empty() && *log != record.source.log));
+    hash(seed, &parts)
 }
 
 fn hash(seed: u64, parts: &[&str]) -> [u8; 32] {

@@ -27,6 +27,9 @@ pub struct PrepareOptions {
     pub pair_length_ratio: f64,
     /// Pairs only of two answers by the same writer.
     pub on_policy: bool,
+    /// Similarity (Jaccard over runs of five tokens, above 0 up to 1) from which two apps are too alike for both to be taught.
+    #[serde(default = "similarity")]
+    pub similarity: f64,
     /// Share (0-1) of rows set aside for validation, whole families at a time; none below [`Self::MIN_SPLIT_ROWS`] rows.
     pub validation_share: f64,
     /// Orders rows, and draws families for validation.
@@ -41,6 +44,10 @@ impl PrepareOptions {
     pub const MIN_SPLIT_ROWS: usize = 100;
 }
 
+fn similarity() -> f64 {
+    0.75
+}
+
 impl Default for PrepareOptions {
     fn default() -> Self {
         Self {
@@ -48,13 +55,14 @@ impl Default for PrepareOptions {
             max_rows: None,
             max_per_brief: 2,
             min_gain: 1.0,
-            improvement_share: 0.25,
+            improvement_share: 0.3,
             max_improvement_tokens: 900,
             // The smallest training context among hosted models; what is longer would be cut at its end.
             max_row_tokens: 16_384,
             pair_gap: 1.5,
             pair_length_ratio: 2.0,
             on_policy: false,
+            similarity: similarity(),
             validation_share: 0.05,
             seed: 1,
             prompts: Prompts::default(),

@@ -1,21 +1,26 @@
 //! The files of a dataset.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ChatRow, DatasetError, DropReason, Dropped, Examples, Logs, Manifest, PreferenceRow, PrepareOptions,
-    RowRecord, RowSource, Summary,
+    ChatRow, DatasetError, DropReason, Dropped, Examples, Logs, Manifest, OriginalRecord, PreferenceRow,
+    PrepareOptions, RowRecord, RowSource, Shape, Summary, Votes, export,
+    leaks::Heldout,
+    lessons::Made,
     manifest::{FORMAT, FORMAT_VERSION, RowKind},
-    mix::{Made, Mix, mix},
-    read_logs,
-    select::{Heldout, Selection, Standard, select, standard},
+    mix::{Mix, mix},
+    select::{Gates, Selection, Standard, originals, select, standard},
+    workers,
 };
 use crate::{
     brief::Brief,
-    critic::{self, Level},
+    critic::Level,
     event::{Event, Events, Phase},
     model::wire::MIN_EXAMPLES,
     store::{self, StoreError, Workspace},
@@ -25,6 +30,16 @@ use crate::{
 const FEW_LOGS: usize = 50;
 /// With fewer rows than this gains are small.
 const FEW_ROWS: usize = 100;
+
+/// What a dataset is made from.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs<'a> {
+    /// Briefs that no row may give away, the sealed ones among them.
+    pub heldout: &'a [Brief],
+    /// What people said about candidates.
+    pub votes: Votes,
+}
+
 /// A dataset: its rows in the order of their files, and its account.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
@@ -41,23 +56,23 @@ pub struct Prepared {
 /// with it, the dataset is whole.
 ///
 /// # Errors
-/// No logs, none that can be read, one of a newer version, nothing that qualifies, or a file that cannot be written. Then the
-/// earlier dataset is untouched, unless it was the writing that failed.
+/// Nothing that qualifies, or a file that cannot be written. Then the earlier dataset is untouched, unless it was the
+/// writing that failed.
 pub fn prepare(
     workspace: &Workspace,
-    heldout: &[Brief],
+    logs: &Logs,
+    inputs: &Inputs<'_>,
     options: &PrepareOptions,
     events: &Events,
 ) -> Result<Prepared, DatasetError> {
     events.emit(Event::Begin { phase: Phase::Prepare, total: None });
-    let logs = read_logs(&workspace.logs())?;
     for bad in &logs.bad {
         events.warn(
             format!("left out `{}`: {}", bad.file, bad.why),
             Some("run `hone evolve` to make it again".into()),
         );
     }
-    let mut prepared = build(&logs, heldout, options)?;
+    let mut prepared = build(logs, inputs, options)?;
     prepared.write(workspace)?;
     for warning in &prepared.summary.warnings {
         events.warn(warning.clone(), Some("run `hone evolve` on more briefs, or lower `--min-score`".into()));
@@ -69,28 +84,30 @@ pub fn prepare(
 /// Makes a dataset from logs: a pure function of its arguments.
 ///
 /// # Errors
-/// [`DatasetError::NothingQualifies`], [`DatasetError::StaticOnly`], [`DatasetError::Thread`].
-pub fn build(logs: &Logs, heldout: &[Brief], options: &PrepareOptions) -> Result<Prepared, DatasetError> {
-    // Apps are parsed to be compared, and logs hold whatever a model wrote.
-    critic::on_deep_stack(|| build_here(logs, heldout, options))?
+/// [`DatasetError::NothingQualifies`], [`DatasetError::StaticOnly`], [`DatasetError::Prompt`], [`DatasetError::Thread`].
+pub fn build(logs: &Logs, inputs: &Inputs<'_>, options: &PrepareOptions) -> Result<Prepared, DatasetError> {
+    build_with(logs, inputs, options, workers::count())
 }
 
-fn build_here(logs: &Logs, heldout: &[Brief], options: &PrepareOptions) -> Result<Prepared, DatasetError> {
-    let heldout = Heldout::new(heldout);
-    let standard = standard(logs);
-    let selection = match &standard {
-        Some(standard) => select(logs, standard, &heldout, options),
-        // Only logs without evidence: select says so of each candidate.
-        None => {
-            select(logs, &Standard { critic: String::new(), level: Default::default() }, &heldout, options)
-        }
-    };
-    let mix = mix(&selection, &heldout, options)?;
+pub(super) fn build_with(
+    logs: &Logs,
+    inputs: &Inputs<'_>,
+    options: &PrepareOptions,
+    workers: usize,
+) -> Result<Prepared, DatasetError> {
+    let heldout = Heldout::new(inputs.heldout);
+    let found = standard(logs);
+    // Without any, there is nothing to hold to it.
+    let standard = found.clone().unwrap_or_else(|| Standard { critic: String::new(), level: Level::Static });
+    let gates = Gates { standard: &standard, heldout: &heldout, options };
+    let weighed: Vec<_> = gates.weigh(logs, workers)?.into_iter().collect::<Result<_, _>>()?;
+    let selection = select(&weighed, originals(logs), &inputs.votes, options);
+    let mix = mix(&selection, &heldout, &inputs.votes, options, workers)?;
     let dropped = all_dropped(&selection, &mix);
-    let (Some(standard), false) = (&standard, mix.train.is_empty()) else {
-        return Err(nothing(standard.as_ref(), &dropped, options));
-    };
-    account(logs, standard.clone(), mix, dropped, options)
+    if mix.train.is_empty() {
+        return Err(nothing(found.as_ref(), &dropped, options));
+    }
+    account(logs, standard, mix, dropped, options)
 }
 
 /// What was left out, with what only showed when the rows were made, in the order of the logs.
@@ -104,7 +121,6 @@ fn all_dropped(selection: &Selection<'_>, mix: &Mix) -> Vec<Dropped> {
     };
     let mut dropped = selection.dropped.clone();
     dropped.extend(mix.over.iter().map(|source| late(source, DropReason::OverMaxRows)));
-    dropped.extend(mix.long.iter().map(|source| late(source, DropReason::TooLong)));
     let positives = mix.withheld.iter().filter(|withheld| withheld.row == RowKind::Positive);
     dropped.extend(positives.map(|withheld| Dropped {
         detail: Some(withheld.why.clone()),
@@ -162,6 +178,7 @@ fn account(
         improvement: count(RowKind::Improvement),
         preference: count(RowKind::Preference),
     };
+    let originals = original_records(logs);
     let bytes = jsonl(&train);
     let dataset_sha256 = sha256(&bytes);
     let summary = Summary {
@@ -176,7 +193,7 @@ fn account(
         level: standard.level,
         dataset_sha256: dataset_sha256.clone(),
         bad_logs: logs.bad.clone(),
-        warnings: warnings(logs.found(), train.len()),
+        warnings: warnings(logs.found(), train.len(), &originals),
     };
     let manifest = Manifest {
         format: FORMAT.to_owned(),
@@ -184,9 +201,10 @@ fn account(
         critic: standard.critic,
         level: standard.level,
         options: options.clone(),
+        prompt: options.prompts.asked()?,
         prompt_sha256: options.prompts.asked_sha256()?,
         dataset_sha256,
-        logs_sha256: None,
+        logs_sha256: Some(logs.sha256()),
         validation_sha256: (!validation.is_empty()).then(|| sha256(&jsonl(&validation))),
         preferences_sha256: (!preferences.is_empty()).then(|| sha256(&jsonl(&preferences))),
         examples,
@@ -195,6 +213,8 @@ fn account(
         dropped,
         withheld: mix.withheld,
         bad_logs: logs.bad.clone(),
+        originals,
+        logs: logs.hashes.clone(),
     };
     Ok(Prepared { train, validation, preferences, manifest, summary })
 }
@@ -203,8 +223,37 @@ fn apart<R>(rows: Vec<Made<R>>) -> (Vec<R>, Vec<RowRecord>) {
     rows.into_iter().map(|made| (made.row, made.record)).unzip()
 }
 
-fn warnings(logs: usize, rows: usize) -> Vec<String> {
+/// What became of each log of the original workflow, looked at again or not.
+fn original_records(logs: &Logs) -> Vec<OriginalRecord> {
+    let mut records = logs.refreshed.clone();
+    for log in &logs.originals {
+        if !records.iter().any(|record| record.log == log.file) {
+            records.push(OriginalRecord {
+                log: log.file.clone(),
+                lacked: log.lacks.clone(),
+                candidates: log.entries.len(),
+                re_evaluated: 0,
+            });
+        }
+    }
+    records.sort_by(|a, b| a.log.cmp(&b.log));
+    records
+}
+
+fn warnings(logs: usize, rows: usize, originals: &[OriginalRecord]) -> Vec<String> {
     let mut warnings = Vec::new();
+    if !originals.is_empty() {
+        let lacked: BTreeSet<&str> =
+            originals.iter().flat_map(|log| &log.lacked).map(String::as_str).collect();
+        let sum = |count: fn(&OriginalRecord) -> usize| originals.iter().map(count).sum::<usize>();
+        warnings.push(format!(
+            "{} logs of the original workflow lack {}; {} of their {} candidates were looked at again",
+            originals.len(),
+            lacked.into_iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
+            sum(|log| log.re_evaluated),
+            sum(|log| log.candidates),
+        ));
+    }
     if logs < FEW_LOGS {
         warnings.push(format!("only {logs} evolution logs; {FEW_LOGS} or more teach a habit reliably"));
     }
@@ -236,11 +285,26 @@ impl Prepared {
         // Everything else is used beside a training file only. So there is none while old and new files lie together:
         // whoever is killed here leaves no dataset, and not a mixture of two.
         remove(&workspace.dataset())?;
+        remove_exports(workspace)?;
         self.write_rows("validation", &workspace.validation(), jsonl(&self.validation))?;
         self.write_rows("preference", &workspace.preferences(), jsonl(&self.preferences))?;
         store::write_json(&workspace.manifest(), &self.manifest)?;
         self.note_file("manifest", &workspace.manifest());
         self.write_rows("train", &workspace.dataset(), jsonl(&self.train))
+    }
+
+    /// Writes the rows in further shapes, beside those that are written already.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_exports(&mut self, workspace: &Workspace, shapes: &[Shape]) -> Result<(), DatasetError> {
+        let files: Vec<_> = shapes.iter().flat_map(|shape| export(self, *shape)).collect();
+        for file in files {
+            let path = workspace.exports().join(&file.name);
+            store::write_atomic(&path, &file.bytes)?;
+            self.note_file(&file.name, &path);
+        }
+        Ok(())
     }
 
     fn write_rows(&mut self, name: &str, path: &Path, bytes: Vec<u8>) -> Result<(), DatasetError> {
@@ -255,6 +319,12 @@ impl Prepared {
     fn note_file(&mut self, name: &str, path: &Path) {
         self.summary.files.insert(name.to_owned(), path.display().to_string());
     }
+}
+
+/// Exports of an earlier dataset say nothing of this one.
+fn remove_exports(workspace: &Workspace) -> Result<(), DatasetError> {
+    let names = Shape::ALL.into_iter().flat_map(Shape::files);
+    names.map(|name| remove(&workspace.exports().join(name))).collect()
 }
 
 fn remove(path: &Path) -> Result<(), DatasetError> {

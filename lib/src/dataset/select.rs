@@ -1,36 +1,38 @@
 //! Which candidates are worth learning from.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use super::{
-    DropReason, Dropped, Logs, PrepareOptions, SourceLog,
-    alike::{CodePrint, OTHER_BRIEF, SAME_BRIEF, Shelf},
+    DropReason, Dropped, Entry, Logs, OriginalEntry, PrepareOptions, SourceLog,
+    alike::{CodePrint, Shelf},
+    leaks::Heldout,
+    ratings::Votes,
+    tokens, workers,
 };
 use crate::{
-    agent::{self, Candidate},
-    brief::{
-        Brief, BriefId,
-        near::{Fingerprint, LEAK_SIMILARITY, Reason},
-    },
+    agent::{self, Candidate, PromptError},
     critic::Level,
-    evolve::{EvolutionLog, LogEntry},
-    model::wire::Finish,
+    model::wire::{Finish, Message},
 };
 
 /// A candidate with its log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case<'a> {
     pub source: &'a SourceLog,
-    pub entry: &'a LogEntry,
+    pub entry: &'a Entry,
 }
 
 impl<'a> Case<'a> {
     pub fn score(&self) -> f64 {
-        self.entry.critique.overall_score
+        self.entry.look.score
     }
 
-    pub fn candidate(&self) -> Candidate {
-        Candidate { files: self.entry.files.clone() }
+    /// As a reply would have it.
+    pub fn answer(&self) -> String {
+        agent::reply_of(&Candidate { files: self.entry.files.clone() })
     }
 
     /// Its log, and its place in it: the order in which everything was written.
@@ -44,11 +46,41 @@ impl<'a> Case<'a> {
     }
 }
 
+/// A log of which every candidate was held to the gates, none yet to the others.
+#[derive(Debug)]
+pub(super) struct Weighed<'a> {
+    source: &'a SourceLog,
+    /// What asks for its brief.
+    pub prompt: Vec<Message>,
+    verdicts: Vec<Verdict>,
+}
+
+#[derive(Debug)]
+enum Verdict {
+    /// Neither taught nor shown as what to avoid.
+    Out(DropReason, Option<String>),
+    /// Not good enough to be taught; it compares, however bad it is.
+    Short(DropReason, Option<String>),
+    /// It passes every gate.
+    Ready(Box<Ready>),
+}
+
+/// What was found out about a candidate on its way through the gates.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub answer: String,
+    pub print: CodePrint,
+    /// Of the row that it makes with its prompt.
+    pub tokens: usize,
+}
+
 /// A candidate that was taken, and whether it is its brief's first (0) or a further one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Positive<'a> {
     pub case: Case<'a>,
     pub rank: usize,
+    pub ready: &'a Ready,
+    pub prompt: &'a [Message],
 }
 
 /// Scores of one critic at one level: the only ones that compare.
@@ -62,47 +94,218 @@ pub(super) struct Standard {
 #[derive(Debug, Default)]
 pub(super) struct Selection<'a> {
     pub positives: Vec<Positive<'a>>,
-    /// Everything that passed every gate, taken or not.
-    pub qualified: Vec<Case<'a>>,
-    /// Everything that compares (held-out briefs and other standards left out), however bad.
-    pub comparable: Vec<Case<'a>>,
+    /// By [`brief_key`]: everything that compares (held-out briefs and other standards left out), however bad, in the order
+    /// of the logs.
+    pub comparable: BTreeMap<String, Vec<Case<'a>>>,
     pub dropped: Vec<Dropped>,
 }
 
-/// Selects positives: those that run, put the UI first and score enough, without copies, the best of each brief and then
-/// what differs most from it.
-pub(super) fn select<'a>(
-    logs: &'a Logs,
-    standard: &Standard,
-    heldout: &Heldout,
-    options: &PrepareOptions,
-) -> Selection<'a> {
-    let mut selection = Selection { dropped: originals(logs), ..Selection::default() };
-    for source in &logs.logs {
-        let leak = heldout.brief_leak(&source.log);
-        for entry in &source.log.evolution_history {
-            let case = Case { source, entry };
-            if let Some(why) = &leak {
-                selection.dropped.push(case.dropped(DropReason::HeldOut, Some(why.clone())));
-            } else if let Some(reason) = other_standard(entry, standard) {
-                selection.dropped.push(case.dropped(reason, None));
-            } else if let Some(reason) = incomplete(entry) {
-                // Neither taught nor shown as what to avoid: it is not what its model would have written.
-                selection.dropped.push(case.dropped(reason, entry.finish_reason.clone()));
-            } else if !entry.evidence.trusted() {
-                // Neither taught nor shown as what to avoid: nothing that was seen of it is believed.
-                selection.dropped.push(case.dropped(DropReason::Tampers, None));
-            } else {
-                selection.comparable.push(case);
-                match gate(case, heldout, options) {
-                    Ok(()) => selection.qualified.push(case),
-                    Err((reason, detail)) => selection.dropped.push(case.dropped(reason, detail)),
-                }
-            }
+/// What candidates are held to.
+pub(super) struct Gates<'a> {
+    pub standard: &'a Standard,
+    pub heldout: &'a Heldout,
+    pub options: &'a PrepareOptions,
+}
+
+impl Gates<'_> {
+    /// Holds every candidate of every log to the gates.
+    ///
+    /// # Errors
+    /// A thread that cannot be started.
+    pub fn weigh<'a>(
+        &self,
+        logs: &'a Logs,
+        workers: usize,
+    ) -> io::Result<Vec<Result<Weighed<'a>, PromptError>>> {
+        workers::map(workers, &logs.logs, |source| self.weigh_log(source))
+    }
+
+    fn weigh_log<'a>(&self, source: &'a SourceLog) -> Result<Weighed<'a>, PromptError> {
+        let prompt = self.options.prompts.ask(&source.brief)?;
+        let leak = self.heldout.brief_leak(&source.brief);
+        let row = RowGate {
+            // A prompt brings in what templates and settings say, beside the brief.
+            leak: prompt.iter().find_map(|message| self.heldout.text_leak(&message.content)),
+            tokens: tokens::chat_tokens(&prompt),
+        };
+        let verdict = |entry: &Entry| match &leak {
+            Some(why) => Verdict::Out(DropReason::HeldOut, Some(why.clone())),
+            None => self.verdict(Case { source, entry }, &row),
+        };
+        let verdicts = source.entries.iter().map(verdict).collect();
+        Ok(Weighed { source, prompt, verdicts })
+    }
+
+    fn verdict(&self, case: Case<'_>, row: &RowGate) -> Verdict {
+        let entry = case.entry;
+        if let Some(reason) = other_standard(entry, self.standard) {
+            return Verdict::Out(reason, None);
+        }
+        // Neither taught nor shown as what to avoid: it is not what its model would have written.
+        if let Some(reason) = incomplete(entry) {
+            return Verdict::Out(reason, entry.finish_reason.clone());
+        }
+        // Nothing that was seen of it is believed.
+        if !entry.look.trusted {
+            return Verdict::Out(DropReason::Tampers, None);
+        }
+        match self.gate(case, row) {
+            Ok(ready) => Verdict::Ready(Box::new(ready)),
+            Err((reason, detail)) => Verdict::Short(reason, detail),
         }
     }
-    take_best(&mut selection, options);
-    selection
+
+    /// What execution says comes before the score, so that the score's shortfall is named only when it is what is lacking.
+    fn gate(&self, case: Case<'_>, row: &RowGate) -> Result<Ready, (DropReason, Option<String>)> {
+        let look = &case.entry.look;
+        let refuse = |reason| Err((reason, None));
+        if !look.ui_first {
+            return refuse(DropReason::NotUiFirst);
+        }
+        if let Some(missed) = &look.habit_missed {
+            return Err((DropReason::HabitMissed, Some(missed.clone())));
+        }
+        if !look.runs {
+            return refuse(DropReason::DoesNotRun);
+        }
+        let answer = case.answer();
+        if !reads_back(case.entry, &answer) {
+            return refuse(DropReason::DoesNotReadBack);
+        }
+        // A score that is no number is below every minimum.
+        if case.score().is_nan() || case.score() < self.options.min_score {
+            return refuse(DropReason::BelowMinScore);
+        }
+        if !case.entry.fresh {
+            return refuse(DropReason::NotFresh);
+        }
+        if let Some(why) = self.heldout.text_leak(&answer).or_else(|| row.leak.clone()) {
+            return Err((DropReason::HeldOut, Some(why)));
+        }
+        let tokens = row.tokens + tokens_more(&[Message::assistant(answer.as_str())]);
+        if tokens > self.options.max_row_tokens {
+            return refuse(DropReason::TooLong);
+        }
+        Ok(Ready { print: CodePrint::of(&case.entry.files), answer, tokens })
+    }
+}
+
+/// What the rows of a log have in common.
+struct RowGate {
+    leak: Option<String>,
+    tokens: usize,
+}
+
+/// What messages add to a conversation.
+pub(super) fn tokens_more(messages: &[Message]) -> usize {
+    tokens::chat_tokens(messages) - tokens::chat_tokens(&[])
+}
+
+/// What is taught must come out of the parser as what was scored.
+fn reads_back(entry: &Entry, answer: &str) -> bool {
+    let read = agent::parse_reply(answer);
+    let same = |(a, b): (&agent::SourceFile, &agent::SourceFile)| {
+        a.path == b.path && a.content.trim() == b.content.trim()
+    };
+    !read.files.is_empty()
+        && read.files.len() == entry.files.len()
+        && read.files.iter().zip(&entry.files).all(same)
+}
+
+/// Selects positives: of those that passed every gate the best of each brief and then what differs most from it, without
+/// copies. What people preferred comes before what the critic did.
+pub(super) fn select<'a>(
+    weighed: &'a [Weighed<'a>],
+    originals: Vec<Dropped>,
+    votes: &Votes,
+    options: &PrepareOptions,
+) -> Selection<'a> {
+    let mut selection = Selection { dropped: originals, ..Selection::default() };
+    let mut ready: BTreeMap<String, Vec<Positive<'_>>> = BTreeMap::new();
+    for log in weighed {
+        let key = brief_key(log.source);
+        for (entry, verdict) in log.source.entries.iter().zip(&log.verdicts) {
+            let case = Case { source: log.source, entry };
+            match verdict {
+                Verdict::Out(reason, detail) => {
+                    selection.dropped.push(case.dropped(*reason, detail.clone()));
+                    continue;
+                }
+                Verdict::Short(reason, detail) => {
+                    selection.dropped.push(case.dropped(*reason, detail.clone()));
+                }
+                Verdict::Ready(found) => {
+                    let positive = Positive { case, rank: 0, ready: found, prompt: &log.prompt };
+                    ready.entry(key.clone()).or_default().push(positive);
+                }
+            }
+            selection.comparable.entry(key.clone()).or_default().push(case);
+        }
+    }
+    let prints = ready.values().flatten().map(|positive| &positive.ready.print);
+    let mut taker =
+        Taker { shelf: Shelf::new(options.similarity, prints), names: Vec::new(), selection, options };
+    for (_, mut cases) in ready {
+        let liked = |positive: &Positive<'_>| votes.liking(positive.case.place());
+        cases.sort_by(|a, b| {
+            let by_score = || b.case.score().total_cmp(&a.case.score());
+            liked(b).cmp(&liked(a)).then_with(by_score).then_with(|| a.case.place().cmp(&b.case.place()))
+        });
+        taker.take_of_brief(cases);
+    }
+    taker.selection
+}
+
+/// Takes candidates one by one, each unless something like it was taken.
+struct Taker<'a, 'o> {
+    shelf: Shelf,
+    /// Of what is on the shelf, in its order.
+    names: Vec<(&'a str, u32)>,
+    selection: Selection<'a>,
+    options: &'o PrepareOptions,
+}
+
+impl<'a> Taker<'a, '_> {
+    fn take_of_brief(&mut self, cases: Vec<Positive<'a>>) {
+        let mut taken: Vec<Positive<'a>> = Vec::new();
+        // With each, how similar its nearest relative among the taken is.
+        let mut left: Vec<(Positive<'a>, f64)> = cases.into_iter().map(|case| (case, 0.0)).collect();
+        while !left.is_empty() {
+            let enough = taken.len() >= self.options.max_per_brief;
+            let (next, _) = left.remove(if enough { 0 } else { most_different(&left) });
+            let case = next.case;
+            if let Some((reason, detail)) = self.like_taken(&next.ready.print) {
+                self.selection.dropped.push(case.dropped(reason, Some(detail)));
+            } else if enough {
+                self.selection.dropped.push(case.dropped(DropReason::EnoughOfBrief, None));
+            } else {
+                let print = &next.ready.print;
+                for (other, nearest) in &mut left {
+                    *nearest = nearest.max(other.ready.print.similarity(print));
+                }
+                self.shelf.add(print.clone());
+                self.names.push(case.place());
+                taken.push(Positive { rank: taken.len(), ..next });
+            }
+        }
+        self.selection.positives.extend(taken);
+    }
+
+    /// Why it would teach nothing new, and what does already.
+    fn like_taken(&mut self, print: &CodePrint) -> Option<(DropReason, String)> {
+        let twin = self.shelf.twin(print)?;
+        let (log, iteration) = self.names[twin.index];
+        Some(match self.shelf.copy(print) {
+            Some(_) => (DropReason::Duplicate, format!("like {log}#{iteration}")),
+            None => (DropReason::NearDuplicate, format!("like {log}#{iteration} ({:.2})", twin.similarity)),
+        })
+    }
+}
+
+/// The first while nothing is taken, then the one whose nearest relative among the taken is farthest.
+fn most_different(left: &[(Positive<'_>, f64)]) -> usize {
+    let nearest = left.iter().map(|(_, nearest)| *nearest).enumerate();
+    nearest.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(index, _)| index)
 }
 
 /// The newest critic's scores count, at the highest level that at least half of its logs have: a search shows the browser
@@ -111,12 +314,8 @@ pub(super) fn select<'a>(
 pub(super) fn standard(logs: &Logs) -> Option<Standard> {
     let mut counts: BTreeMap<VersionKey, BTreeMap<&str, BTreeMap<Level, usize>>> = BTreeMap::new();
     for source in &logs.logs {
-        let standards: BTreeSet<(&str, Level)> = source
-            .log
-            .evolution_history
-            .iter()
-            .map(|entry| (entry.critique.critic.as_str(), entry.critique.level))
-            .collect();
+        let standards: BTreeSet<(&str, Level)> =
+            source.entries.iter().map(|entry| (entry.look.critic.as_str(), entry.look.level)).collect();
         for (critic, level) in standards {
             let of_version = counts.entry(version_key(critic)).or_default();
             *of_version.entry(critic).or_default().entry(level).or_default() += 1;
@@ -140,24 +339,30 @@ fn version_key(version: &str) -> VersionKey {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
-fn other_standard(entry: &LogEntry, standard: &Standard) -> Option<DropReason> {
-    if entry.critique.critic != standard.critic {
+fn other_standard(entry: &Entry, standard: &Standard) -> Option<DropReason> {
+    if entry.look.critic != standard.critic {
         Some(DropReason::OtherCritic)
-    } else if entry.critique.level != standard.level {
+    } else if entry.look.level != standard.level {
         Some(DropReason::OtherLevel)
     } else {
         None
     }
 }
 
+/// Whether its reply is whole, as far as its log says.
+pub(super) fn is_whole(entry: &Entry) -> bool {
+    incomplete(entry).is_none()
+}
+
 /// Why a reply is not whole. Logs from before this was recorded do not say.
-fn incomplete(entry: &LogEntry) -> Option<DropReason> {
+fn incomplete(entry: &Entry) -> Option<DropReason> {
     let how = entry.finish_reason.as_deref()?;
     Some(if how == Finish::Length.as_str() { DropReason::Truncated } else { DropReason::Refused })
 }
 
-fn originals(logs: &Logs) -> Vec<Dropped> {
-    let drop = |log: &str, entry: &super::OriginalEntry| Dropped {
+/// Candidates of the original workflow that nobody looked at: nothing shows that they ran.
+pub(super) fn originals(logs: &Logs) -> Vec<Dropped> {
+    let drop = |log: &str, entry: &OriginalEntry| Dropped {
         log: log.to_owned(),
         iteration: entry.iteration,
         score: entry.score,
@@ -167,179 +372,9 @@ fn originals(logs: &Logs) -> Vec<Dropped> {
     logs.originals.iter().flat_map(|log| log.entries.iter().map(|entry| drop(&log.file, entry))).collect()
 }
 
-type Refusal = (DropReason, Option<String>);
-
-/// What execution says comes before the score, so that the score's shortfall is named only when it is what is lacking.
-fn gate(case: Case<'_>, heldout: &Heldout, options: &PrepareOptions) -> Result<(), Refusal> {
-    let refuse = |reason| Err((reason, None));
-    if !case.entry.evidence.ui_first() {
-        return refuse(DropReason::NotUiFirst);
-    }
-    if let Some(habit) = case.entry.critique.habits.iter().find(|habit| !habit.holds) {
-        return Err((DropReason::HabitMissed, Some(format!("{}: {}", habit.name, habit.missed.join("; ")))));
-    }
-    if !case.entry.evidence.runs() {
-        return refuse(DropReason::DoesNotRun);
-    }
-    if !reads_back(&case.candidate()) {
-        return refuse(DropReason::DoesNotReadBack);
-    }
-    // A score that is no number is below every minimum.
-    if case.score().is_nan() || case.score() < options.min_score {
-        return refuse(DropReason::BelowMinScore);
-    }
-    match heldout.text_leak(&agent::reply_of(&case.candidate())) {
-        Some(why) => Err((DropReason::HeldOut, Some(why))),
-        None => Ok(()),
-    }
-}
-
-/// What is taught must come out of the parser as what was scored.
-fn reads_back(candidate: &Candidate) -> bool {
-    let read = agent::parse_reply(&agent::reply_of(candidate));
-    let same = |(a, b): (&agent::SourceFile, &agent::SourceFile)| {
-        a.path == b.path && a.content.trim() == b.content.trim()
-    };
-    !read.files.is_empty()
-        && read.files.len() == candidate.files.len()
-        && read.files.iter().zip(&candidate.files).all(same)
-}
-
-fn take_best(selection: &mut Selection<'_>, options: &PrepareOptions) {
-    let mut by_brief: BTreeMap<String, Vec<Case<'_>>> = BTreeMap::new();
-    for case in &selection.qualified {
-        by_brief.entry(brief_key(&case.source.log)).or_default().push(*case);
-    }
-    let mut shelf = Shelf::default();
-    for mut cases in by_brief.into_values() {
-        cases.sort_by(|a, b| b.score().total_cmp(&a.score()).then_with(|| a.place().cmp(&b.place())));
-        let mut left: Vec<(Case<'_>, CodePrint)> = Vec::new();
-        for case in cases {
-            let print = CodePrint::of(&case.entry.files);
-            let copy = shelf.has(&print) || left.iter().any(|(_, other)| other.exact == print.exact);
-            match copy {
-                true => selection.dropped.push(case.dropped(DropReason::Duplicate, None)),
-                false => left.push((case, print)),
-            }
-        }
-        take_of_brief(left, &mut shelf, selection, options);
-    }
-}
-
-fn take_of_brief<'a>(
-    mut left: Vec<(Case<'a>, CodePrint)>,
-    shelf: &mut Shelf,
-    selection: &mut Selection<'a>,
-    options: &PrepareOptions,
-) {
-    let mut taken: Vec<CodePrint> = Vec::new();
-    while !left.is_empty() {
-        let (case, print) = left.remove(most_different(&left, &taken));
-        let like_own = taken.iter().any(|other| other.similarity(&print) >= SAME_BRIEF);
-        if like_own || shelf.has_like(&print, OTHER_BRIEF) {
-            selection.dropped.push(case.dropped(DropReason::NearDuplicate, None));
-        } else if taken.len() >= options.max_per_brief {
-            selection.dropped.push(case.dropped(DropReason::EnoughOfBrief, None));
-        } else {
-            selection.positives.push(Positive { case, rank: taken.len() });
-            taken.push(print);
-        }
-    }
-    taken.into_iter().for_each(|print| shelf.add(print));
-}
-
-/// The first of `left` while nothing is taken, then the one whose nearest relative among the taken is farthest.
-fn most_different(left: &[(Case<'_>, CodePrint)], taken: &[CodePrint]) -> usize {
-    let nearest = |print: &CodePrint| taken.iter().map(|other| other.similarity(print)).fold(0.0, f64::max);
-    let distances = left.iter().map(|(_, print)| nearest(print)).enumerate();
-    distances.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(index, _)| index)
-}
-
 /// Rounds of a brief share its id; the text is part of the key, because an id may be given to another brief later.
-pub(super) fn brief_key(log: &EvolutionLog) -> String {
-    format!("{}\n{}", log.id, log.description)
-}
-
-/// The brief that a log is about.
-pub(super) fn brief_of(log: &EvolutionLog) -> Brief {
-    Brief {
-        id: BriefId::new(log.id.clone()).unwrap_or_else(|_| BriefId::from_description(&log.description)),
-        kind: log.kind.clone(),
-        family: family_of(log).to_owned(),
-        description: log.description.clone(),
-        framework: Some(log.framework.clone()).filter(|f| !f.is_empty()),
-        requirements: log.requirements.clone(),
-    }
-}
-
-/// A brief without a family is one of its own.
-pub(super) fn family_of(log: &EvolutionLog) -> &str {
-    if log.family.is_empty() { &log.id } else { &log.family }
-}
-
-/// The briefs that no row may give away.
-///
-/// A row quotes all of a brief, requirements included, so requirements are compared too, on both sides. Between two of
-/// them only a copy counts: many briefs wish for much the same.
-pub(super) struct Heldout {
-    ids: HashSet<String>,
-    families: HashSet<String>,
-    /// What the briefs ask for: each description, alone and with its requirements.
-    texts: Vec<Fingerprint>,
-    /// Each requirement by itself.
-    requirements: Vec<Fingerprint>,
-}
-
-impl Heldout {
-    pub fn new(briefs: &[Brief]) -> Self {
-        let requirements = briefs.iter().flat_map(|b| &b.requirements);
-        let texts = briefs.iter().flat_map(|b| wordings(&b.description, &b.requirements));
-        Self {
-            ids: briefs.iter().map(|b| b.id.to_string()).collect(),
-            families: briefs.iter().map(|b| b.family.clone()).filter(|f| !f.is_empty()).collect(),
-            texts: texts.map(|text| Fingerprint::of(&text)).collect(),
-            requirements: requirements.map(|text| Fingerprint::of(text)).collect(),
-        }
-    }
-
-    /// Why nothing of a log may be trained on.
-    fn brief_leak(&self, log: &EvolutionLog) -> Option<String> {
-        if self.ids.contains(&log.id) {
-            return Some("its brief is held out".to_owned());
-        }
-        if self.families.contains(family_of(log)) {
-            return Some(format!("its family `{}` is held out", family_of(log)));
-        }
-        let mut wordings = wordings(&log.description, &log.requirements).into_iter();
-        let leak = wordings.find_map(|text| self.text_leak(&text));
-        let leak = leak.or_else(|| log.requirements.iter().find_map(|text| self.requirement_leak(text)));
-        leak.map(|why| format!("like a held-out brief: {why}"))
-    }
-
-    /// Why a text may not be in a row.
-    pub fn text_leak(&self, text: &str) -> Option<String> {
-        let print = Fingerprint::of(text);
-        let overlap = self.texts.iter().find_map(|held| print.overlaps(held));
-        let quote = || self.requirements.iter().find_map(|held| print.quotes(held));
-        overlap.or_else(quote).map(|reason| reason.to_string())
-    }
-
-    /// A requirement that is nearly a held-out description; whole copies show in the brief's full wording.
-    fn requirement_leak(&self, text: &str) -> Option<String> {
-        let print = Fingerprint::of(text);
-        let mut similar = self.texts.iter().map(|held| print.similarity(held));
-        let near = similar.find(|similarity| *similarity >= LEAK_SIMILARITY)?;
-        Some(Reason::Similar(near).to_string())
-    }
-}
-
-/// A brief's description, alone and with its requirements.
-fn wordings(description: &str, requirements: &[String]) -> Vec<String> {
-    let mut wordings = vec![description.to_owned()];
-    if !requirements.is_empty() {
-        wordings.push(format!("{description}\n{}", requirements.join("\n")));
-    }
-    wordings
+pub(super) fn brief_key(source: &SourceLog) -> String {
+    format!("{}\n{}", source.brief.id, source.brief.description)
 }
 
 #[cfg(test)]

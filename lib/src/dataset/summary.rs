@@ -30,7 +30,7 @@ pub struct Summary {
     pub examples: Examples,
     /// Candidates that are no positive example, by reason.
     pub dropped: BTreeMap<String, usize>,
-    /// Paths by `train`, `validation`, `preference`, `manifest`; only of files that were written.
+    /// Paths by `train`, `validation`, `preference`, `manifest`, and of exports by their names; only of files that were written.
     pub files: BTreeMap<String, String>,
     /// Tokens of the training file (o200k_base, one epoch).
     pub tokens: usize,
@@ -90,6 +90,10 @@ impl Summary {
                 let size = if key == "train" { format!(" ({})", size(self.bytes)) } else { String::new() };
                 line(&mut text, format_args!("{label}: {path}{size}"));
             }
+        }
+        // The names of exports are those of their files.
+        for path in self.files.iter().filter(|(key, _)| key.contains('.')).map(|(_, path)| path) {
+            line(&mut text, format_args!("Export: {path}"));
         }
         text.trim_end().to_owned()
     }

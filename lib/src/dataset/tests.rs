@@ -14,6 +14,7 @@ use crate::{
     event::Events,
     evolve::{EvolutionLog, FORMAT, FORMAT_VERSION, LogEntry, LogUsage},
     model::wire::Message,
+    rating,
     store::Workspace,
 };
 
@@ -49,10 +50,10 @@ fn app(tag: &str) -> Vec<SourceFile> {
     vec![SourceFile { path: "app.py".into(), content }]
 }
 
-fn entry(iteration: u32, score: f64, tag: &str) -> LogEntry {
+pub(super) fn entry(iteration: u32, score: f64, tag: &str) -> LogEntry {
     let files = app(tag);
     LogEntry {
-        fresh: false,
+        fresh: true,
         iteration,
         operator: if iteration == 1 { "draft" } else { "revise" }.into(),
         parents: if iteration == 1 { vec![] } else { vec![iteration - 1] },
@@ -69,7 +70,14 @@ fn entry(iteration: u32, score: f64, tag: &str) -> LogEntry {
     }
 }
 
-fn log(id: &str, entries: Vec<LogEntry>) -> SourceLog {
+/// A log as it lies on disk.
+#[derive(Clone, Debug)]
+pub(super) struct OnDisk {
+    pub file: String,
+    pub log: EvolutionLog,
+}
+
+pub(super) fn log(id: &str, entries: Vec<LogEntry>) -> OnDisk {
     // Fourteen words that no other log has.
     let description = (0..14).map(|i| format!("{id}word{i}")).collect::<Vec<_>>().join(" ");
     let log = EvolutionLog {
@@ -98,24 +106,50 @@ fn log(id: &str, entries: Vec<LogEntry>) -> SourceLog {
         pairs: vec![],
         evolution_history: entries,
     };
-    SourceLog { file: format!("{id}.json"), log }
+    OnDisk { file: format!("{id}.json"), log }
 }
 
 /// A log whose draft is bad and whose second app is good.
-fn usual(id: &str) -> SourceLog {
+fn usual(id: &str) -> OnDisk {
     log(id, vec![entry(1, 3.0, &format!("{id} draft")), entry(2, 8.0, &format!("{id} good"))])
 }
 
-fn logs(logs: Vec<SourceLog>) -> Logs {
-    Logs { logs, ..Logs::default() }
+fn logs(logs: impl IntoIterator<Item = OnDisk>) -> Logs {
+    let read = |source: OnDisk| SourceLog::new(&source.file, source.log);
+    Logs { logs: logs.into_iter().map(read).collect(), ..Logs::default() }
 }
 
-fn many(count: usize) -> Logs {
-    logs((0..count).map(|i| usual(&format!("b{i:03}"))).collect())
+fn many(count: usize) -> Vec<OnDisk> {
+    (0..count).map(|i| usual(&format!("b{i:03}"))).collect()
+}
+
+/// A dataset with rows of every kind: of each of 120 briefs two bad apps and a good one.
+pub(super) fn of_every_kind() -> Prepared {
+    let source = |id: &str| {
+        let tags = ["draft", "other", "good"].map(|tag| format!("{id} {tag}"));
+        log(id, vec![entry(1, 2.0, &tags[0]), entry(2, 3.0, &tags[1]), entry(3, 8.0, &tags[2])])
+    };
+    let all = logs((0..120).map(|i| source(&format!("b{i:03}"))));
+    build(&all, &[], &PrepareOptions::default()).unwrap()
 }
 
 fn options() -> PrepareOptions {
     PrepareOptions { improvement_share: 0.0, ..PrepareOptions::default() }
+}
+
+/// A dataset of logs and what is held out.
+fn build(logs: &Logs, heldout: &[Brief], options: &PrepareOptions) -> Result<Prepared, DatasetError> {
+    super::build(logs, &Inputs { heldout, votes: Votes::default() }, options)
+}
+
+fn prepare(
+    workspace: &Workspace,
+    heldout: &[Brief],
+    options: &PrepareOptions,
+    events: &Events,
+) -> Result<Prepared, DatasetError> {
+    let inputs = Inputs { heldout, votes: Votes::default() };
+    super::prepare(workspace, &read_logs(&workspace.logs())?, &inputs, options, events)
 }
 
 fn made(logs: &Logs) -> Prepared {
@@ -165,6 +199,7 @@ fn reasons_for_leaving_out() {
     check_dropped(|e| e.evidence.run = None, "not ui-first");
     check_dropped(|e| e.evidence.statics.files[0].ui = false, "not ui-first");
     check_dropped(|e| e.evidence.run.as_mut().unwrap().elements.truncate(2), "does not run");
+    check_dropped(|e| e.fresh = false, "not evaluated afresh");
     check_dropped(|e| e.files.clear(), "does not read back");
     check_dropped(|e| e.files[0].path = "../app.py".into(), "does not read back");
     check_dropped(|e| e.critique.level = Level::Static, "other evidence level");
@@ -187,7 +222,8 @@ fn of_judges_and_standards_the_one_that_most_logs_have_counts() {
         (["1", "1+judge:a.12", "1+judge:a.12"], "1+judge:a.12"),
         (["1", "1", "2+judge:a.12"], "2+judge:a.12"),
     ] {
-        let all = critics.iter().enumerate().map(|(i, critic)| held_to(&format!("b{i}"), critic)).collect();
+        let all: Vec<_> =
+            critics.iter().enumerate().map(|(i, critic)| held_to(&format!("b{i}"), critic)).collect();
         assert_eq!(made(&logs(all)).manifest.critic, expected, "{critics:?}");
     }
 }
@@ -252,6 +288,20 @@ fn held_out_briefs_are_left_out_by_id_family_and_text() {
         .collect();
     assert_eq!(held, HashSet::from(["a.json", "b.json", "c.json"]));
     assert!(prepared.manifest.rows.iter().all(|r| r.brief == "d"));
+}
+
+#[test]
+fn sealed_briefs_are_left_out_whatever_is_held_out() {
+    let sealed = crate::brief::shipped_sealed();
+    let sources = sealed.iter().zip(0..).map(|(brief, n)| {
+        let mut source = usual(&format!("own-{n}"));
+        source.log.description = format!("Hello! {}", brief.description);
+        source
+    });
+    let prepared = build(&logs(sources.chain([usual("b")])), &[], &options()).unwrap();
+    assert_eq!(prepared.summary.examples.positive, 1);
+    let held = prepared.manifest.dropped.iter().filter(|d| d.reason == DropReason::HeldOut);
+    assert_eq!(held.map(|d| d.log.as_str()).collect::<HashSet<_>>().len(), sealed.len());
 }
 
 #[test]
@@ -327,13 +377,8 @@ fn no_row_of_any_sort_quotes_what_is_held_out() {
     assert!(texts(&prepared).iter().all(|message| !message.content.contains(secret)));
     let withheld: Vec<_> =
         prepared.manifest.withheld.iter().map(|w| (format!("{:?}", w.row), w.source.log.as_str())).collect();
-    let expected = [
-        ("Positive", "b.json"),
-        ("Improvement", "a.json"),
-        ("Improvement", "b.json"),
-        ("Preference", "b.json"),
-    ];
-    assert_eq!(withheld, expected.map(|(row, log)| (row.to_owned(), log)));
+    // What a prompt gives away is no row's fault, so its app is not even compared.
+    assert_eq!(withheld, [("Improvement".to_owned(), "a.json")]);
     assert!(prepared.manifest.withheld.iter().all(|w| w.why.contains("lighthouse")));
     let positive = prepared.manifest.dropped.iter().find(|d| d.log == "b.json" && d.iteration == 2).unwrap();
     assert_eq!(positive.reason, DropReason::HeldOut);
@@ -381,7 +426,7 @@ fn the_shipped_briefs_keep_all_of_training_apart_from_what_is_held_out() {
         (source.log.description, source.log.requirements) = (brief.description, brief.requirements);
         source
     });
-    let prepared = build(&logs(sources.collect()), &crate::brief::shipped_heldout(), &options()).unwrap();
+    let prepared = build(&logs(sources), &crate::brief::shipped_heldout(), &options()).unwrap();
     assert_eq!(prepared.summary.dropped.get("held-out"), None);
     assert_eq!(prepared.summary.examples.positive, 120);
 }
@@ -389,7 +434,7 @@ fn the_shipped_briefs_keep_all_of_training_apart_from_what_is_held_out() {
 #[test]
 fn improvements_show_the_app_and_its_faults() {
     let options = PrepareOptions { improvement_share: 0.5, ..options() };
-    let prepared = build(&many(4), &[], &options).unwrap();
+    let prepared = build(&logs(many(4)), &[], &options).unwrap();
     assert_eq!(prepared.summary.examples, Examples { positive: 4, improvement: 4, preference: 4 });
     let rows = prepared.train.iter().zip(&prepared.manifest.rows);
     let (row, record) = rows.into_iter().find(|(_, record)| record.other.is_some()).unwrap();
@@ -403,12 +448,133 @@ fn improvements_show_the_app_and_its_faults() {
     assert!(assistant.content.contains("good 0") && !assistant.content.contains("draft"));
 }
 
+/// The rows of one kind: which candidate each teaches, beside which other.
+fn taught(prepared: &Prepared, kind: manifest::RowKind) -> Vec<(u32, Option<u32>)> {
+    let rows = prepared.manifest.rows.iter().filter(|record| record.row == kind);
+    let mut rows: Vec<_> =
+        rows.map(|row| (row.source.iteration, row.other.as_ref().map(|other| other.iteration))).collect();
+    rows.sort_unstable();
+    rows
+}
+
+#[test]
+fn without_a_parent_an_improvement_starts_from_the_best_that_was_there_before() {
+    let parents = |parents: &[u32]| {
+        let mut source = log(
+            "a",
+            vec![entry(1, 0.5, "one"), entry(2, 3.0, "two"), entry(3, 9.0, "three"), entry(4, 7.5, "four")],
+        );
+        source.log.evolution_history[2].parents = parents.to_vec();
+        source.log.evolution_history[3].parents = vec![3];
+        let options = PrepareOptions { improvement_share: 0.5, ..options() };
+        let prepared = build(&logs([source]), &[], &options).unwrap();
+        let rows = prepared.manifest.rows.iter().filter(|row| row.row == manifest::RowKind::Improvement);
+        let mut rows: Vec<_> = rows
+            .map(|row| (row.source.iteration, row.other.as_ref().unwrap().iteration, row.step.unwrap()))
+            .collect();
+        rows.sort_unstable_by_key(|row| row.0);
+        rows
+    };
+    // The fourth came from the third, which is better: what it improves on is older.
+    assert_eq!(parents(&[]), [(3, 2, Step::Trajectory), (4, 2, Step::Trajectory)]);
+    assert_eq!(parents(&[1]), [(3, 1, Step::Parent), (4, 2, Step::Trajectory)]);
+}
+
+#[test]
+fn two_answers_at_most_are_rejected_for_one_and_never_two_of_a_kind() {
+    let mut source = log(
+        "a",
+        vec![
+            entry(1, 1.0, "one"),
+            entry(2, 2.0, "one"),
+            entry(3, 3.0, "two"),
+            entry(4, 4.0, "three"),
+            entry(5, 9.0, "good"),
+        ],
+    );
+    source.log.evolution_history[2].model = "composer".into();
+    source.log.evolution_history[4].operator = "restyle".into();
+    source.log.evolution_history[0].operator = "draft".into();
+    for entry in &mut source.log.evolution_history[..2] {
+        entry.model = "base".into();
+    }
+    source.log.evolution_history[3].model = "base".into();
+    let prepared = made(&logs([source]));
+    // Its own writer's first, then in the order of the log, without the copy of the first.
+    assert_eq!(taught(&prepared, manifest::RowKind::Preference), [(5, Some(1)), (5, Some(3))]);
+    let pairs: Vec<_> = prepared.manifest.rows.iter().filter(|row| row.policy.is_some()).collect();
+    let of =
+        |rejected: u32| pairs.iter().find(|row| row.other.as_ref().unwrap().iteration == rejected).unwrap();
+    assert_eq!((of(1).policy, of(3).policy), (Some(Policy::Off), Some(Policy::On)));
+    let roles =
+        |chosen: &str, rejected: &str| Some(Roles { chosen: chosen.into(), rejected: rejected.into() });
+    assert_eq!((&of(1).roles, of(1).by), (&roles("composer restyle", "agent draft"), Some(By::Critic)));
+    assert_eq!(of(3).roles, roles("composer restyle", "composer revise"));
+}
+
+fn rating(source: rating::Source, a: (&str, u32), b: (&str, u32), prefers: rating::Choice) -> rating::Rating {
+    let side = |(log, iteration): (&str, u32)| rating::Side {
+        model: "m".into(),
+        arm: None,
+        sample: None,
+        log: Some(log.into()),
+        iteration: Some(iteration),
+        score: None,
+        files: vec![],
+    };
+    rating::Rating {
+        format: rating::FORMAT.into(),
+        version: rating::FORMAT_VERSION,
+        at: "2026-11-26T12:00:00Z".into(),
+        rater: "r1".into(),
+        source,
+        brief: Brief::from_description("A map").unwrap(),
+        a: side(a),
+        b: side(b),
+        prefers,
+        shown_first: rating::Which::A,
+    }
+}
+
+#[test]
+fn what_people_prefer_comes_before_what_the_critic_does() {
+    use rating::{Choice, Source};
+    let source = || {
+        log(
+            "a",
+            vec![entry(1, 8.9, "one"), entry(2, 8.5, "two"), entry(3, 8.0, "three"), entry(4, 3.0, "bad")],
+        )
+    };
+    let options = PrepareOptions { max_per_brief: 1, ..options() };
+    let with = |ratings: &[rating::Rating]| {
+        let inputs = Inputs { heldout: &[], votes: Votes::of(ratings) };
+        super::build(&logs([source()]), &inputs, &options).unwrap()
+    };
+    let pairs = |prepared: &Prepared| {
+        let rows = prepared.manifest.rows.iter().filter(|row| row.row == manifest::RowKind::Preference);
+        let mut rows: Vec<_> = rows
+            .map(|row| (row.source.iteration, row.other.as_ref().unwrap().iteration, row.by.unwrap()))
+            .collect();
+        rows.sort_unstable();
+        rows
+    };
+    assert_eq!(pairs(&with(&[])), [(1, 4, By::Critic)]);
+    let third = rating(Source::Logs, ("a.json", 1), ("a.json", 3), Choice::B);
+    // The critic put the first above the third by less than pairs need; the person is believed.
+    assert_eq!(pairs(&with(std::slice::from_ref(&third))), [(3, 1, By::Human), (3, 4, By::Critic)]);
+    let undecided = rating(Source::Logs, ("a.json", 3), ("a.json", 4), Choice::Tie);
+    assert_eq!(pairs(&with(&[third.clone(), undecided])), [(3, 1, By::Human)]);
+    // Answers about held-out briefs teach nothing.
+    let of_trial = rating::Rating { source: Source::Trial("t".into()), ..third };
+    assert_eq!(pairs(&with(&[of_trial])), pairs(&with(&[])));
+}
+
 #[test]
 fn a_cut_reply_is_neither_taught_nor_shown() {
-    let mut logs = many(4);
-    logs.logs[0].log.evolution_history[0].finish_reason = Some("length".into());
+    let mut all = many(4);
+    all[0].log.evolution_history[0].finish_reason = Some("length".into());
     let options = PrepareOptions { improvement_share: 0.5, ..options() };
-    let prepared = build(&logs, &[], &options).unwrap();
+    let prepared = build(&logs(all), &[], &options).unwrap();
     // Its app is no app to improve on and none to avoid; what a teacher made of it is as good as any.
     assert_eq!(prepared.summary.examples, Examples { positive: 4, improvement: 3, preference: 3 });
 }
@@ -418,7 +584,7 @@ fn improvements_are_capped_by_share_gain_and_length() {
     let count = |change: &dyn Fn(&mut PrepareOptions)| {
         let mut options = PrepareOptions { improvement_share: 0.5, ..options() };
         change(&mut options);
-        build(&many(12), &[], &options).unwrap().summary.examples.improvement
+        build(&logs(many(12)), &[], &options).unwrap().summary.examples.improvement
     };
     assert_eq!(count(&|_| {}), 12);
     assert_eq!(count(&|o| o.improvement_share = 0.25), 4);
@@ -429,7 +595,7 @@ fn improvements_are_capped_by_share_gain_and_length() {
 
 #[test]
 fn pairs_need_a_gap_like_lengths_and_on_request_one_writer() {
-    let pairs = |change: &dyn Fn(&mut SourceLog, &mut PrepareOptions)| {
+    let pairs = |change: &dyn Fn(&mut OnDisk, &mut PrepareOptions)| {
         let (mut log, mut options) = (usual("a"), options());
         change(&mut log, &mut options);
         build(&logs(vec![log]), &[], &options).unwrap().preferences.len()
@@ -451,13 +617,14 @@ fn pairs_need_a_gap_like_lengths_and_on_request_one_writer() {
 #[test]
 fn rows_are_trimmed_evenly_over_briefs_and_kinds() {
     let mut all = many(10);
-    for source in all.logs.iter_mut().skip(8) {
+    for source in all.iter_mut().skip(8) {
         source.log.kind = "rare".into();
     }
-    for source in &mut all.logs {
+    for source in &mut all {
         let extra = entry(3, 7.5, &format!("{} extra", source.log.id));
         source.log.evolution_history.push(extra);
     }
+    let all = logs(all);
     let options = PrepareOptions { max_rows: Some(10), ..options() };
     let prepared = build(&all, &[], &options).unwrap();
     let briefs: HashSet<&str> =
@@ -472,10 +639,10 @@ fn rows_are_trimmed_evenly_over_briefs_and_kinds() {
 #[test]
 fn validation_takes_whole_families() {
     let mut all = many(120);
-    for (index, source) in all.logs.iter_mut().enumerate() {
+    for (index, source) in all.iter_mut().enumerate() {
         source.log.family = format!("family{}", index / 3);
     }
-    let prepared = made(&all);
+    let prepared = made(&logs(all));
     let families = |split: &str| -> HashSet<String> {
         let rows = prepared.manifest.rows.iter();
         rows.filter(|r| format!("{:?}", r.split) == split).map(|r| r.family.clone()).collect()
@@ -483,7 +650,7 @@ fn validation_takes_whole_families() {
     assert_eq!(prepared.validation.len(), 6);
     assert!(families("Train").is_disjoint(&families("Validation")));
     assert!(families("Preference").is_disjoint(&families("Validation")));
-    assert!(made(&many(99)).validation.is_empty());
+    assert!(made(&logs(many(99))).validation.is_empty());
 }
 
 #[test]
@@ -516,7 +683,11 @@ fn logs_of_the_original_load_and_lack_evidence() {
     all.add("old.json", ORIGINAL).unwrap();
     assert_eq!(
         all.originals[0].entries[0],
-        OriginalEntry { iteration: 1, score: Some(2.5), ui_code: "# config.py\nA = 1".into() }
+        OriginalEntry {
+            iteration: 1,
+            score: Some(2.5),
+            files: vec![SourceFile { path: "config.py".into(), content: "A = 1\n".into() }]
+        }
     );
     assert_eq!((all.originals[0].entries[1].iteration, all.originals[0].entries[1].score), (2, Some(8.0)));
     let prepared = made(&all);
@@ -545,10 +716,10 @@ fn broken_logs_are_named_and_newer_ones_refused() {
         .assert_eq(&error.to_string());
 }
 
-fn workspace(logs: &Logs) -> (tempfile::TempDir, Workspace) {
+fn workspace(logs: &[OnDisk]) -> (tempfile::TempDir, Workspace) {
     let folder = tempfile::tempdir().unwrap();
     let workspace = Workspace::new(folder.path());
-    for source in &logs.logs {
+    for source in logs {
         crate::store::write_json(&workspace.logs().join(&source.file), &source.log).unwrap();
     }
     (folder, workspace)
@@ -564,9 +735,10 @@ fn the_files_are_what_the_manifest_says() {
     let manifest: Manifest = serde_json::from_slice(&std::fs::read(workspace.manifest()).unwrap()).unwrap();
     assert_eq!(manifest, prepared.manifest);
     for (path, format) in
-        [(workspace.dataset(), check::Format::Chat), (workspace.preferences(), check::Format::Dpo)]
+        [(workspace.dataset(), validate::Format::Chat), (workspace.preferences(), validate::Format::Dpo)]
     {
-        let report = check::check(&std::fs::read_to_string(path).unwrap());
+        let report =
+            validate::validate(&path, &validate::Options::default(), &crate::cancel::Cancel::new()).unwrap();
         assert_eq!((report.format, report.problems), (format, vec![]));
     }
     assert!(workspace.validation().exists());
@@ -603,10 +775,10 @@ fn the_same_logs_give_the_same_bytes() {
     };
     assert_eq!(bytes(), bytes());
     let mut shuffled = many(30);
-    shuffled.logs.reverse();
-    assert_eq!(made(&shuffled).train, made(&many(30)).train);
-    let other = build(&many(30), &[], &PrepareOptions { seed: 2, ..options() }).unwrap();
-    assert_ne!(other.train, made(&many(30)).train);
+    shuffled.reverse();
+    assert_eq!(made(&logs(shuffled)).train, made(&logs(many(30))).train);
+    let other = build(&logs(many(30)), &[], &PrepareOptions { seed: 2, ..options() }).unwrap();
+    assert_ne!(other.train, made(&logs(many(30))).train);
 }
 
 #[test]
@@ -624,7 +796,7 @@ fn no_logs_is_an_error_with_a_hint() {
 
 #[test]
 fn the_summary_for_people_and_for_programs() {
-    let mut prepared = made(&many(3));
+    let mut prepared = made(&logs(many(3)));
     prepared.summary.files.insert("train".into(), "data/x.jsonl".into());
     prepared.summary.bad_logs.push(BadLog { file: "z.json".into(), why: "it is empty".into() });
     prepared.summary.bytes = 2_345_678;
@@ -650,7 +822,7 @@ fn the_summary_for_people_and_for_programs() {
 }
 
 /// A log as a search might have left it: any number of candidates, any scores, some broken, shared texts.
-fn any_log() -> impl Strategy<Value = SourceLog> {
+fn any_log() -> impl Strategy<Value = OnDisk> {
     let candidate = (0.0..10.0f64, 0..6usize, any::<bool>(), prop::sample::select(vec!["base", "composer"]));
     (0..30usize, prop::collection::vec(candidate, 0..5)).prop_map(|(id, candidates)| {
         let id = format!("b{id:02}");
@@ -672,6 +844,31 @@ fn texts(prepared: &Prepared) -> Vec<&Message> {
     let pairs =
         pairs.flat_map(|r| r.input.messages.iter().chain(&r.preferred_output).chain(&r.non_preferred_output));
     chat.chain(pairs).collect()
+}
+
+/// No two positives are alike, no two improvements teach the same app, and no two pairs the same two.
+fn check_no_two_alike(prepared: &Prepared, similarity: f64) -> Result<(), TestCaseError> {
+    let print = |text: &str| alike::CodePrint::of(&agent::parse_reply(text).files);
+    let chat = prepared.train.iter().chain(&prepared.validation).zip(&prepared.manifest.rows);
+    for kind in [manifest::RowKind::Positive, manifest::RowKind::Improvement] {
+        let of_kind = chat.clone().filter(|(_, record)| record.row == kind);
+        let prints: Vec<_> = of_kind.map(|(row, _)| print(&row.messages.last().unwrap().content)).collect();
+        for (index, one) in prints.iter().enumerate() {
+            prop_assert!(prints[..index].iter().all(|other| one.similarity(other) < similarity));
+        }
+    }
+    let pairs: Vec<_> = prepared
+        .preferences
+        .iter()
+        .map(|row| (print(&row.preferred_output[0].content), print(&row.non_preferred_output[0].content)))
+        .collect();
+    for (index, one) in pairs.iter().enumerate() {
+        let alike = |other: &&(alike::CodePrint, alike::CodePrint)| {
+            one.0.similarity(&other.0) >= similarity && one.1.similarity(&other.1) >= similarity
+        };
+        prop_assert!(pairs[..index].iter().find(alike).is_none());
+    }
+    Ok(())
 }
 
 proptest! {
@@ -703,13 +900,17 @@ proptest! {
         let examples = prepared.summary.examples;
         prop_assert!(examples.chat() <= max_rows.unwrap_or(usize::MAX));
         prop_assert!(examples.improvement as f64 <= share * examples.chat() as f64 + 1e-9);
-        let candidates: usize = all.logs.iter().map(|s| s.log.evolution_history.len()).sum();
+        let candidates: usize = all.logs.iter().map(|s| s.entries.len()).sum();
         prop_assert_eq!(examples.positive + prepared.manifest.dropped.len(), candidates);
         for record in prepared.manifest.rows.iter().filter(|r| r.row == manifest::RowKind::Preference) {
             let other = record.other.as_ref().unwrap();
             prop_assert!(record.source.score - other.score >= options.pair_gap);
             prop_assert!(!on_policy || record.source.model == other.model);
         }
-        prop_assert_eq!(build(&all, &heldout, &options).unwrap(), prepared);
+        check_no_two_alike(&prepared, options.similarity)?;
+        let inputs = Inputs { heldout: &heldout, votes: Votes::default() };
+        for workers in [1, 5] {
+            prop_assert_eq!(&super::prepare::build_with(&all, &inputs, &options, workers).unwrap(), &prepared);
+        }
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bandit::{self, Bandit},
-    log::{EvolutionLog, FORMAT, FORMAT_VERSION},
+    log::{EvolutionLog, FORMAT, FORMAT_VERSION, LogEntry},
     search::{Found, Means, Options, Search, Teacher},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     model::{
         client::ModelError,
         journal::{Journal, Sent},
+        wire::Finish,
     },
     store::{self, Lock, LockError, StoreError, Workspace},
 };
@@ -117,6 +118,11 @@ const LEFT_OVER: Duration = Duration::from_secs(600);
 const ABSENT_HINT: &str = "their scores are those of a critic without a judge: they come after all that were judged, and \
                            `hone prepare` leaves them out";
 
+const CUT_HINT: &str =
+    "raise `max_tokens` in the model's row or under `[agent]`; see docs/troubleshooting/cut-off.md";
+const DECLINED_HINT: &str = "`finish_reason` in the logs says which; say otherwise what is wanted, or choose another model; \
+                             see docs/troubleshooting/declined-by-the-model.md";
+
 /// Result of `hone evolve`, over finished and newly made logs alike.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -131,6 +137,12 @@ pub struct Summary {
     /// What they cost; null when a price is unknown.
     pub usd: Option<f64>,
     pub took_ms: u64,
+    /// Replies that came in this run and that the limit on their length cut.
+    #[serde(default)]
+    pub cut: u64,
+    /// Replies that came in this run and that a model refused or its provider held back.
+    #[serde(default)]
+    pub declined: u64,
     /// What the judge did in this run, where there is one; its calls and their price are in those above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<Tally>,
@@ -200,6 +212,7 @@ impl Evolver<'_> {
         }
         let sent = self.sent().since(before);
         (summary.calls, summary.usd) = (sent.calls, sent.usd);
+        summary.warn_of_halves(self.events);
         summary.add_judge(self.critic.judge().map(|judge| judge.tally()), self.events);
         summary.took_ms = started.elapsed().as_millis() as u64;
         self.events.emit(Event::End { phase: Phase::Evolve, summary: summary.sentence() });
@@ -242,7 +255,8 @@ impl Evolver<'_> {
         let mut others = Vec::new();
         while let Some(result) = results.next().await {
             match result {
-                Ok(Done::Made(log)) => {
+                Ok(Done::Made(log, declined)) => {
+                    run.summary.add_halves(&log, declined);
                     run.unknown +=
                         log.evolution_history.iter().map(|entry| entry.guidelines_unknown).sum::<u32>();
                     run.failures.in_a_row = 0;
@@ -367,12 +381,13 @@ impl Evolver<'_> {
             found = search.run() => found.map_err(EvolveError::or_stopped)?,
             () = self.cancel.cancelled() => return Err(EvolveError::Cancelled),
         };
+        let declined = found.declined;
         let (log, path) = (self.log(brief, found), self.log_path(brief));
         if path.exists() {
             store::set_aside(&path)?;
         }
         store::write_json(&path, &log)?;
-        Ok(Done::Made(log))
+        Ok(Done::Made(log, declined))
     }
 
     fn log(&self, brief: &Brief, found: Found) -> EvolutionLog {
@@ -427,7 +442,8 @@ impl Evolver<'_> {
 
 /// What became of a brief.
 enum Done<'b> {
-    Made(EvolutionLog),
+    /// With the times that the teacher declined, of which a log has no entry.
+    Made(EvolutionLog, u32),
     /// Another process has finished it.
     Found(EvolutionLog),
     /// Another process works on it.
@@ -498,6 +514,32 @@ impl Summary {
         self.evolutions += 1;
         self.target_reached += usize::from(log.target_reached);
         self.reused += usize::from(!new);
+    }
+
+    /// Counts replies of a new log that are no whole answers.
+    fn add_halves(&mut self, log: &EvolutionLog, declined: u32) {
+        let cut = |entry: &&LogEntry| entry.finish_reason.as_deref() == Some(Finish::Length.as_str());
+        let halves: Vec<&LogEntry> =
+            log.evolution_history.iter().filter(|entry| entry.finish_reason.is_some()).collect();
+        let cut = halves.iter().copied().filter(cut).count();
+        self.cut += cut as u64;
+        self.declined += (halves.len() - cut) as u64 + u64::from(declined);
+    }
+
+    /// Says how many replies were no whole answers: nothing is learnt from them, and nobody would look for them in the logs.
+    fn warn_of_halves(&self, events: &Events) {
+        if self.cut > 0 {
+            events.warn(
+                format!("replies cut by the limit on their length: {} (they are never taught)", self.cut),
+                Some(CUT_HINT.into()),
+            );
+        }
+        if self.declined > 0 {
+            events.warn(
+                format!("replies refused by the model or held back by its provider: {}", self.declined),
+                Some(DECLINED_HINT.into()),
+            );
+        }
     }
 
     /// Adds what the judge did, and warns when it was absent: those scores do not compare.

@@ -103,6 +103,8 @@ pub struct Found {
     pub calls: u32,
     /// What the teacher was asked for, and what each brought.
     pub tried: Vec<(Operator, f64)>,
+    /// Times that the teacher declined.
+    pub declined: u32,
 }
 
 /// One search under way.
@@ -122,6 +124,7 @@ pub struct Search<'a> {
     tried: Vec<(Operator, f64)>,
     /// Replies of the agent and proposals of the teacher, with or without a candidate in them.
     calls: u32,
+    declined: u32,
 }
 
 /// Everything that a search needs beside its brief.
@@ -139,7 +142,20 @@ impl<'a> Search<'a> {
     pub fn new(brief: &'a Brief, means: Means<'a>) -> Self {
         let Means { agent, teacher, critic, guidelines, options, learnt } = means;
         let (history, shown, tried) = (Vec::new(), BTreeSet::new(), Vec::new());
-        Self { brief, agent, teacher, critic, guidelines, options, learnt, history, shown, tried, calls: 0 }
+        Self {
+            brief,
+            agent,
+            teacher,
+            critic,
+            guidelines,
+            options,
+            learnt,
+            history,
+            shown,
+            tried,
+            calls: 0,
+            declined: 0,
+        }
     }
 
     /// Drafts, then rounds of proposals until the target holds on a fresh evaluation, gains dry up, or the limits are
@@ -158,17 +174,13 @@ impl<'a> Search<'a> {
         let entry = self.history.iter().find(|entry| entry.iteration == best);
         let (best, score) = entry.map_or((0, 0.0), |entry| (entry.iteration, entry.critique.overall_score));
         let target_reached = score >= self.options.target_score;
-        let Self { history, tried, calls, .. } = self;
-        Found { history, best, score, target_reached, pairs, calls, tried }
+        let Self { history, tried, calls, declined, .. } = self;
+        Found { history, best, score, target_reached, pairs, calls, tried, declined }
     }
 
     /// Drafts and rounds of proposals.
     pub(super) async fn tree(&mut self) -> Result<(), EvolveError> {
-        for _ in 0..self.options.drafts {
-            if !self.is_spent() {
-                self.draft().await?;
-            }
-        }
+        self.drafts().await?;
         let mut small_gains = 0;
         // At a fixed number of calls these are what ends a search.
         let rounds = if self.options.fixed.is_some() { u32::MAX } else { self.options.max_iterations };
@@ -238,6 +250,22 @@ impl<'a> Search<'a> {
     /// Its score is one of this critic. That of a candidate on which the judge was absent is not, so it comes after all that are.
     fn compares(&self, entry: &LogEntry) -> bool {
         entry.critique.critic == self.critic.version()
+    }
+
+    /// The agent's drafts. One that a limit cut teaches nothing, so another is drawn for it; at a fixed number of calls every
+    /// draft counts, and of the second ones too many would be cut.
+    async fn drafts(&mut self) -> Result<(), EvolveError> {
+        let wanted = self.options.drafts as usize;
+        let most = if self.options.fixed.is_some() { wanted } else { 2 * wanted };
+        let is_cut = |entry: &&LogEntry| entry.finish_reason.as_deref() == Some(Finish::Length.as_str());
+        while self.history.len() < most && !self.is_spent() {
+            let cut = self.history.iter().filter(is_cut).count();
+            if self.history.len() - cut >= wanted {
+                break;
+            }
+            self.draft().await?;
+        }
+        Ok(())
     }
 
     /// One honest reply of the agent, scored: one that was imported, while there are any, or a new one.
@@ -331,7 +359,9 @@ impl<'a> Search<'a> {
     pub(super) async fn propose(&mut self, operator: Operator, parents: Vec<u32>) -> Result<(), EvolveError> {
         self.calls += 1;
         let known = self.history.len();
-        if let Some(made) = self.proposal(operator, parents).await?
+        let proposal = self.proposal(operator, parents).await?;
+        self.declined += u32::from(proposal.is_none());
+        if let Some(made) = proposal
             && !self.history.iter().any(|entry| entry.files == made.candidate.files)
         {
             self.judge(made).await?;
@@ -450,7 +480,7 @@ impl<'a> Search<'a> {
                 let candidate = Candidate { files: entry.files.clone() };
                 let (evidence, critique) = self.critic.critique(self.brief, &candidate).await?;
                 let entry = &mut self.history[at];
-                (entry.evidence, entry.critique) = (evidence, critique);
+                (entry.evidence, entry.critique, entry.fresh) = (evidence, critique, true);
                 self.shown.insert(entry.iteration);
             }
         }

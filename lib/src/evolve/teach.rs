@@ -3,7 +3,9 @@
 
 use super::{composer::Operator, log::LogEntry};
 use crate::{
-    agent::{self, Candidate, Improvement, PromptError, Prompts, ShownApp, ShownGuideline, ShownIssue},
+    agent::{
+        self, Candidate, Improvement, PromptError, Prompts, ShownApp, ShownGuideline, ShownIssue, SourceFile,
+    },
     brief::Brief,
     critic::{Guideline, Guidelines, Issue, Severity},
     model::wire::Message,
@@ -22,20 +24,41 @@ pub fn messages(
     parents: &[&LogEntry],
     guidelines: &[&Guideline],
 ) -> Result<Vec<Message>, PromptError> {
+    let apps: Vec<Shown<'_>> = parents
+        .iter()
+        .map(|parent| Shown { files: &parent.files, issues: &parent.critique.issues })
+        .collect();
+    ask(prompts, brief, operator, &apps, guidelines)
+}
+
+/// An app that a teacher is shown, and what is wrong with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    pub files: &'a [SourceFile],
+    pub issues: &'a [Issue],
+}
+
+fn ask(
+    prompts: &Prompts,
+    brief: &Brief,
+    operator: Operator,
+    apps: &[Shown<'_>],
+    guidelines: &[&Guideline],
+) -> Result<Vec<Message>, PromptError> {
     let guideline = |row: &&Guideline| ShownGuideline {
         id: row.id.clone(),
         fact: row.fact.clone(),
         source: row.source.clone(),
     };
     let improvement = Improvement {
-        apps: parents.iter().map(|parent| shown(parent, guidelines)).collect(),
+        apps: apps.iter().map(|app| shown(app, guidelines)).collect(),
         guidelines: guidelines.iter().map(guideline).collect(),
         operator: operator.as_str(),
     };
     prompts.improve(brief, &improvement)
 }
 
-fn shown(parent: &LogEntry, guidelines: &[&Guideline]) -> ShownApp {
+fn shown(app: &Shown<'_>, guidelines: &[&Guideline]) -> ShownApp {
     let issue = |issue: &Issue| ShownIssue {
         severity: severity(issue.severity),
         message: issue.message.clone(),
@@ -43,8 +66,8 @@ fn shown(parent: &LogEntry, guidelines: &[&Guideline]) -> ShownApp {
         guideline: issue.guideline.clone().filter(|id| guidelines.iter().any(|row| row.id == *id)),
     };
     ShownApp {
-        reply: agent::reply_of(&Candidate { files: parent.files.clone() }),
-        issues: shown_issues(parent).map(issue).collect(),
+        reply: agent::reply_of(&Candidate { files: app.files.to_vec() }),
+        issues: app.issues.iter().take(SHOWN_ISSUES).map(issue).collect(),
     }
 }
 
@@ -61,24 +84,23 @@ pub(super) fn shown_issues(parent: &LogEntry) -> impl Iterator<Item = &Issue> {
     parent.critique.issues.iter().take(SHOWN_ISSUES)
 }
 
-/// The conversation that asks for a better version of one app, as training rows have it: with the guidelines that the
-/// teacher of the better version was shown.
+/// The conversation that asks for a better version of one app, as training rows have it: with the guidelines (by id) that
+/// the teacher of the better version was shown.
 pub fn improvement_messages(
     prompts: &Prompts,
     brief: &Brief,
-    parent: &LogEntry,
-    better: &LogEntry,
+    app: Shown<'_>,
+    guidelines: &[String],
 ) -> Result<Vec<Message>, PromptError> {
     let table = Guidelines::embedded();
-    let guidelines: Vec<&Guideline> = better.guidelines.iter().filter_map(|id| table.get(id)).collect();
-    messages(prompts, brief, Operator::Revise, &[parent], &guidelines)
+    let guidelines: Vec<&Guideline> = guidelines.iter().filter_map(|id| table.get(id)).collect();
+    ask(prompts, brief, Operator::Revise, &[app], &guidelines)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        agent::SourceFile,
         brief,
         critic::{self, Evidence},
         evolve::LogUsage,

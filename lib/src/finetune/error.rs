@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     error::{Explain, Kind},
-    model::{client::ModelError, wire::MIN_EXAMPLES},
+    model::{client::ModelError, price::Usd, wire::MIN_EXAMPLES},
     store::StoreError,
 };
 
@@ -35,8 +35,17 @@ pub enum FinetuneError {
     /// A creation was not answered, and nobody can say what came of it.
     #[error("it is not known whether `{row}` created a job, and it lists none")]
     Unsettled { row: String },
-    #[error("`{row}` estimates ${usd:.2} for this job, more than the account has")]
-    NoCredit { row: String, usd: f64 },
+    #[error("`{row}` estimates {usd} for this job, more than the account has")]
+    NoCredit { row: String, usd: Usd },
+    /// The job might cost more than is left.
+    #[error(
+        "the budget of {cap} does not bear the job: it may cost {next}, {spent} is spent, and {held} may still be billed for \
+         what is under way"
+    )]
+    Budget { spent: Usd, held: Usd, next: Usd, cap: Usd },
+    /// A budget cannot be kept where a price is not known.
+    #[error("what training `{model}` at `models.{row}` costs is not known, so no budget can be kept")]
+    NoPrice { row: String, model: String },
     #[error("`{row}` cannot {what}")]
     Unsupported { row: String, what: String, instead: String },
     #[error("`models.{row}` does not say whose account its jobs belong to")]
@@ -91,6 +100,7 @@ impl Explain for FinetuneError {
                     (false, false) => Kind::Provider,
                 }
             }
+            Self::Budget { .. } | Self::NoPrice { .. } => Kind::Budget,
             Self::JobCancelled { .. } | Self::Cancelled | Self::Detached { .. } => Kind::Cancelled,
             Self::Model(e) => e.kind(),
             Self::Store(e) => e.kind(),
@@ -99,9 +109,14 @@ impl Explain for FinetuneError {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoDataset { .. } => "run `hone prepare` to make one from the evolutions".into(),
+            Self::NoDataset { .. } => {
+                "run `hone prepare` to make one from the evolutions; see docs/troubleshooting/no-dataset.md"
+                    .into()
+            }
             Self::TooFew { .. } => {
-                "lower `--min-score` of `hone prepare`, or run `hone evolve` on more briefs".into()
+                "lower `--min-score` of `hone prepare`, or run `hone evolve` on more briefs; see \
+                 docs/troubleshooting/too-few-examples.md"
+                    .into()
             }
             Self::Failed { code, local, .. } => return failure_hint(code.as_deref(), *local),
             Self::Stuck { job, .. } => format!(
@@ -113,14 +128,28 @@ impl Explain for FinetuneError {
                  `.hone/finetune.json` and run the same command again; see docs/troubleshooting/unanswered-creation.md"
             ),
             Self::NoCredit { .. } => QUOTA.into(),
+            Self::Budget { spent, held, next, cap } => {
+                return ModelError::Budget { spent: *spent, held: *held, next: *next, cap: *cap }.hint();
+            }
+            Self::NoPrice { row, .. } => format!(
+                "say it under `[models.{row}]`: `price = {{ input = 0.0, output = 0.0, training = 0.0, as_of = \"2026-01-31\" }}` \
+                 in US dollars per million tokens; or go without a budget: `--budget inf`"
+            ),
             Self::Unsupported { instead, .. } => instead.clone(),
             Self::NoAccount { row } => {
-                format!("add `account = \"...\"` under `[models.{row}]`, or set `FIREWORKS_ACCOUNT_ID`")
+                format!(
+                    "add `account = \"...\"` under `[models.{row}]`, or set `FIREWORKS_ACCOUNT_ID`; see \
+                     docs/troubleshooting/no-account.md"
+                )
             }
             Self::NoJob { .. } => {
-                "`hone status` without an id lists the jobs of all rows; `hone finetune` starts one".into()
+                "`hone status` without an id lists the jobs of all rows; `hone finetune` starts one; see \
+                 docs/troubleshooting/unknown-job.md"
+                    .into()
             }
-            Self::JobCancelled { .. } => "run `hone finetune` to start another".into(),
+            Self::JobCancelled { .. } => {
+                "run `hone finetune` to start another; see docs/troubleshooting/job-cancelled.md".into()
+            }
             Self::Cancelled => "run the same command again to go on".into(),
             Self::Detached { job } => format!("pick it up with `hone status {job} --follow`"),
             Self::Model(e) => return model_hint(e),
@@ -154,14 +183,23 @@ fn failure_hint(code: Option<&str>, local: bool) -> Option<String> {
             "the message names what is wrong and where; `hone prepare` writes a file without such faults; see \
              docs/troubleshooting/invalid-format.md"
         }
-        "invalid_n_examples" => "run `hone evolve` on more briefs and `hone prepare` again",
-        "unsafe_file" => "the provider's moderation refused the data: take the rows out that it names",
+        "invalid_n_examples" => {
+            "run `hone evolve` on more briefs and `hone prepare` again; see docs/troubleshooting/too-few-examples.md"
+        }
+        "unsafe_file" => {
+            "the provider's moderation refused the data: take the rows out that it names; see \
+             docs/troubleshooting/job-failed.md"
+        }
         "exceeded_quota" => QUOTA,
-        "training_diverged" => "lower the learning rate, or give the data more examples",
+        "training_diverged" => {
+            "lower the learning rate, or give the data more examples; see docs/troubleshooting/job-failed.md"
+        }
         "server_error" if local => {
             "check free memory and disk with `hone doctor`, then run `hone finetune` again"
         }
-        "server_error" => "the provider is in trouble: run `hone finetune` again later",
+        "server_error" => {
+            "the provider is in trouble: run `hone finetune` again later; see docs/troubleshooting/job-failed.md"
+        }
         _ => return None,
     };
     Some(hint.into())

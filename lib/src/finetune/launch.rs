@@ -3,13 +3,17 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    FinetuneError, JobRecord, Lesson, Options, Started, Trainer, origin, record, require_examples,
+    Charge, FinetuneError, JobRecord, Lesson, Options, Started, Trainer,
+    charge::Quote,
+    origin, record, require_examples,
     state::{self, Launch, State},
 };
 use crate::{
     event::Events,
     model::{
         client::ModelError,
+        journal::{Journal, Settled},
+        price::Usd,
         wire::{Job, JobRequest, Method},
     },
     store::{StoreError, Workspace},
@@ -25,17 +29,29 @@ const CREATIONS: u32 = 3;
 /// A job that failed or was cancelled is not picked up, nor one whose model has been deleted since. A creation whose
 /// outcome is not known is looked for before another is begun, by this run or the next.
 ///
+/// What the job may cost is held in `journal` before it is created, under the label of that handle, and booked by
+/// [`book`](super::book).
+///
 /// # Errors
-/// When the dataset is missing or too small, the provider refuses, or nobody can tell whether there is a job already.
+/// When the dataset is missing or too small, the budget does not bear the job or its price is not known, the provider
+/// refuses, or nobody can tell whether there is a job already.
 pub async fn start(
     trainer: &Trainer,
     workspace: &Workspace,
     dataset: &Path,
     options: &Options,
+    journal: &Journal,
     events: &Events,
 ) -> Result<Started, FinetuneError> {
     require_examples(dataset)?;
-    let launcher = Launcher { trainer, workspace, dataset, options, events };
+    if options.training_type.is_some() && !trainer.is_azure() {
+        return Err(FinetuneError::Unsupported {
+            row: trainer.row().into(),
+            what: "choose a type of training".into(),
+            instead: "leave `training_type` out of the row: it is a word of Azure's".into(),
+        });
+    }
+    let launcher = Launcher { trainer, workspace, dataset, options, journal, events };
     let mut state = launcher.state().await?;
     if let Some(job) = state.usable_job(trainer).await? {
         launcher.record(&state, &job)?;
@@ -45,10 +61,23 @@ pub async fn start(
     if state.job.is_some() {
         state = state.without_job();
     }
+    // What is known to be too dear is not uploaded either.
+    let quote = launcher.quote()?;
     launcher.upload(&mut state).await?;
-    let job = launcher.create(&mut state).await?;
+    let job = launcher.create(&mut state, &quote).await?;
     events.note(format!("job {} is created on base model {}", job.id, options.model));
     Ok(Started { job, picked_up: false })
+}
+
+/// Cancels a job. How far it had come is noted first: what has trained may have to be paid.
+///
+/// # Errors
+/// When the provider does not cancel it.
+pub async fn cancel(trainer: &Trainer, workspace: &Workspace, job: &str) -> Result<Job, FinetuneError> {
+    record::seen(workspace, trainer, &trainer.job(job).await?)?;
+    let job = trainer.cancel(job).await?;
+    record::seen(workspace, trainer, &job)?;
+    Ok(job)
 }
 
 /// Cancels a job that does not get on, so that the next [`start`] makes another.
@@ -56,8 +85,8 @@ pub async fn start(
 /// # Errors
 /// When the provider does not cancel it.
 pub async fn give_up(trainer: &Trainer, workspace: &Workspace, job: &str) -> Result<(), FinetuneError> {
-    match trainer.cancel(job).await {
-        Ok(job) => record::seen(workspace, trainer, &job)?,
+    match cancel(trainer, workspace, job).await {
+        Ok(_) => {}
         // It has ended in the meantime.
         Err(FinetuneError::Model(e)) if matches!(e.status(), Some(400 | 404)) => {}
         Err(e) => return Err(e),
@@ -75,6 +104,7 @@ struct Launcher<'a> {
     workspace: &'a Workspace,
     dataset: &'a Path,
     options: &'a Options,
+    journal: &'a Journal,
     events: &'a Events,
 }
 
@@ -95,7 +125,7 @@ impl Launcher<'_> {
                         self.warn_of(&job);
                     }
                 }
-                None if !same => self.settled(&mut before)?,
+                None if !same => self.came_to_nothing(&mut before)?,
                 None => {}
             },
             Some(_) => self.warn_of_row(before.row.as_deref().unwrap_or_default()),
@@ -150,13 +180,18 @@ impl Launcher<'_> {
     }
 
     /// Creates the job; one that an unanswered request made is found instead of made again.
-    async fn create(&self, state: &mut State) -> Result<Job, FinetuneError> {
-        let request = request(state, self.options);
-        self.afford(&request).await?;
+    async fn create(&self, state: &mut State, quote: &Quote) -> Result<Job, FinetuneError> {
+        let request = quote.fixed(request(state, self.options));
+        let worst = self.afford(&request, quote).await?;
         let key = state.idempotency_key(&request);
+        let charge = (worst != Some(Usd::ZERO)).then(|| quote.charge(&key));
         let mut begun = 0;
         loop {
-            self.begin(state, &request, &key).await?;
+            self.begin(state, &request, &key, charge.clone()).await?;
+            if let Err(refused) = self.hold(charge.as_ref(), worst) {
+                self.came_to_nothing(state)?;
+                return Err(refused);
+            }
             begun += 1;
             let error = match self.trainer.create(&request, &key).await {
                 Ok(job) => {
@@ -167,7 +202,7 @@ impl Launcher<'_> {
                 // A stop in the middle: whoever comes next looks first.
                 Err(FinetuneError::Cancelled) => return Err(FinetuneError::Cancelled),
                 Err(refused) => {
-                    self.settled(state)?;
+                    self.came_to_nothing(state)?;
                     return Err(refused);
                 }
             };
@@ -190,7 +225,13 @@ impl Launcher<'_> {
     }
 
     /// Says on disk that a creation begins, and what was there before it.
-    async fn begin(&self, state: &mut State, request: &JobRequest, key: &str) -> Result<(), FinetuneError> {
+    async fn begin(
+        &self,
+        state: &mut State,
+        request: &JobRequest,
+        key: &str,
+        charge: Option<Charge>,
+    ) -> Result<(), FinetuneError> {
         let known = match self.trainer.known(&request.training_file).await {
             Ok(known) => known,
             // Without a list nothing is known to be there; nor can a lost job be found, which is said when it matters.
@@ -204,6 +245,7 @@ impl Launcher<'_> {
             file: request.training_file.clone(),
             suffix: request.suffix.clone(),
             known,
+            charge,
         });
         Ok(state.write(&self.workspace.finetune())?)
     }
@@ -227,11 +269,11 @@ impl Launcher<'_> {
         Ok(None)
     }
 
-    /// The job is known: nothing is under way any more.
+    /// The job is known: nothing is under way any more. Its record comes first, because it says what is held for it.
     fn settle(&self, state: &mut State, job: &Job) -> Result<(), FinetuneError> {
+        self.record(state, job)?;
         state.job = Some(job.id.clone());
-        self.settled(state)?;
-        self.record(state, job)
+        self.settled(state)
     }
 
     fn settled(&self, state: &mut State) -> Result<(), FinetuneError> {
@@ -239,19 +281,71 @@ impl Launcher<'_> {
         Ok(state.write(&self.workspace.finetune())?)
     }
 
-    fn record(&self, state: &State, job: &Job) -> Result<(), FinetuneError> {
-        let record = JobRecord::new(self.trainer.row(), job, state.key.clone(), state.dataset_sha256.clone());
-        Ok(record.write(self.workspace)?)
+    /// No job was made: what was held for it is free again.
+    fn came_to_nothing(&self, state: &mut State) -> Result<(), FinetuneError> {
+        if let Some(charge) = state.launching.as_ref().and_then(|launch| launch.charge.as_ref()) {
+            self.journal.settle(&charge.name, Settled::Nothing)?;
+        }
+        self.settled(state)
     }
 
-    /// What the provider would take for it, where it says so; nothing is created that the account cannot pay.
-    async fn afford(&self, request: &JobRequest) -> Result<(), FinetuneError> {
-        let Some(estimate) = self.trainer.estimate(request).await? else { return Ok(()) };
-        self.events.note(format!("{} estimates ${:.2} for this job", self.trainer.row(), estimate.usd));
-        if estimate.allowed {
-            return Ok(());
+    fn record(&self, state: &State, job: &Job) -> Result<(), FinetuneError> {
+        let row = self.trainer.row();
+        let known = record::record_of(self.workspace, &job.id).filter(|known| known.row == row);
+        let (charge, ran) = known.map(|known| (known.charge, known.ran)).unwrap_or_default();
+        let charge = state.launching.as_ref().and_then(|launch| launch.charge.clone()).or(charge);
+        let record = JobRecord::new(row, job, state.key.clone(), state.dataset_sha256.clone());
+        Ok(JobRecord { charge, ran, ..record }.write(self.workspace)?)
+    }
+
+    /// What the job will cost, as far as can be told here.
+    fn quote(&self) -> Result<Quote, FinetuneError> {
+        let quote = Quote::of(self.trainer, self.dataset, self.options, self.journal)?;
+        match quote.worst() {
+            // Together says a price of its own, once it has the file.
+            _ if matches!(self.trainer, Trainer::Together(_)) => {}
+            Some(worst) => self.journal.has_room_for(worst).map_err(too_dear)?,
+            None => self.refuse_unknown()?,
         }
-        Err(FinetuneError::NoCredit { row: self.trainer.row().into(), usd: estimate.usd })
+        Ok(quote)
+    }
+
+    fn refuse_unknown(&self) -> Result<(), FinetuneError> {
+        match self.journal.cap() {
+            Some(_) => Err(FinetuneError::NoPrice {
+                row: self.trainer.row().into(),
+                model: self.options.model.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The most that the job can cost; nothing is created that the account cannot pay.
+    async fn afford(&self, request: &JobRequest, quote: &Quote) -> Result<Option<Usd>, FinetuneError> {
+        let (row, estimate) = (self.trainer.row(), self.trainer.estimate(request).await?);
+        quote.tell(&self.options.model, estimate.as_ref(), row, self.events);
+        match estimate {
+            Some(estimate) if !estimate.allowed => {
+                Err(FinetuneError::NoCredit { row: row.into(), usd: Usd::of(estimate.usd) })
+            }
+            Some(estimate) => Ok(Some(Usd::of(estimate.usd))),
+            None if quote.worst().is_none() => self.refuse_unknown().map(|()| None),
+            None => Ok(quote.worst()),
+        }
+    }
+
+    fn hold(&self, charge: Option<&Charge>, worst: Option<Usd>) -> Result<(), FinetuneError> {
+        let Some(charge) = charge else { return Ok(()) };
+        let held = self.journal.hold(self.trainer.client(), &charge.name, &self.options.model, worst);
+        held.map_err(too_dear)
+    }
+}
+
+/// The same error, of a job.
+fn too_dear(error: ModelError) -> FinetuneError {
+    match error {
+        ModelError::Budget { spent, held, next, cap } => FinetuneError::Budget { spent, held, next, cap },
+        other => other.into(),
     }
 }
 
@@ -261,7 +355,10 @@ fn is_unlisted(error: &ModelError) -> bool {
 }
 
 fn request(state: &State, options: &Options) -> JobRequest {
+    // Azure's own word in OpenAI's body: its users' clients send it as something extra, too.
+    let kind = options.training_type.as_ref().map(|kind| ("trainingType".to_owned(), kind.as_str().into()));
     JobRequest {
+        extra: kind.into_iter().collect(),
         model: options.model.clone(),
         training_file: state.file.clone().unwrap_or_default(),
         validation_file: state.validation_file.clone(),

@@ -5,6 +5,7 @@
 //! reports the job until it is over. Between the two, and after `follow` was cancelled, the job runs by itself.
 //! [`jobs_everywhere`] lists the jobs of all rows, and [`ready`] looks at what a job needs before anything is uploaded.
 
+mod charge;
 mod error;
 mod everywhere;
 mod fireworks;
@@ -17,14 +18,15 @@ mod state;
 mod together;
 mod trainer;
 
+pub use charge::{Charge, auto_epochs, book};
 pub use error::FinetuneError;
 pub use everywhere::{Everywhere, Listed, find, jobs_everywhere};
 pub use fireworks::Fireworks;
 pub use follow::{Following, follow, keep_model, stuck};
-pub use launch::{give_up, start};
+pub use launch::{cancel, give_up, start};
 pub use origin::{Learnt, Origin, origin_of};
 pub use ready::{ends, looked_at, ready};
-pub use record::{JobRecord, record_of, records, row_of_model};
+pub use record::{JobRecord, record_of, records, row_of_model, seen};
 pub use together::Together;
 pub use trainer::{Estimate, Shape, Trainer};
 
@@ -59,6 +61,9 @@ pub struct Options {
     pub seed: Option<i64>,
     /// Examples to measure on, never to train on.
     pub validation: Option<PathBuf>,
+    /// Azure's word for how and where it trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_type: Option<String>,
     #[serde(skip_serializing_if = "Lesson::is_supervised")]
     pub lesson: Lesson,
 }

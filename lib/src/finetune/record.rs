@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::trainer::Trainer;
+use super::{Charge, trainer::Trainer};
 use crate::{
     model::wire::{Job, JobStatus},
     store::{StoreError, Workspace, read_text, write_json},
@@ -17,8 +17,8 @@ const VERSION: u32 = 1;
 /// A job as it was seen last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
-    format: String,
-    version: u32,
+    pub(super) format: String,
+    pub(super) version: u32,
     /// The row whose provider has it.
     pub row: String,
     pub job: String,
@@ -27,6 +27,12 @@ pub struct JobRecord {
     pub key: String,
     #[serde(default)]
     pub dataset_sha256: Option<String>,
+    /// What is held for it; none where it costs nothing, and for jobs of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Charge>,
+    /// It was seen to train.
+    #[serde(default)]
+    pub ran: bool,
     pub last: Job,
 }
 
@@ -40,6 +46,8 @@ impl JobRecord {
             base: job.model.clone(),
             key,
             dataset_sha256,
+            charge: None,
+            ran: false,
             last: job.clone(),
         }
     }
@@ -84,10 +92,14 @@ pub fn row_of_model(workspace: &Workspace, model: &str) -> Option<String> {
 }
 
 /// Notes what a job has become, if it is one of ours.
-pub(super) fn seen(workspace: &Workspace, trainer: &Trainer, job: &Job) -> Result<(), StoreError> {
+///
+/// # Errors
+/// When the record cannot be written.
+pub fn seen(workspace: &Workspace, trainer: &Trainer, job: &Job) -> Result<(), StoreError> {
     match record_of(workspace, &job.id) {
         Some(record) if record.row == trainer.row() && record.last != *job => {
-            JobRecord { last: job.clone(), ..record }.write(workspace)
+            let trains = matches!(job.status, JobStatus::Running | JobStatus::Pausing | JobStatus::Paused);
+            JobRecord { last: job.clone(), ran: record.ran || trains, ..record }.write(workspace)
         }
         _ => Ok(()),
     }

@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FinetuneError, Options, Trainer, succeeded, trainer::or_not_there};
+use super::{Charge, FinetuneError, Options, Trainer, succeeded, trainer::or_not_there};
 use crate::{
     model::wire::{Job, JobRequest},
     store::{StoreError, read_text, write_json},
@@ -15,7 +15,7 @@ const FORMAT: &str = "hone.finetune";
 const VERSION: u32 = 1;
 
 /// How far the last start came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     format: String,
     version: u32,
@@ -41,7 +41,7 @@ pub struct State {
 }
 
 /// A creation under way. On disk before the request leaves, so that whoever comes next looks for its job first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Launch {
     /// Sent as `Idempotency-Key`, and the job's name where the client chooses it.
     pub key: String,
@@ -51,6 +51,9 @@ pub struct Launch {
     pub suffix: Option<String>,
     /// Jobs that were made from the same file before.
     pub known: Vec<String>,
+    /// What is held for the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Charge>,
 }
 
 impl Launch {
@@ -195,6 +198,7 @@ mod tests {
             file: "file-1".into(),
             suffix: Some("ui".into()),
             known: vec!["ftjob-old".into()],
+            charge: None,
         };
         let check = |id: &str, file: &str, suffix: Option<&str>, expected: bool| {
             let request = JobRequest {

@@ -70,10 +70,14 @@ impl Trainer {
         matches!(self, Self::OpenAi(client) if client.endpoint().name == super::OWN)
     }
 
+    pub(super) fn is_azure(&self) -> bool {
+        matches!(self, Self::OpenAi(client) if client.endpoint().access.provider.dialect == Dialect::Azure)
+    }
+
     /// What a tuned model needs before it answers, where that is more than its name.
     pub fn before_use(&self) -> Option<&'static str> {
         match self {
-            Self::OpenAi(client) if client.endpoint().access.provider.dialect == Dialect::Azure => Some(
+            Self::OpenAi(_) if self.is_azure() => Some(
                 "deploy the model before it is tested, and name it as `deployment` in its row: it answers only there",
             ),
             Self::Fireworks(_) => {

@@ -32,7 +32,7 @@ impl Usd {
 
     /// A cap as people write it; `inf` is none.
     pub fn cap(dollars: f64) -> Option<Self> {
-        dollars.is_finite().then(|| Self((dollars * NANOS).round() as i64))
+        dollars.is_finite().then(|| Self::of(dollars))
     }
 
     pub fn dollars(self) -> f64 {
@@ -41,6 +41,11 @@ impl Usd {
 
     pub fn times(self, n: u32) -> Self {
         Self(self.0.saturating_mul(i64::from(n)))
+    }
+
+    /// An amount that somebody else has worked out.
+    pub fn of(dollars: f64) -> Self {
+        Self((dollars * NANOS).round() as i64)
     }
 }
 
@@ -58,15 +63,24 @@ impl Sum for Usd {
     }
 }
 
-/// As people read it: cents, or what there is below them.
+/// As people read it: cents, hundredths of a cent below the first, and below those that there is something at all. Nothing
+/// but this puts money into words.
 impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("$0.00"),
-            ..10_000_000 => write!(f, "${:.6}", self.dollars()),
-            _ => write!(f, "${:.2}", self.dollars()),
-        }
+        let text = match self.0 {
+            0 => "$0.00".into(),
+            1..100_000 => "<$0.0001".into(),
+            // What would round to a whole cent is one.
+            100_000..9_950_000 => format!("${:.4}", self.dollars()),
+            _ => format!("${:.2}", self.dollars()),
+        };
+        f.pad(&text)
     }
+}
+
+/// An amount of which the price may not be known, in words.
+pub fn said(usd: Option<f64>) -> String {
+    usd.map_or_else(|| "unknown".into(), |usd| Usd::of(usd).to_string())
 }
 
 /// What tokens of one model cost: billionths of a dollar per million tokens.
@@ -125,6 +139,27 @@ impl Tariff {
     }
 }
 
+/// What training a model costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Training {
+    /// It runs on this machine.
+    Free,
+    /// US dollars per million trained tokens.
+    Known(f64),
+    Unknown,
+}
+
+impl Training {
+    /// Rounded up.
+    pub fn cost(self, tokens: u64) -> Option<Usd> {
+        match self {
+            Self::Free => Some(Usd::ZERO),
+            Self::Known(price) => Some(Rates::per_million(price, 0.0).cost(tokens, 0)),
+            Self::Unknown => None,
+        }
+    }
+}
+
 /// Whose price a call has: a row of the settings.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Payer {
@@ -155,12 +190,29 @@ struct Priced {
     input: Option<f64>,
     output: Option<f64>,
     training: Option<f64>,
-    /// The day on which it was true. For people: an old price is still the best guess there is.
-    #[serde(rename = "as_of")]
-    _as_of: String,
+    /// The day on which it was true: an old price is still the best guess there is.
+    as_of: String,
+}
+
+/// A row of the tables, for whoever shows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed {
+    pub provider: String,
+    /// A name, or the beginning of one that ends in `*`.
+    pub model: String,
+    /// US dollars per million tokens, like the other two.
+    pub input: Option<f64>,
+    pub output: Option<f64>,
+    pub training: Option<f64>,
+    pub as_of: Option<String>,
 }
 
 impl Priced {
+    fn listed(&self) -> Listed {
+        let Self { provider, model, input, output, training, as_of } = self.clone();
+        Listed { provider, model, input, output, training, as_of: Some(as_of) }
+    }
+
     fn fits(&self, provider: &str, model: &str) -> bool {
         self.provider == provider
             && match self.model.strip_suffix('*') {
@@ -225,24 +277,61 @@ impl Prices {
     /// What calls of a model through a row cost. The row's price is that of its own model; it stands for others, tuned ones
     /// for example, where no table knows them.
     pub fn tariff(&self, payer: &Payer, model: &str, on_this_machine: bool) -> Tariff {
-        let known = |priced: &Priced| Some(Rates::per_million(priced.input?, priced.output?));
-        let row = payer.price.as_ref().map(|price| Rates::per_million(price.input, price.output));
-        let of_row = row.filter(|_| payer.model == model);
-        let own = || find(&self.own, &payer.provider, model, known);
-        let shipped = || find(&self.shipped, &payer.provider, model, known);
-        match of_row.or_else(own).or_else(shipped).or(row) {
-            Some(rates) => Tariff::Known(rates),
+        match self.known(payer, model) {
+            Some((rates, _)) => Tariff::Known(rates),
             None if on_this_machine => Tariff::Free,
             None => Tariff::Unknown,
         }
     }
 
-    /// US dollars per million trained tokens; none when it is not known.
-    pub fn training(&self, payer: &Payer, model: &str) -> Option<f64> {
+    /// Every model of which it is known what training costs; of two rows for one the user's own.
+    pub fn trained(&self) -> Vec<Listed> {
+        let mut found: Vec<Listed> = Vec::new();
+        for priced in self.own.iter().chain(&self.shipped).filter(|priced| priced.training.is_some()) {
+            if !found.iter().any(|row| row.provider == priced.provider && row.model == priced.model) {
+                found.push(priced.listed());
+            }
+        }
+        found
+    }
+
+    /// The row that says what calls of a model cost.
+    pub fn listed(&self, provider: &str, model: &str) -> Option<Listed> {
+        let row =
+            |priced: &Priced| (priced.input.is_some() || priced.output.is_some()).then(|| priced.listed());
+        find(&self.own, provider, model, row).or_else(|| find(&self.shipped, provider, model, row))
+    }
+
+    /// The day, as it was written down, on which what a model costs was true; none where no price is known.
+    pub fn as_of(&self, payer: &Payer, model: &str) -> Option<String> {
+        self.known(payer, model).map(|(_, day)| day)
+    }
+
+    fn known(&self, payer: &Payer, model: &str) -> Option<(Rates, String)> {
+        let known =
+            |priced: &Priced| Some((Rates::per_million(priced.input?, priced.output?), priced.as_of.clone()));
+        let row = payer
+            .price
+            .as_ref()
+            .map(|price| (Rates::per_million(price.input, price.output), price.as_of.clone()));
+        let of_row = row.clone().filter(|_| payer.model == model);
+        let own = || find(&self.own, &payer.provider, model, known);
+        let shipped = || find(&self.shipped, &payer.provider, model, known);
+        of_row.or_else(own).or_else(shipped).or(row)
+    }
+
+    /// What training a model through a row costs.
+    pub fn training(&self, payer: &Payer, model: &str, on_this_machine: bool) -> Training {
         let row = payer.price.as_ref().and_then(|price| price.training);
         let trained = |priced: &Priced| priced.training;
-        row.or_else(|| find(&self.own, &payer.provider, model, trained))
-            .or_else(|| find(&self.shipped, &payer.provider, model, trained))
+        let known = row
+            .or_else(|| find(&self.own, &payer.provider, model, trained))
+            .or_else(|| find(&self.shipped, &payer.provider, model, trained));
+        match known {
+            Some(price) => Training::Known(price),
+            None if on_this_machine => Training::Free,
+            None => Training::Unknown,
+        }
     }
 }
 
@@ -318,7 +407,7 @@ mod tests {
     fn the_shipped_table_can_be_read() {
         let shipped = parse("prices.toml", SHIPPED).unwrap();
         assert_eq!(shipped, Prices::default().shipped);
-        assert!(shipped.len() >= 10 && shipped.iter().all(|priced| priced._as_of.starts_with("20")));
+        assert!(shipped.len() >= 10 && shipped.iter().all(|priced| priced.as_of.starts_with("20")));
     }
 
     #[test]
@@ -328,10 +417,24 @@ mod tests {
         assert_eq!(Rates::per_million(0.0375, 0.0).cost(1, 0).nanos(), 38);
         assert_eq!(Usd::cap(5.0).unwrap().nanos(), 5_000_000_000);
         assert_eq!(Usd::cap(f64::INFINITY), None);
-        assert_eq!(
-            [0, 1_600, 9_999_999, 12_340_000_000].map(|nanos| Usd::from_nanos(nanos).to_string()),
-            ["$0.00", "$0.000002", "$0.010000", "$12.34"]
-        );
+    }
+
+    #[test]
+    fn money_is_written_as_people_read_it() {
+        for (nanos, words) in [
+            (0, "$0.00"),
+            (1, "<$0.0001"),
+            (99_999, "<$0.0001"),
+            (100_000, "$0.0001"),
+            (4_212_345, "$0.0042"),
+            (9_949_999, "$0.0099"),
+            (9_950_000, "$0.01"),
+            (12_340_000_000, "$12.34"),
+        ] {
+            assert_eq!(Usd::from_nanos(nanos).to_string(), words, "{nanos}");
+        }
+        assert_eq!(format!("[{:>8}]", Usd::from_nanos(20_000_000)), "[   $0.02]");
+        assert_eq!((said(Some(0.25)), said(None)), ("$0.25".into(), "unknown".into()));
     }
 
     #[test]
@@ -347,8 +450,14 @@ mod tests {
         assert_eq!(prices.tariff(&row(None), "m", false), Tariff::Unknown);
         assert_eq!(prices.tariff(&row(None), "m", true), Tariff::Free);
         assert_eq!(prices.tariff(&row(Some((9.0, 8.0))), "m", true), known(9.0, 8.0));
-        assert_eq!(prices.training(&row(None), "gpt-4o-2024-08-06"), Some(25.0));
-        assert_eq!(prices.training(&row(None), "m"), None);
+        let day = |prices: &Prices, price, model: &str| prices.as_of(&row(price), model);
+        assert_eq!(day(&prices, None, tuned).as_deref(), Some("2026-06-01"));
+        assert_eq!(day(&prices, Some((9.0, 8.0)), "m").as_deref(), Some("2026-01-31"));
+        assert_eq!(day(&prices, None, "m"), None);
+        assert_eq!(prices.training(&row(None), "gpt-4o-2024-08-06", false), Training::Known(25.0));
+        assert_eq!(prices.training(&row(None), "m", false), Training::Unknown);
+        assert_eq!(prices.training(&row(None), "m", true), Training::Free);
+        assert_eq!(Training::Known(25.0).cost(40_000), Some(Usd::of(1.0)));
     }
 
     #[test]

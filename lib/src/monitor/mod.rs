@@ -14,8 +14,8 @@ use serde::Serialize;
 pub use self::picture::PictureError;
 use crate::{
     critic::Issue,
-    dataset::{DatasetError, SourceLog, read_logs},
     error::{Explain, Kind},
+    evolve::{EvolutionLog, logs},
     registry::{Action, Registry, RegistryError},
     rounds::{Diversity, Round, State, StateError, Stop},
     store::Workspace,
@@ -115,8 +115,8 @@ pub struct Taken {
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
-    #[error(transparent)]
-    Logs(#[from] DatasetError),
+    #[error("there is no evolution log to look at")]
+    NoLogs,
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
@@ -126,7 +126,7 @@ pub enum MonitorError {
 impl Explain for MonitorError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Logs(e) => e.kind(),
+            Self::NoLogs => Kind::Input,
             Self::State(e) => e.kind(),
             Self::Registry(e) => e.kind(),
         }
@@ -134,7 +134,7 @@ impl Explain for MonitorError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Logs(e) => e.hint(),
+            Self::NoLogs => Some("`hone evolve` writes them, `hone loop` does everything".into()),
             Self::State(e) => e.hint(),
             Self::Registry(e) => e.hint(),
         }
@@ -145,7 +145,10 @@ impl Monitor {
     /// # Errors
     /// There are no logs, or what was recorded cannot be read.
     pub fn of(workspace: &Workspace) -> Result<Self, MonitorError> {
-        let logs = read_logs(&workspace.logs())?.logs;
+        let logs: Vec<Evolved> = logs(&workspace.logs()).map(|(_, log)| Evolved::from(log)).collect();
+        if logs.is_empty() {
+            return Err(MonitorError::NoLogs);
+        }
         let state = State::read(workspace)?;
         let registry = Registry::open(&workspace.registry())?;
         let summary = |id: &str| trial::summary(&workspace.trials(), id);
@@ -174,18 +177,43 @@ impl Monitor {
     }
 }
 
+/// What is looked at of a log.
+struct Evolved {
+    round: u32,
+    initial: f64,
+    best: f64,
+    /// Of the best app, each kind once.
+    issues: BTreeSet<Sort>,
+}
+
+/// An issue without particulars, and its guideline.
+type Sort = (String, Option<String>);
+
+impl From<EvolutionLog> for Evolved {
+    fn from(log: EvolutionLog) -> Self {
+        let best = log.evolution_history.iter().find(|entry| entry.iteration == log.best_iteration);
+        let issues = best.map(|entry| entry.critique.issues.iter().map(kind).collect());
+        Self {
+            round: log.round,
+            initial: log.initial_score,
+            best: log.final_score,
+            issues: issues.unwrap_or_default(),
+        }
+    }
+}
+
 /// Rounds as logs and the loop's record have them. Without a loop the last trial stands by the last round.
 fn rounds(
-    logs: &[SourceLog],
+    logs: &[Evolved],
     state: &State,
     summary: impl Fn(&str) -> Option<Summary>,
     last: Option<&Summary>,
 ) -> Vec<RoundView> {
     let numbers: BTreeSet<u32> =
-        logs.iter().map(|log| log.log.round).chain(state.rounds.iter().map(|round| round.round)).collect();
+        logs.iter().map(|log| log.round).chain(state.rounds.iter().map(|round| round.round)).collect();
     let newest = numbers.last().copied();
     let view = |number: u32| {
-        let own: Vec<&SourceLog> = logs.iter().filter(|log| log.log.round == number).collect();
+        let own: Vec<&Evolved> = logs.iter().filter(|log| log.round == number).collect();
         let recorded = state.rounds.iter().find(|round| round.round == number);
         let trial = match recorded {
             Some(round) => round.result.as_ref().and_then(|result| summary(&result.trial)),
@@ -195,8 +223,8 @@ fn rounds(
         RoundView {
             round: number,
             logs: own.len(),
-            initial: mean(own.iter().map(|log| log.log.initial_score)),
-            best: mean(own.iter().map(|log| log.log.final_score)),
+            initial: mean(own.iter().map(|log| log.initial)),
+            best: mean(own.iter().map(|log| log.best)),
             new_rows: recorded.and_then(|round| round.new_rows),
             trial: trial.as_ref().map(TrialView::from),
             alpha: of(|round| round.alpha),
@@ -226,19 +254,13 @@ impl From<&Summary> for TrialView {
 }
 
 /// Issues of the best app of every log, each once per app.
-fn remaining(logs: &[SourceLog]) -> Vec<Remaining> {
-    type Key = (String, Option<String>);
+fn remaining(logs: &[Evolved]) -> Vec<Remaining> {
     let mut apps: BTreeMap<u32, usize> = BTreeMap::new();
-    let mut found: BTreeMap<Key, BTreeMap<u32, usize>> = BTreeMap::new();
-    for SourceLog { log, .. } in logs {
-        let Some(best) = log.evolution_history.iter().find(|entry| entry.iteration == log.best_iteration)
-        else {
-            continue;
-        };
+    let mut found: BTreeMap<&Sort, BTreeMap<u32, usize>> = BTreeMap::new();
+    for log in logs {
         *apps.entry(log.round).or_default() += 1;
-        let kinds: BTreeSet<Key> = best.critique.issues.iter().map(kind).collect();
-        for kind in kinds {
-            *found.entry(kind).or_default().entry(log.round).or_default() += 1;
+        for sort in &log.issues {
+            *found.entry(sort).or_default().entry(log.round).or_default() += 1;
         }
     }
     let all: usize = apps.values().sum();
@@ -252,7 +274,13 @@ fn remaining(logs: &[SourceLog]) -> Vec<Remaining> {
         .map(|((message, guideline), by)| {
             let n: usize = by.values().sum();
             let trend = ends.map(|(first, last)| share(&by, last) - share(&by, first));
-            Remaining { message, guideline, n, share: n as f64 / all as f64, trend }
+            Remaining {
+                message: message.clone(),
+                guideline: guideline.clone(),
+                n,
+                share: n as f64 / all as f64,
+                trend,
+            }
         })
         .collect();
     remaining.sort_by(|a, b| (b.n, &a.message).cmp(&(a.n, &b.message)));
@@ -261,7 +289,7 @@ fn remaining(logs: &[SourceLog]) -> Vec<Remaining> {
 }
 
 /// What an issue is about: the same thing said of another field is the same issue.
-fn kind(issue: &Issue) -> (String, Option<String>) {
+fn kind(issue: &Issue) -> Sort {
     let mut message = String::new();
     for (index, part) in issue.message.split('`').enumerate() {
         message.push_str(if index % 2 == 1 { "`..`" } else { part });

@@ -12,7 +12,12 @@ mod setup;
 mod weights;
 mod work;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+use tokio::process::Command;
 
 pub use catalog::{Added, Catalog, CatalogError, ModelName};
 pub use doctor::{Check, Doctor, Report, doctor};
@@ -29,6 +34,38 @@ pub struct Machine {
     pub cache: PathBuf,
     /// Weights that the user has already, instead of those from the package.
     pub weights: Option<PathBuf>,
+    /// Variables for Python and pip, for which [`is_for_python`] is true.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// What Python and pip need to find programs, the network and their own settings.
+const FOR_PYTHON: [&str; 17] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+];
+/// Beginnings of others.
+const ALSO_FOR_PYTHON: [&str; 3] = ["LC_", "PIP_", "XDG_"];
+
+/// Whether the programs that set-up runs are handed a variable. They run code of many packages, so they get what they need
+/// and nothing else: whatever a key is called, theirs it is not.
+pub fn is_for_python(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    FOR_PYTHON.contains(&name.as_str()) || ALSO_FOR_PYTHON.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Where distributions and vendors put the program itself. The commands on the path are often scripts that read settings
@@ -53,6 +90,13 @@ impl Machine {
     /// The first program of that name.
     pub fn find(&self, program: &str) -> Option<PathBuf> {
         self.path.iter().map(|folder| folder.join(program)).find(|path| is_executable(path))
+    }
+
+    /// A program of set-up, with the environment that such programs get.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     pub fn bubblewrap(&self) -> Option<PathBuf> {
@@ -101,5 +145,22 @@ impl Runtime {
     /// Whether everything that `hone setup` makes is there.
     pub fn is_ready(&self) -> bool {
         python::is_ready(&self.venv) && self.gguf.is_file()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_gets_what_it_needs_and_no_key() {
+        for name in ["PATH", "https_proxy", "PIP_INDEX_URL", "LC_ALL", "XDG_CACHE_HOME", "SSL_CERT_FILE"] {
+            assert!(is_for_python(name), "{name}");
+        }
+        for name in
+            ["OPENAI_API_KEY", "HF_TOKEN", "HONE_API_KEY", "MY_SECRET", "AWS_SECRET_ACCESS_KEY", "PATHS"]
+        {
+            assert!(!is_for_python(name), "{name}");
+        }
     }
 }

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tokio::process::Command;
-
 use super::{Machine, setup::SetupError, work::Work};
 use crate::store;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Every package with every hash; see the head of the file for how it is made.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
@@ -49,7 +47,7 @@ fn packages() -> usize {
 pub async fn find(machine: &Machine) -> Result<(PathBuf, String), SetupError> {
     let mut seen = Vec::new();
     for path in NAMES.iter().filter_map(|name| machine.find(name)) {
-        match version(&path).await {
+        match version(machine, &path).await {
             Some((version, true)) if version >= OLDEST => {
                 return Ok((path, format!("{}.{}", version.0, version.1)));
             }
@@ -64,10 +62,10 @@ pub async fn find(machine: &Machine) -> Result<(PathBuf, String), SetupError> {
 }
 
 /// Version of an interpreter, and whether it can make environments with pip.
-async fn version(python: &Path) -> Option<((u32, u32), bool)> {
+async fn version(machine: &Machine, python: &Path) -> Option<((u32, u32), bool)> {
     const ASK: &str = "import sys\ntry:\n import venv, ensurepip\n ok = 1\nexcept ImportError:\n ok = 0\nprint(*sys.version_info[:2], ok)";
     // A group of its own: the terminal's Ctrl-C must not make it look like a Python that does not run.
-    let output = Command::new(python).args(["-I", "-c", ASK]).process_group(0).output().await.ok()?;
+    let output = machine.command(python).args(["-I", "-c", ASK]).process_group(0).output().await.ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let mut numbers = text.split_whitespace().map(|word| word.parse::<u32>().ok());
     let version = (numbers.next()??, numbers.next()??);
@@ -84,13 +82,13 @@ pub async fn install(machine: &Machine, work: &Work<'_>) -> Result<(), SetupErro
     }
     std::fs::create_dir_all(&machine.cache).map_err(|e| store::StoreError::new("make", &machine.cache, e))?;
     work.step(0, None, format!("making a Python {version} environment"));
-    work.run(Command::new(&python).args(["-m", "venv"]).arg(&venv), |_| {}).await?;
+    work.run(machine.command(&python).args(["-m", "venv"]).arg(&venv), |_| {}).await?;
 
     let requirements = venv.join("requirements.txt");
     store::write_atomic(&requirements, REQUIREMENTS.as_bytes())?;
     let total = packages() as u64;
     let mut done = 0;
-    let mut pip = Command::new(venv.join("bin/python"));
+    let mut pip = machine.command(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--require-hashes"]);
     pip.args(["--no-deps", "--only-binary=:all:", "-r"]).arg(&requirements);
     work.run(&mut pip, |line| {
@@ -103,7 +101,7 @@ pub async fn install(machine: &Machine, work: &Work<'_>) -> Result<(), SetupErro
         }
     })
     .await?;
-    let mut check = Command::new(venv.join("bin/python"));
+    let mut check = machine.command(venv.join("bin/python"));
     check.args(["-I", "-c", "import streamlit, pandas, pyarrow, altair"]);
     work.run(&mut check, |_| {}).await?;
     let marker = Marker { requirements_sha256: requirements_hash(), python: version };

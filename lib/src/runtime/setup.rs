@@ -103,7 +103,8 @@ mod tests {
     #[tokio::test]
     async fn without_python_it_says_how_to_get_it() {
         let folder = tempfile::tempdir().unwrap();
-        let machine = Machine { path: vec![], cache: folder.path().into(), weights: None };
+        let machine =
+            Machine { path: vec![], cache: folder.path().into(), weights: None, environment: vec![] };
         let error = setup(&machine, &Events::none(), &Cancel::new()).await.unwrap_err();
         assert!(matches!(error, SetupError::NoPython { .. }), "{error}");
         assert!(error.hint().unwrap().contains("apt-get install"));

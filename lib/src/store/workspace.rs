@@ -29,6 +29,11 @@ impl Workspace {
         self.root.join("briefs/heldout.jsonl")
     }
 
+    /// Sealed briefs of one's own; nothing writes this file.
+    pub fn sealed_briefs(&self) -> PathBuf {
+        self.root.join("briefs/sealed.jsonl")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.root.join("data/evolutionary_logs")
     }

@@ -166,5 +166,5 @@ fn gravest(mut issues: Vec<Issue>) -> Vec<Issue> {
 }
 
 fn o200k_tokens(text: &str) -> u64 {
-    tiktoken_rs::o200k_base_singleton().encode_ordinary(text).len() as u64
+    crate::text::tokens(text) as u64
 }

@@ -20,6 +20,7 @@ use crate::{
     cancel::Cancel,
     event::{Event, Events, Phase},
     evolve::{Bandit, EvolveError, Fixed, Found, Means, Operator, Options, Search, Strategy, waves},
+    model::price,
     store::{self, Workspace},
 };
 
@@ -296,7 +297,6 @@ impl StrategyTable {
 
     /// For people.
     pub fn text(&self) -> String {
-        let usd = |usd: Option<f64>| usd.map_or("unknown".into(), |usd| format!("${usd:.4}"));
         let mut text = format!(
             "{} calls on each of {} briefs; agent `{}`, teacher `{}`\n\n{:<12}{:>7}{:>8}{:>12}\n",
             self.budget_calls, self.briefs, self.agent, self.teacher, "strategy", "score", "calls", "cost"
@@ -307,7 +307,7 @@ impl StrategyTable {
                 row.name,
                 row.mean,
                 row.calls,
-                usd(row.usd)
+                price::said(row.usd)
             ));
         }
         for found in &self.differences {

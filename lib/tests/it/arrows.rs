@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Folders and files of `lib/src` in the order in which they may know each other: each only what stands before it.
-const ORDER: [&[&str]; 15] = [
+const ORDER: [&[&str]; 16] = [
     &["auto", "cancel", "error", "event", "text"],
     &["store"],
     &["config"],
@@ -18,7 +18,8 @@ const ORDER: [&[&str]; 15] = [
     &["critic"],
     &["evolve"],
     &["rating"],
-    &["dataset", "finetune", "trial"],
+    &["dataset"],
+    &["finetune", "trial"],
     &["registry", "calibrate"],
     &["rounds"],
     &["monitor"],

@@ -7,7 +7,10 @@ use hone::{
     error::{Explain, Kind},
     event::Events,
     finetune::{self, FinetuneError, Following, Options, Started},
-    model::client::{Client, Endpoint, Retry},
+    model::{
+        client::{Client, Endpoint, Retry},
+        journal::Journal,
+    },
     store::Workspace,
 };
 use serde_json::{Value, json};
@@ -62,6 +65,7 @@ impl World {
             &self.workspace(),
             &self.dataset(),
             &options,
+            &Journal::open(self.workspace().journal()),
             &Events::none(),
         )
         .await

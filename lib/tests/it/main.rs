@@ -23,3 +23,5 @@ mod program;
 mod providers;
 #[cfg(test)]
 mod tuning;
+#[cfg(test)]
+mod validate;

@@ -9,11 +9,14 @@ use std::{
 use hone::{
     auto::Auto,
     cancel::Cancel,
+    config::{ModelRow, Price},
     error::{Explain, Kind},
     event::Events,
     finetune::{self, Following, Options, Shape, Started, Trainer},
     model::{
         client::{Client, Endpoint, Retry, Secret},
+        journal::{self, Journal, Ledger},
+        price::{Payer, Usd},
         provider::{Access, provider},
         wire::{Hyperparameters, Job, JobRequest, JobStatus, Method},
     },
@@ -61,7 +64,9 @@ impl World {
     }
 
     async fn start(&self, options: &Options) -> Result<Started, finetune::FinetuneError> {
-        finetune::start(&self.trainer, &self.workspace(), &self.dataset(), options, &Events::none()).await
+        let (workspace, dataset) = (self.workspace(), self.dataset());
+        let journal = Journal::open(workspace.journal());
+        finetune::start(&self.trainer, &workspace, &dataset, options, &journal, &Events::none()).await
     }
 
     async fn follow(&self, job: &str, clock: fn() -> i64) -> Result<Job, finetune::FinetuneError> {
@@ -136,11 +141,15 @@ async fn azures_jobs_are_below_its_addresses() {
     let endpoint = Endpoint { retry, ..Endpoint::new("far", base) };
     let endpoint = endpoint.with_access(azure).with_key(Some(Secret::new("sk-stub")));
     world.trainer = Trainer::new(Shape::OpenAi, Client::new(endpoint).unwrap(), None).unwrap();
-    let job = world.start(&world.options()).await.unwrap().job;
+    let options = Options { training_type: Some("developerTier".into()), ..world.options() };
+    let job = world.start(&options).await.unwrap().job;
     world.follow(&job.id, now).await.unwrap();
     assert_eq!(world.made(), 1);
     assert!(world.trainer.before_use().unwrap().contains("deploy"));
     let requests = world.fake.requests();
+    let created = requests.iter().find(|request| request.method == "POST" && request.path.ends_with("/jobs"));
+    let body: Value = serde_json::from_slice(&created.unwrap().body).unwrap();
+    assert_eq!((&body["trainingType"], &body["model"]), (&json!("developerTier"), &json!("m")));
     for end in ["/openai/files", "/openai/fine_tuning/jobs"] {
         assert!(requests.iter().any(|request| request.method == "POST" && request.path == end), "{end}");
     }
@@ -148,6 +157,14 @@ async fn azures_jobs_are_below_its_addresses() {
         assert!(request.query.contains("api-version=2025-04-01-preview"), "{request:?}");
         assert_eq!((request.header("api-key"), request.header("authorization")), (Some("sk-stub"), None));
     }
+}
+
+#[tokio::test]
+async fn a_type_of_training_is_a_word_of_azures() {
+    let world = World::new(Shape::OpenAi, Tuning::Succeeds);
+    let options = Options { training_type: Some("developerTier".into()), ..world.options() };
+    let error = world.start(&options).await.unwrap_err();
+    assert_eq!((error.kind(), world.fake.meter().uploads), (Kind::Input, 0), "{error}");
 }
 
 #[tokio::test]
@@ -253,7 +270,8 @@ async fn jobs_of_all_rows_are_listed_and_those_of_silent_rows_remembered() {
     let mut started = Vec::new();
     for (world, trainer) in worlds.iter().zip(&trainers) {
         let dataset = worlds[0].dataset();
-        let job = finetune::start(trainer, &workspace, &dataset, &world.options(), &Events::none())
+        let journal = Journal::open(workspace.journal());
+        let job = finetune::start(trainer, &workspace, &dataset, &world.options(), &journal, &Events::none())
             .await
             .unwrap()
             .job;
@@ -459,4 +477,157 @@ fn the_records_are_what_the_sdks_send() {
             "{name}: record it again, and mend what differs"
         );
     }
+}
+
+/// A provider whose training has a price, and its workspace's journal.
+struct Priced {
+    world: World,
+    journal: Journal,
+}
+
+impl Priced {
+    fn new(shape: Shape, tuning: Tuning, per_million: Option<f64>, cap: Option<f64>) -> Self {
+        let world = World::new(shape, tuning);
+        let journal = journal_of(&world, per_million, cap);
+        Self { world, journal }
+    }
+
+    async fn start(&self) -> Result<Started, finetune::FinetuneError> {
+        let (workspace, dataset) = (self.world.workspace(), self.dataset());
+        let World { trainer, .. } = &self.world;
+        let options = self.world.options();
+        finetune::start(trainer, &workspace, &dataset, &options, &self.journal, &Events::none()).await
+    }
+
+    /// Ten rows of eight tokens each and what is around them.
+    fn dataset(&self) -> PathBuf {
+        let path = self.world.dataset();
+        let said = |role: &str| json!({"role": role, "content": "a form with a name"});
+        let line = json!({"messages": [said("user"), said("assistant")]}).to_string() + "\n";
+        std::fs::write(&path, line.repeat(10)).unwrap();
+        path
+    }
+
+    /// Follows a job to whichever end, and books it.
+    async fn end(&self, job: &str) {
+        let _ = self.world.follow(job, now).await;
+        finetune::book(&self.world.workspace(), &self.journal).unwrap();
+    }
+
+    fn ledger(&self) -> Ledger {
+        Ledger::read(&self.world.workspace().journal(), None).unwrap()
+    }
+
+    /// Spent, held and lost.
+    fn money(&self) -> [Usd; 3] {
+        let Ledger { spent_usd, held_usd, lost_usd, .. } = self.ledger();
+        [spent_usd, held_usd, lost_usd].map(Usd::of)
+    }
+}
+
+fn journal_of(world: &World, per_million: Option<f64>, cap: Option<f64>) -> Journal {
+    let price = Price { input: 1.0, output: 1.0, training: per_million, as_of: "2026-01-31".into() };
+    let row = ModelRow { provider: "openai".into(), price: Some(price), ..ModelRow::default() };
+    let options =
+        journal::Options { cap: cap.and_then(Usd::cap), run: "r".into(), ..journal::Options::default() };
+    let journal = Journal::with(world.workspace().journal(), options);
+    journal.for_row(Payer::new("far", &row)).by("trainer").at("finetune")
+}
+
+#[tokio::test]
+async fn a_job_costs_what_was_trained_and_is_booked_once() {
+    for tuning in [Tuning::Succeeds, Tuning::AnswerLost(1), Tuning::NotCreated(2)] {
+        let priced = Priced::new(Shape::OpenAi, tuning.clone(), Some(25.0), Some(1.0));
+        let job = priced.start().await.unwrap().job;
+        let [spent, held, _] = priced.money();
+        assert!(spent == Usd::ZERO && held > Usd::ZERO, "{tuning:?}: {spent} {held}");
+        // Picked up, followed and booked by several, it costs once: 12,345 tokens at $25 a million.
+        assert!(priced.start().await.unwrap().picked_up);
+        priced.end(&job.id).await;
+        priced.end(&job.id).await;
+        assert!(priced.start().await.unwrap().picked_up);
+        finetune::book(&priced.world.workspace(), &journal_of(&priced.world, None, None)).unwrap();
+        assert_eq!(priced.money(), [Usd::from_nanos(308_625_000), Usd::ZERO, Usd::ZERO], "{tuning:?}");
+        let row = priced.ledger().rows.remove(0);
+        assert_eq!((row.row.as_str(), row.phase.as_str(), row.role.as_str()), ("far", "finetune", "trainer"));
+        assert_eq!((row.calls, row.input_tokens, row.run.as_str()), (1, 12_345, "r"));
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_the_budget_does_not_bear_is_not_made() {
+    for shape in [Shape::OpenAi, Shape::Fireworks] {
+        // Ten examples: ten epochs by the published rule.
+        let priced = Priced::new(shape, Tuning::Succeeds, Some(25.0), Some(0.0001));
+        let error = priced.start().await.unwrap_err();
+        assert_eq!((error.kind(), priced.world.made()), (Kind::Budget, 0), "{shape:?}: {error}");
+        assert_eq!(priced.world.fake.meter().uploads, 0, "{shape:?}");
+        assert!(error.hint().unwrap().contains("--budget"), "{error}");
+        assert_eq!(priced.money(), [Usd::ZERO; 3]);
+        // With more it goes on, and what is held is no more than the budget.
+        let enough = Priced { journal: journal_of(&priced.world, Some(25.0), Some(1.0)), ..priced };
+        enough.start().await.unwrap();
+        assert_eq!(enough.world.made(), 1);
+    }
+    // Together says its own price: $4.25.
+    let priced = Priced::new(Shape::Together, Tuning::Succeeds, None, Some(4.0));
+    assert_eq!(priced.start().await.unwrap_err().kind(), Kind::Budget);
+    let enough = Priced { journal: journal_of(&priced.world, None, Some(5.0)), ..priced };
+    let job = enough.start().await.unwrap().job;
+    assert_eq!(enough.money()[1], Usd::of(4.25));
+    enough.end(&job.id).await;
+    assert_eq!((enough.money(), enough.world.made()), ([Usd::of(4.25), Usd::ZERO, Usd::ZERO], 1));
+}
+
+#[tokio::test]
+async fn jobs_that_come_to_nothing_hold_nothing() {
+    for tuning in [Tuning::Forbidden, Tuning::NoQuota] {
+        let priced = Priced::new(Shape::OpenAi, tuning, Some(25.0), Some(1.0));
+        priced.start().await.unwrap_err();
+        assert_eq!(priced.money(), [Usd::ZERO; 3]);
+    }
+    let priced =
+        Priced::new(Shape::OpenAi, Tuning::Fails("invalid_training_file".into()), Some(25.0), Some(1.0));
+    let job = priced.start().await.unwrap().job;
+    priced.end(&job.id).await;
+    assert_eq!(priced.money(), [Usd::ZERO; 3]);
+    // Cancelled before it trains it costs nothing; afterwards nobody says what it has cost.
+    for trains in [false, true] {
+        let priced = Priced::new(Shape::OpenAi, Tuning::Slow, Some(25.0), Some(1.0));
+        let (job, workspace) = (priced.start().await.unwrap().job.id, priced.world.workspace());
+        let held = priced.money()[1];
+        let looks = if trains { 3 } else { 1 };
+        for _ in 0..looks {
+            let job = priced.world.trainer.job(&job).await.unwrap();
+            finetune::seen(&workspace, &priced.world.trainer, &job).unwrap();
+        }
+        finetune::cancel(&priced.world.trainer, &workspace, &job).await.unwrap();
+        finetune::book(&workspace, &priced.journal).unwrap();
+        let lost = if trains { held } else { Usd::ZERO };
+        assert_eq!(priced.money(), [lost, Usd::ZERO, lost], "{trains}");
+    }
+}
+
+/// Killed between the creation and its answer, the money stays held, and the next run finds the job and books it.
+#[tokio::test]
+async fn a_kill_in_a_creation_loses_no_money_from_the_books() {
+    let priced = Priced::new(Shape::OpenAi, Tuning::AnswerStalls(1), Some(25.0), Some(1.0));
+    tokio::select! {
+        _ = priced.start() => panic!("no answer ever comes"),
+        () = async { while priced.world.made() == 0 { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
+    }
+    let [_, held, _] = priced.money();
+    assert!(held > Usd::ZERO);
+    finetune::book(&priced.world.workspace(), &priced.journal).unwrap();
+    assert_eq!(priced.money()[1], held, "it is not known yet what came of it");
+    let job = priced.start().await.unwrap().job;
+    priced.end(&job.id).await;
+    assert_eq!((priced.money()[0], priced.world.made()), (Usd::from_nanos(308_625_000), 1));
+    // Money that nothing on disk speaks of any more may have been billed.
+    let other = Priced::new(Shape::OpenAi, Tuning::Slow, Some(25.0), Some(1.0));
+    other.start().await.unwrap();
+    let [_, held, _] = other.money();
+    std::fs::remove_dir_all(other.world.workspace().jobs()).unwrap();
+    finetune::book(&other.world.workspace(), &other.journal).unwrap();
+    assert_eq!(other.money(), [held, Usd::ZERO, held]);
 }

@@ -278,6 +278,20 @@ mod tests {
     }
 
     #[test]
+    fn the_grader_of_datasets_likes_the_reference_best_and_configuration_least() {
+        let grader = parse(&hone::dataset::grader()).unwrap();
+        let best = "```python\n# app.py\nimport streamlit as st\n\nst.title(\"Bookings\")\nst.metric(\"Today\", 12)\n```";
+        let reward = |sample: &str| {
+            let run = grader.run(sample.into(), json!({"reference": best}).as_object().cloned());
+            assert_eq!(run.metadata.errors, GraderErrors::default());
+            run.reward
+        };
+        let other = reward("```python\n# app.py\nimport streamlit as st\n\nst.write(\"Hello\")\n```");
+        let config = reward("```python\n# config.py\nNAME = \"Bookings\"\nTODAY = 12\n```");
+        assert!(reward(best) == 1.0 && other < 1.0 && config < 0.5 && config < other, "{other} {config}");
+    }
+
+    #[test]
     fn what_keeps_a_grader_from_judging_is_said() {
         let errors = |grader: &Value, sample: &str| run(grader, sample).metadata.errors;
         assert!(errors(&string_check("eq", "{{item.nobody}}"), "x").invalid_variable_error);

@@ -1,7 +1,10 @@
 //! Hyperparameters: what "auto" means here, and what is more than this trainer can do.
 
-use hone::auto::Auto;
-use hone::model::wire::{Hyperparameters, Job, Method};
+use hone::{
+    auto::Auto,
+    dataset::cost::auto_epochs,
+    model::wire::{Hyperparameters, Job, Method},
+};
 use hone_engine::{
     lora::Projection,
     train::{EarlyStop, Options, Precision},
@@ -68,17 +71,6 @@ pub fn fault(values: &Hyperparameters, beta: Auto<f64>) -> Option<(&'static str,
     }
 }
 
-/// Three epochs, more when that shows fewer than 100 examples, fewer when it shows more than 25000.
-fn auto_epochs(examples: usize) -> u32 {
-    let examples = examples.max(1);
-    let epochs = match examples * 3 {
-        ..100 => (100 / examples).min(25),
-        25_001.. => (25_000 / examples).max(1),
-        _ => 3,
-    };
-    u32::try_from(epochs).unwrap_or(1)
-}
-
 /// 0.2% of the examples, so one at a time for small files: more steps teach more, at the same speed
 /// (docs/design/training.md).
 fn auto_batch(examples: usize) -> u32 {
@@ -127,24 +119,6 @@ pub fn options(job: &Job, base_model: &str) -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn epochs_follow_the_published_rule() {
-        for (examples, epochs) in [
-            (0, 25),
-            (1, 25),
-            (10, 10),
-            (33, 3),
-            (34, 3),
-            (80, 3),
-            (8333, 3),
-            (8334, 2),
-            (10_000, 2),
-            (30_000, 1),
-        ] {
-            assert_eq!(auto_epochs(examples), epochs, "{examples} examples");
-        }
-    }
 
     #[test]
     fn batches_are_a_share_of_the_examples() {

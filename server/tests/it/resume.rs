@@ -8,7 +8,10 @@ use hone::{
     error::{Explain, Kind},
     event::{Event, Events},
     finetune::{self, FinetuneError, Following, Options},
-    model::wire::{Hyperparameters, Job, JobStatus},
+    model::{
+        journal::Journal,
+        wire::{Hyperparameters, Job, JobStatus},
+    },
     store::Workspace,
 };
 use hone_server::ServerConfig;
@@ -164,9 +167,9 @@ async fn finetuning_is_followed_left_and_picked_up() {
     let world = World::new().await;
     let (workspace, path) = dataset(&world, 20);
     let (events, mut heard) = Events::channel();
-    let start = async || {
-        finetune::start(&world.client.clone().into(), &workspace, &path, &options(40), &events).await.unwrap()
-    };
+    let (trainer, journal) = (world.client.clone().into(), Journal::open(workspace.journal()));
+    let start =
+        async || finetune::start(&trainer, &workspace, &path, &options(40), &journal, &events).await.unwrap();
     let first = start().await;
     assert!(!first.picked_up);
 
@@ -208,9 +211,9 @@ async fn finetuning_is_followed_left_and_picked_up() {
 async fn a_dataset_that_fails_is_the_users_error() {
     let world = World::new().await;
     let (workspace, path) = dataset(&world, 9);
-    let start = async || {
-        finetune::start(&world.client.clone().into(), &workspace, &path, &options(1), &Events::none()).await
-    };
+    let (trainer, journal) = (world.client.clone().into(), Journal::open(workspace.journal()));
+    let start =
+        async || finetune::start(&trainer, &workspace, &path, &options(1), &journal, &Events::none()).await;
     assert_eq!(start().await.unwrap_err().to_string(), "dataset has 9 examples, at least 10 are needed");
     std::fs::write(&path, data(9) + "{\"messages\":[]}\n").unwrap();
     let job = start().await.unwrap().job;

@@ -1,10 +1,11 @@
-//! What the doctor looks at beyond this machine: keys, endpoints, the dataset and the last job. No call costs anything.
+//! What the doctor looks at beyond this machine: keys, endpoints, the dataset and the last job. No call costs anything, and
+//! with `--offline` none is made.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use futures::future::join_all;
 use hone::{
-    config::{ModelRow, OWN_AGENTS, Settings},
+    config::{ModelRow, Settings},
     error::Explain,
     finetune::{self, OWN},
     model::{
@@ -12,19 +13,26 @@ use hone::{
         wire::{Job, JobStatus},
     },
     runtime::Check,
-    store,
 };
 
-use crate::{commands::finetune::faults, context::Context, error::CommandError, models::Models, rows};
+use crate::{
+    commands::finetune::{faults, look},
+    context::Context,
+    error::CommandError,
+    models::Models,
+    own, rows,
+};
 
 /// A row that does not answer within this is out of reach for the doctor.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn checks(context: &Context, settings: &Settings) -> Vec<Check> {
     let models = Models::new(context, settings);
-    let rows = settings.models.iter().filter(|(_, row)| !OWN_AGENTS.contains(&row.provider.as_str()));
-    let asked = rows.map(async |(name, row)| row_checks(&models, context, settings, name, row).await);
+    let (own, rows): (Vec<_>, Vec<_>) = settings.models.iter().partition(|(_, row)| own::is_own(row));
+    let asked =
+        rows.into_iter().map(async |(name, row)| row_checks(&models, context, settings, name, row).await);
     let mut checks: Vec<Check> = join_all(asked).await.into_iter().flatten().collect();
+    checks.extend(own.into_iter().map(|(name, row)| own_check(context, name, row)));
     checks.extend(dataset_check(context));
     checks.extend(job_check(context, &models).await);
     models.close().await;
@@ -44,8 +52,11 @@ async fn row_checks(
         Ok(client) => client,
         Err(e) => return vec![Check::fault(key, e.message, e.hints.join("; "))],
     };
-    let has = if client.endpoint().api_key.is_some() { "it is set" } else { "none is needed" };
-    let mut checks = vec![Check::well(key, has)];
+    let mut checks = vec![Check::well(key, key_is(row, &client))];
+    if context.global.offline {
+        checks.push(skipped(format!("endpoint of `{name}`")));
+        return checks;
+    }
     let trained = settings.finetune.model == name;
     match models.trainers().reachable.into_iter().find(|trainer| trained && trainer.row() == name) {
         Some(trainer) => {
@@ -58,6 +69,47 @@ async fn row_checks(
         None => checks.push(endpoint_check(name, &client).await),
     }
     checks
+}
+
+/// Which variable a key was found in; never what it is.
+fn key_is(row: &ModelRow, client: &Client) -> String {
+    match rows::key_variable(row).filter(|_| client.endpoint().api_key.is_some()) {
+        Some(variable) => format!("`{variable}` is set"),
+        None => "none is needed".into(),
+    }
+}
+
+/// What the settings promise an agent of the user's own: its key, or the variables that it is passed. It is not asked
+/// anything: only it knows what that costs.
+fn own_check(context: &Context, name: &str, row: &ModelRow) -> Check {
+    let title = format!("key of `{name}`");
+    if row.provider == own::SERVICE {
+        return match own::client(name, row, context) {
+            Ok(client) => Check::well(title, key_is(row, &client)),
+            Err(e) => Check::fault(title, e.message, e.hints.join("; ")),
+        };
+    }
+    let missing: Vec<String> = row
+        .pass_env
+        .iter()
+        .filter(|variable| context.secret(variable).is_none())
+        .map(|variable| format!("`{variable}`"))
+        .collect();
+    match (missing.is_empty(), row.pass_env.is_empty()) {
+        (false, _) => Check::fault(
+            title,
+            format!("not set: {}", missing.join(", ")),
+            "set them in the environment or in `.env`, or take them out of `pass_env`; see \
+             docs/troubleshooting/api-key-not-found.md",
+        ),
+        (true, true) => Check::well(title, "none is passed on"),
+        (true, false) => Check::well(title, format!("set: `{}`", row.pass_env.join("`, `"))),
+    }
+}
+
+/// Something that only somebody else could tell.
+fn skipped(name: impl Into<Cow<'static, str>>) -> Check {
+    Check::well(name, "skipped: with `--offline` nobody is asked")
 }
 
 /// Asks for the list of models: free everywhere, and refused without a good key.
@@ -97,9 +149,9 @@ fn silent(name: &str) -> Check {
 /// What a provider would refuse in the dataset.
 fn dataset_check(context: &Context) -> Option<Check> {
     const NAME: &str = "dataset for training";
-    // One that is not there or no text is told of beside this.
-    let text = store::read_text(&context.workspace.dataset()).ok()?;
-    Some(match faults(&text) {
+    // One that is not there is told of beside this.
+    let report = look(&context.workspace.dataset(), context, &context.settings_again().ok()?).ok()?;
+    Some(match faults(&report) {
         None => Check::well(NAME, "a provider would take it"),
         Some(listed) => Check::fault(
             NAME,
@@ -118,6 +170,7 @@ async fn job_check(context: &Context, models: &Models<'_>) -> Option<Check> {
     let trainer = models.trainers().reachable.into_iter().find(|trainer| trainer.row() == row);
     let asked = match (own, trainer) {
         (Some(job), _) => Some(job),
+        (None, Some(_)) if context.global.offline => return Some(skipped("last job")),
         (None, Some(trainer)) => {
             tokio::time::timeout(PATIENCE, trainer.job(&id)).await.ok().and_then(Result::ok)
         }

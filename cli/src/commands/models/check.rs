@@ -1,6 +1,6 @@
 //! `hone models check`: one tiny call to a row's model, and what came of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use hone::{
@@ -8,7 +8,9 @@ use hone::{
     error::{Explain as _, Kind},
     model::{
         client::{Client, ModelError, Retry},
-        wire::{ChatReply, ChatRequest, Finish, Message, Usage},
+        journal::Answer,
+        price::{Payer, Usd},
+        wire::{ChatRequest, Finish, Message, Usage},
     },
 };
 use serde::Serialize;
@@ -21,7 +23,8 @@ use crate::{
 
 /// Make one tiny call to a row's model and explain the outcome
 ///
-/// The call asks for a word, with an answer of 16 tokens at most; it is the only one that is made.
+/// The call asks for a word, with an answer of 16 tokens at most; it is the only one that is made. It counts against the
+/// budget and stands in the ledger, phase `check`.
 #[derive(Debug, Args)]
 pub struct Check {
     /// A name under `[models]`.
@@ -120,12 +123,19 @@ async fn check(name: &str, row: &ModelRow, settings: &Settings, context: &Contex
         max_completion_tokens: Some(LONGEST),
         ..ChatRequest::new(&row.model, vec![Message::user("Say ok.")])
     };
+    // An answer of another day tells nothing of today.
+    let sample = format!("check {}", jiff::Timestamp::now());
+    let journal = context.journal(settings)?.for_row(Payer::new(name, row)).by("check").at("check");
     let started = Instant::now();
-    let result = client.chat(&request).await;
+    let result = match journal.afford(&client, &row.model) {
+        Ok(()) => journal.chat(&client, &request, &sample).await,
+        Err(error) => Err(error),
+    };
+    journal.drain(Duration::ZERO).await;
     let mut checked = Checked::new(name, row, settings, client.address());
     checked.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     match result {
-        Ok(reply) => checked.answered(&reply, &client),
+        Ok(answer) => checked.answered(&answer),
         Err(ModelError::Cancelled) => return Err(ModelError::Cancelled.into()),
         Err(error) => checked.failed(&error, row),
     }
@@ -164,17 +174,8 @@ impl Checked {
         }
     }
 
-    fn answered(&mut self, reply: &ChatReply, client: &Client) {
-        self.usage = reply.usage;
-        let priced = |usage: &Usage| match (&self.price, client.is_local()) {
-            (Some(price), _) => {
-                let (input, output) = (usage.prompt_tokens as f64, usage.completion_tokens as f64);
-                Some((input * price.input + output * price.output) / 1e6)
-            }
-            (None, true) => Some(0.0),
-            (None, false) => None,
-        };
-        self.usd = reply.usage.as_ref().and_then(priced);
+    fn answered(&mut self, Answer { reply, usd, .. }: &Answer) {
+        (self.usage, self.usd) = (reply.usage, *usd);
         match reply.finish() {
             Finish::Refused(words) => {
                 self.detail = format!("the model declines to answer: {words}");
@@ -212,7 +213,7 @@ impl Checked {
         lines.extend(self.fix.iter().map(|fix| format!("   fix: {fix}")));
         if let Some(usage) = &self.usage {
             let cost = match self.usd {
-                Some(usd) => format!("${usd:.6}"),
+                Some(usd) => Usd::of(usd).to_string(),
                 None => "cost unknown: the row has no `price`".into(),
             };
             lines.push(format!(
@@ -237,7 +238,7 @@ fn outcome(error: &ModelError) -> Outcome {
             500.. => Outcome::Down,
             _ => Outcome::Refused,
         },
-        ModelError::Unreachable { .. } => Outcome::Unreachable,
+        ModelError::Unreachable { .. } | ModelError::TooSlow { .. } => Outcome::Unreachable,
         ModelError::Garbled { .. } => Outcome::NotAnApi,
         ModelError::WaitTooLong { .. } => Outcome::TooLongWait,
         ModelError::Down { .. } => Outcome::Down,

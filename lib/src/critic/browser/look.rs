@@ -26,9 +26,11 @@ const MEASURE: &str = include_str!("measure.js");
 const AXE: &str = include_str!("axe/axe.min.js");
 
 /// For everything about one page.
-const WHOLE: Duration = Duration::from_secs(20);
-/// For the page to settle at first.
+const WHOLE: Duration = Duration::from_secs(30);
+/// For the page to settle at first, from when the last of Streamlit's own files came.
 const FIRST: Duration = Duration::from_secs(10);
+/// For what follows on a page that does not settle.
+const REST: Duration = Duration::from_secs(10);
 /// For it to settle after a change of width.
 const NEXT: Duration = Duration::from_secs(2);
 /// For it to settle after an upload.
@@ -43,6 +45,13 @@ const HIGHEST: u32 = 6000;
 const MOST_TABS: u32 = 8;
 /// Messages of each sort kept.
 const MOST_MESSAGES: usize = 20;
+/// Files under way at once that are waited for.
+const MOST_LOADS: usize = 500;
+
+/// Between two looks at whether a page rests.
+const POLL: Duration = Duration::from_millis(40);
+/// Looks in a row that have to find a page at rest.
+const RESTS: u32 = 4;
 
 /// For what is drawn late: charts and tables come after their places.
 const DRAWN: Duration = Duration::from_millis(300);
@@ -119,6 +128,38 @@ pub(super) async fn look(cdp: &Cdp, task: &Task<'_>) -> Result<Looked, CdpError>
 struct Heard {
     errors: BTreeSet<String>,
     requests: BTreeSet<String>,
+    files: Loads,
+}
+
+/// Streamlit's own files that a page asked for: what they draw is not there before they are, and how long they take is
+/// the machine's doing and not the app's. They come from us, so that no app can keep them back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Loads {
+    under_way: BTreeSet<String>,
+    ended: usize,
+}
+
+impl Loads {
+    fn hear(&mut self, event: &Event) {
+        let request = event.params["requestId"].as_str().unwrap_or_default();
+        match event.method.as_str() {
+            "Network.requestWillBeSent" => {
+                let address = event.params["request"]["url"].as_str().unwrap_or_default();
+                if is_own_file(address) && self.under_way.len() < MOST_LOADS {
+                    self.under_way.insert(request.to_owned());
+                }
+            }
+            "Network.loadingFinished" | "Network.loadingFailed" if self.under_way.remove(request) => {
+                self.ended += 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is_own_file(address: &str) -> bool {
+    let own = address.starts_with("http://127.0.0.1") || address.starts_with("ws://127.0.0.1");
+    own && address.contains("/static/")
 }
 
 /// A page in a context of its own: no cookie, storage, worker or cache of another.
@@ -202,7 +243,7 @@ impl<'a> Page<'a> {
 
     async fn see(&self, task: &Task<'_>, looked: &mut Looked) -> Result<(), CdpError> {
         let world = self.enter(task.gate).await?;
-        let settled: Settled = world.ask(&format!("hone.settle({})", FIRST.as_millis())).await?;
+        let settled = world.settle(FIRST).await?;
         let rendered = &mut looked.rendered;
         (rendered.ready, rendered.state) = (settled.ready, settled.state);
         if !settled.ready {
@@ -219,7 +260,7 @@ impl<'a> Page<'a> {
         self.read(&world, task, looked).await?;
         looked.uploads = world.upload_all(task.ids).await?;
         self.size(375, 812).await?;
-        world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
+        world.settle(NEXT).await?;
         looked.rendered.narrow = world.ask::<Layout>("hone.layout()").await?;
         self.unroll(&world, 375, 812, &looked.rendered.narrow).await?;
         self.picture(375, task, looked).await?;
@@ -240,6 +281,7 @@ impl<'a> Page<'a> {
             if !world.ask::<bool>(&format!("hone.tab({at})")).await? {
                 break;
             }
+            world.settle(NEXT).await?;
             looked.items.extend(self.items(world, task.ids).await?);
             audit.add(world.ask(&audited).await?);
             looked.rendered.tabs += 1;
@@ -281,7 +323,7 @@ impl<'a> Page<'a> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let whole = (layout.screens * f64::from(height)).ceil().clamp(0.0, f64::from(HIGHEST)) as u32;
         self.size(width, whole).await?;
-        world.ask::<Settled>(&format!("hone.settle({})", NEXT.as_millis())).await?;
+        world.settle(NEXT).await?;
         Ok(())
     }
 
@@ -292,6 +334,10 @@ impl<'a> Page<'a> {
             looked.shots.push((width, decoded(&taken)));
         }
         Ok(())
+    }
+
+    fn files(&self) -> Loads {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).files.clone()
     }
 
     /// Writes down what was heard; the page's own address is left out.
@@ -338,7 +384,17 @@ impl Given {
     }
 }
 
+/// How a page stands at one moment.
 #[derive(serde::Deserialize)]
+struct Rest {
+    /// Nothing is under way.
+    quiet: bool,
+    /// Changes with what the page shows.
+    size: String,
+    state: String,
+}
+
+/// How a page stood when nothing came any more, or the time was up.
 struct Settled {
     ready: bool,
     state: String,
@@ -367,6 +423,28 @@ impl World<'_> {
         self.evaluate(script, false).await.map(|_| ())
     }
 
+    /// Waits until the page rests: it is quiet, keeps its size over some looks, and none of Streamlit's files came
+    /// meanwhile. The time limit starts anew with each of those.
+    async fn settle(&self, limit: Duration) -> Result<Settled, CdpError> {
+        let last = self.page.end.checked_sub(REST).unwrap_or(self.page.end);
+        let mut end = Instant::now() + limit;
+        let (mut size, mut files, mut rests) = (String::new(), self.page.files(), 0);
+        loop {
+            let now: Rest = self.ask("hone.rest()").await?;
+            let came = self.page.files();
+            if came != files {
+                end = Instant::now() + limit;
+            }
+            let rests_still = now.quiet && now.size == size && came == files && came.under_way.is_empty();
+            rests = if rests_still { rests + 1 } else { 0 };
+            (size, files) = (now.size, came);
+            if rests >= RESTS || Instant::now() >= end.min(last) {
+                return Ok(Settled { ready: rests >= RESTS, state: now.state });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Gives a small file to every uploader, one after the other.
     async fn upload_all(&self, ids: &[&str]) -> Result<Vec<Upload>, CdpError> {
         let texts = format!("hone.contents({})", json!(ids));
@@ -374,7 +452,7 @@ impl World<'_> {
         let mut before: Vec<Item> = self.ask(&texts).await?;
         for at in 0..MOST_UPLOADS {
             let Some(given) = self.ask::<Option<Given>>(&format!("hone.upload({at})")).await? else { break };
-            self.ask::<Settled>(&format!("hone.settle({})", UPLOAD.as_millis())).await?;
+            self.settle(UPLOAD).await?;
             let after: Vec<Item> = self.ask(&texts).await?;
             uploads.push(given.compare(&before, &after));
             before = after;
@@ -416,6 +494,7 @@ async fn listen(
             continue;
         }
         let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.files.hear(&event);
         if let Some(error) = console_error(&event) {
             keep(&mut heard.errors, &error);
         } else if event.method == "Network.requestWillBeSent" {
@@ -443,8 +522,37 @@ fn console_error(event: &Event) -> Option<String> {
 }
 
 fn keep(list: &mut BTreeSet<String>, text: &str) {
-    let own = |text: &str| text.starts_with("http://127.0.0.1") || text.starts_with("ws://127.0.0.1");
-    if list.len() < MOST_MESSAGES && !(own(text) && text.contains("/static/")) {
+    if list.len() < MOST_MESSAGES && !is_own_file(text) {
         list.insert(text.lines().next().unwrap_or_default().chars().take(200).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(method: &str, request: &str, url: &str) -> Event {
+        Event { method: method.into(), params: json!({ "requestId": request, "request": { "url": url } }) }
+    }
+
+    #[test]
+    fn a_file_of_our_own_is_under_way_until_it_came_or_failed() {
+        let mut files = Loads::default();
+        let mut hear = |method: &str, request: &str, url: &str| {
+            files.hear(&event(method, request, url));
+            (files.under_way.len(), files.ended)
+        };
+        assert_eq!(hear("Network.requestWillBeSent", "1", "http://127.0.0.1:7001/static/js/a.js"), (1, 0));
+        assert_eq!(
+            hear("Network.requestWillBeSent", "2", "http://127.0.0.1:7001/static/media/f.woff2"),
+            (2, 0)
+        );
+        // What the app serves can take for ever, and other places are not there.
+        assert_eq!(hear("Network.requestWillBeSent", "3", "http://127.0.0.1:7001/media/a.png"), (2, 0));
+        assert_eq!(hear("Network.requestWillBeSent", "4", "https://example.org/static/a.js"), (2, 0));
+        assert_eq!(hear("Network.loadingFinished", "3", ""), (2, 0));
+        assert_eq!(hear("Network.loadingFinished", "1", ""), (1, 1));
+        assert_eq!(hear("Network.loadingFinished", "1", ""), (1, 1));
+        assert_eq!(hear("Network.loadingFailed", "2", ""), (0, 2));
     }
 }

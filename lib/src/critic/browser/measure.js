@@ -41,20 +41,15 @@ globalThis.hone = (() => {
     return root ? `${root.getElementsByTagName("*").length} ${main().scrollHeight}` : "";
   };
 
-  // Waits until the page is quiet and keeps its size over four looks.
-  async function settle(limit) {
-    const end = performance.now() + limit;
-    let same = 0;
-    let last = "";
-    while (performance.now() < end) {
-      const now = quiet(state()) ? size() : "";
-      same = now && now === last ? same + 1 : 0;
-      last = now;
-      if (same >= 3) return { ready: true, state: state().script };
-      await pause(40);
-    }
-    return { ready: false, state: state().script };
-  }
+  // Something moves that soon stands still, such as a sidebar on its way out.
+  const moving = () => document.getAnimations().some((animation) =>
+    animation.playState === "running" && animation.effect && animation.effect.getComputedTiming().endTime < 2000);
+
+  // Whether nothing is under way on the page, and a size that changes with what it shows.
+  const rest = () => {
+    const now = state();
+    return { quiet: quiet(now) && !moving(), size: size(), state: now.script };
+  };
 
   const words = (element) => {
     const own = element.innerText || element.textContent || "";
@@ -429,6 +424,6 @@ globalThis.hone = (() => {
     return true;
   }
 
-  return { settle, upload, contents, items, buttons, press, layout, headings, audit, tab, tabs: () => all("stTab").filter(seen).length, size };
+  return { rest, upload, contents, items, buttons, press, layout, headings, audit, tab, tabs: () => all("stTab").filter(seen).length, size };
 })();
 true;

@@ -5,6 +5,7 @@
 //! at [`visit::DEPTH`].
 
 mod config;
+mod glance;
 mod secrets;
 mod visit;
 
@@ -15,6 +16,7 @@ use ruff_python_parser::{Mode, ParseOptions, Parsed, parse_unchecked};
 use ruff_source_file::LineIndex;
 use ruff_text_size::{Ranged, TextSize};
 
+pub(crate) use self::glance::{Glance, Nature, glance};
 use self::visit::Facts;
 use super::{Call, Fault, FileFacts, Statics, error::CriticError};
 use crate::agent::{Candidate, SourceFile};
@@ -22,7 +24,7 @@ use crate::agent::{Candidate, SourceFile};
 /// Larger files are not read, in bytes.
 pub(crate) const SOURCE_CAP: usize = 64 * 1024;
 /// Stack of the thread that parses, in bytes; memory is taken only as deep as the source is.
-const STACK: usize = 256 * 1024 * 1024;
+pub(crate) const STACK: usize = 256 * 1024 * 1024;
 /// Files beyond this number are not read.
 const MOST_FILES: usize = 200;
 /// Facts of one sort that evidence keeps.
@@ -87,8 +89,10 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn of(file: &'a SourceFile) -> Self {
-        let readable = is_python(file) && file.content.len() <= SOURCE_CAP;
-        let parsed = readable.then(|| parse_unchecked(&file.content, ParseOptions::from(Mode::Module)));
+        Self::with(file, parse(file))
+    }
+
+    fn with(file: &'a SourceFile, parsed: Option<Parsed<ruff_python_ast::Mod>>) -> Self {
         let lines = LineIndex::from_source_text(&file.content);
         let code = match &parsed {
             Some(parsed) => lines_of_code(&file.content, &lines, parsed),
@@ -109,10 +113,7 @@ impl<'a> Source<'a> {
     }
 
     fn body(&self) -> &[ruff_python_ast::Stmt] {
-        match self.parsed.as_ref().map(Parsed::syntax) {
-            Some(ruff_python_ast::Mod::Module(module)) => &module.body,
-            _ => &[],
-        }
+        self.parsed.as_ref().map_or(&[], body)
     }
 
     fn parses(&self) -> bool {
@@ -200,6 +201,19 @@ impl<'a> Source<'a> {
     }
 }
 
+/// A Python file that is not too large, as ruff reads it; what does not parse has errors.
+fn parse(file: &SourceFile) -> Option<Parsed<ruff_python_ast::Mod>> {
+    let readable = is_python(file) && file.content.len() <= SOURCE_CAP;
+    readable.then(|| parse_unchecked(&file.content, ParseOptions::from(Mode::Module)))
+}
+
+fn body(parsed: &Parsed<ruff_python_ast::Mod>) -> &[ruff_python_ast::Stmt] {
+    match parsed.syntax() {
+        ruff_python_ast::Mod::Module(module) => &module.body,
+        ruff_python_ast::Mod::Expression(_) => &[],
+    }
+}
+
 /// Python by its name; a file without an extension by its content.
 pub(super) fn is_python(file: &SourceFile) -> bool {
     let name = file.path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
@@ -209,10 +223,7 @@ pub(super) fn is_python(file: &SourceFile) -> bool {
 /// Lines that hold a token of code: padding with comments or with strings that nobody uses changes no share of them.
 fn lines_of_code(text: &str, lines: &LineIndex, parsed: &Parsed<ruff_python_ast::Mod>) -> BTreeSet<usize> {
     let line = |offset: TextSize| lines.line_index(offset).to_zero_indexed();
-    let unused = visit::unused_strings(match parsed.syntax() {
-        ruff_python_ast::Mod::Module(module) => &module.body,
-        ruff_python_ast::Mod::Expression(_) => &[],
-    });
+    let unused = visit::unused_strings(body(parsed));
     let mut code = BTreeSet::new();
     for token in parsed.tokens() {
         let range = token.range();

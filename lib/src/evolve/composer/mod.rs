@@ -100,6 +100,8 @@ impl Composer {
             (Operator::Revise, Some(parent)) => {
                 plan.variant(self.seed, attempt).revised(brief, parent.critique).write()
             }
+            // Of each four plans near one, the last has other widgets, another order and one section more or less.
+            (Operator::Restyle, _) => plan.variant(self.seed, 4 * attempt + 3).write(),
             (Operator::Merge, _) => {
                 let other = Plan::read(brief, self.seed.wrapping_add(u64::from(attempt) + 101));
                 plan.grafted(&other.variant(self.seed, attempt + 1)).write()

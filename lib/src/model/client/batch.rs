@@ -1,5 +1,9 @@
-//! Batches in OpenAI's form: many chat calls in a file, answered when there is time.
+//! Batches: many chat calls at once, answered when there is time. OpenAI's and Azure's take a file of them, Anthropic's the
+//! calls themselves.
 
+use std::path::Path;
+
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
@@ -8,9 +12,10 @@ use super::{
     retry::Failure,
 };
 use crate::model::{
-    provider::{Access, Dialect},
-    wire::{Batch, BatchLine, BatchRequest, ChatReply, ChatRequest},
+    provider::{Access, Batches, Dialect},
+    wire::{Batch, BatchLine, BatchRequest, ChatReply, ChatRequest, MessageBatch, MessageLine, MessagePage},
 };
+use crate::store::StoreError;
 
 /// Why a line of a batch holds no answer.
 #[derive(Debug)]
@@ -28,8 +33,8 @@ impl Client {
     pub(in crate::model) fn batch_endpoint(&self) -> &'static str {
         let access = &self.endpoint.access;
         match access.provider.dialect {
-            // Deployments are in the bodies, and the version in the address of the batch.
-            Dialect::Azure if access.api_version.is_some() => "/chat/completions",
+            // Deployments are in the bodies, and the version is in the address of the batch.
+            Dialect::Azure => "/chat/completions",
             _ => "/v1/chat/completions",
         }
     }
@@ -39,8 +44,59 @@ impl Client {
         // Nothing is streamed into a file.
         let access = Access { stream: Some(false), ..self.endpoint.access.clone() };
         let body = access.body(request).map_err(unwritable)?;
-        let line = json!({"custom_id": id, "method": "POST", "url": self.batch_endpoint(), "body": body});
+        let line = match access.provider.batch {
+            Some(Batches::Messages) => json!({"custom_id": id, "params": body}),
+            _ => json!({"custom_id": id, "method": "POST", "url": self.batch_endpoint(), "body": body}),
+        };
         Ok(line.to_string())
+    }
+
+    /// Creates a batch of messages from a file of lines. As little as any creation is it repeated when it is in doubt.
+    pub(in crate::model) async fn create_message_batch(&self, input: &Path) -> Result<Batch, ModelError> {
+        let lines = tokio::fs::read(input).await.map_err(|e| StoreError::new("read", input, e))?;
+        let call = Call::post(&["messages", "batches"], Body::Written(requests(&lines)));
+        let made: MessageBatch = self.fetch(Call { replay: Replay::WhenRefused, ..call }).await?;
+        Ok(made.into())
+    }
+
+    /// Batches of messages, newest first, until the first that was made before `since` (Unix seconds).
+    pub(in crate::model) async fn message_batches_since(&self, since: i64) -> Result<Vec<Batch>, ModelError> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let call = Call::get(&["messages", "batches"]).query("limit", Some("100".into()));
+            let page: MessagePage = self.fetch(call.query("after_id", after.clone())).await?;
+            let (next, is_last) = (page.last_id, !page.has_more || page.data.is_empty());
+            for batch in page.data.into_iter().map(Batch::from) {
+                if batch.created_at < since {
+                    return Ok(found);
+                }
+                found.push(batch);
+            }
+            // A page that names no other, or itself, is the last.
+            if is_last || next.is_none() || next == after {
+                return Ok(found);
+            }
+            after = next;
+        }
+    }
+
+    /// What a batch has written: lines for [`Client::batch_result`].
+    pub(in crate::model) async fn batch_results(&self, file: &str) -> Result<Bytes, ModelError> {
+        match self.endpoint.access.provider.batch {
+            // The address that the answer names is where the key would go to: ours is as good.
+            Some(Batches::Messages) => {
+                self.bytes(&Call::get(&["messages", "batches", file, "results"])).await
+            }
+            _ => self.file_content(file).await,
+        }
+    }
+
+    /// Reads a line of what a batch has written.
+    pub(in crate::model) fn batch_result(&self, line: &[u8]) -> serde_json::Result<BatchLine> {
+        match self.endpoint.access.provider.batch {
+            Some(Batches::Messages) => serde_json::from_slice::<MessageLine>(line).map(BatchLine::from),
+            _ => serde_json::from_slice(line),
+        }
     }
 
     /// Creates a batch. An answer that is lost or in doubt is not asked for again, because the batch may exist: see
@@ -58,7 +114,13 @@ impl Client {
     }
 
     pub(in crate::model) async fn batch(&self, id: &str) -> Result<Batch, ModelError> {
-        self.fetch(Call::get(&["batches", id])).await
+        match self.endpoint.access.provider.batch {
+            Some(Batches::Messages) => {
+                let batch: MessageBatch = self.fetch(Call::get(&["messages", "batches", id])).await?;
+                Ok(batch.into())
+            }
+            _ => self.fetch(Call::get(&["batches", id])).await,
+        }
     }
 
     /// Batches, newest first, until the first that was made before `since` (Unix seconds).
@@ -89,6 +151,13 @@ impl Client {
     }
 }
 
+/// Lines as the body of a creation.
+fn requests(lines: &[u8]) -> Bytes {
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let all = lines.collect::<Vec<_>>().join(&b","[..]);
+    [&br#"{"requests":["#[..], &all, b"]}"].concat().into()
+}
+
 fn unwritable(error: serde_json::Error) -> ModelError {
     ModelError::Endpoint(format!("the request cannot be written: {error}"))
 }
@@ -116,8 +185,25 @@ mod tests {
         check(Access { stream: Some(true), ..of("openai") }, "/v1/chat/completions", body.clone());
         let deployed = json!({"model": "d", "messages": said, "max_completion_tokens": 9});
         let azure = Access { deployment: Some("d".into()), ..of("azure") };
-        check(azure.clone(), "/v1/chat/completions", deployed.clone());
+        check(azure.clone(), "/chat/completions", deployed.clone());
         check(Access { api_version: Some("2025-01-01".into()), ..azure }, "/chat/completions", deployed);
+    }
+
+    #[test]
+    fn messages_are_sent_as_they_are() {
+        let request =
+            ChatRequest { max_tokens: Some(9000), ..ChatRequest::new("m", vec![Message::user("a")]) };
+        let client = client(Access::to(provider("anthropic").unwrap()));
+        let line = |id: &str| client.batch_line(&request, id).unwrap();
+        let body: Value =
+            serde_json::from_slice(&requests(format!("{}\n{}\n", line("k1"), line("k2")).as_bytes()))
+                .unwrap();
+        // Long ones are streamed when they are asked for live, and never in a batch.
+        let params =
+            json!({"model": "m", "max_tokens": 9000, "messages": [{"role": "user", "content": "a"}]});
+        let of = |id: &str| json!({"custom_id": id, "params": params});
+        assert_eq!(body, json!({"requests": [of("k1"), of("k2")]}));
+        assert_eq!(requests(b""), r#"{"requests":[]}"#);
     }
 
     #[test]

@@ -53,7 +53,12 @@ pub(super) struct Call<'a> {
 pub(super) enum Body<'a> {
     None,
     Json(Value),
-    Upload { path: &'a Path, purpose: &'a str },
+    /// JSON that is written already.
+    Written(Bytes),
+    Upload {
+        path: &'a Path,
+        purpose: &'a str,
+    },
 }
 
 impl<'a> Call<'a> {
@@ -330,6 +335,7 @@ impl Client {
             Body::None if call.method == Method::POST => request.body(""),
             Body::None => request,
             Body::Json(value) => request.json(value),
+            Body::Written(bytes) => request.header(CONTENT_TYPE, "application/json").body(bytes.clone()),
             Body::Upload { path, purpose } => request.multipart(form(path, purpose).await?),
         })
     }
@@ -397,18 +403,22 @@ impl Client {
     pub(super) fn broken(&self, error: reqwest::Error) -> Failed {
         // A request that was never sent was never billed.
         let in_doubt = !(error.is_connect() || error.is_builder());
-        let why =
-            if error.is_timeout() { "no answer in time".into() } else { with_sources(&error.without_url()) };
-        Failed { in_doubt, ..self.silent(&why) }
-    }
-
-    fn silent(&self, why: &str) -> Failed {
+        let why = match (error.is_timeout(), in_doubt) {
+            (true, true) => return self.silent("no answer in time"),
+            (true, false) => "no connection in time".into(),
+            (false, _) => with_sources(&error.without_url()),
+        };
         let error = ModelError::Unreachable {
             provider: self.endpoint.name.clone(),
             url: self.scrubber.words(&shown(&self.base)),
-            why: self.scrubber.words(why),
+            why: self.scrubber.words(&why),
             local: self.is_local(),
         };
+        Failed { error, failure: Failure::default(), in_doubt, garbled: false }
+    }
+
+    fn silent(&self, why: &str) -> Failed {
+        let error = ModelError::TooSlow { provider: self.endpoint.name.clone(), why: why.into() };
         Failed { error, failure: Failure::default(), in_doubt: true, garbled: false }
     }
 

@@ -24,6 +24,9 @@ pub enum ModelError {
     /// No answer: nobody listens, or the connection broke.
     #[error("cannot reach {provider} at `{url}`: {why}")]
     Unreachable { provider: String, url: String, why: String, local: bool },
+    /// It was reached, and its answer did not come in time, or stopped in the middle.
+    #[error("{provider} is too slow: {why}")]
+    TooSlow { provider: String, why: String },
     /// An answer that is not what the protocol promises.
     #[error("{provider} gave an answer that cannot be used: {why}")]
     Garbled { provider: String, why: String },
@@ -93,7 +96,7 @@ impl ModelError {
     pub fn is_in_doubt(&self) -> bool {
         match self {
             Self::Refused { status, .. } => *status >= 500 || matches!(status, 408 | 409),
-            Self::Unreachable { .. } | Self::Garbled { .. } => true,
+            Self::Unreachable { .. } | Self::TooSlow { .. } | Self::Garbled { .. } => true,
             _ => false,
         }
     }
@@ -106,6 +109,7 @@ impl Explain for ModelError {
             Self::Refused { .. } if matches!(self.code(), Some(TOO_LONG | NO_JOB)) => Kind::Input,
             Self::Refused { .. }
             | Self::Unreachable { .. }
+            | Self::TooSlow { .. }
             | Self::Garbled { .. }
             | Self::WaitTooLong { .. }
             | Self::Down { .. }
@@ -123,32 +127,46 @@ impl Explain for ModelError {
                 return refusal_hint(*status, code.as_deref()).map(Into::into);
             }
             Self::Unreachable { local: true, .. } => {
-                "start the server with `hone serve`, or leave `base_url` out to use the embedded engine"
+                "start the server (`hone serve` is Hone's own), or leave `base_url` out to use the embedded engine; see \
+                 docs/troubleshooting/out-of-reach.md"
             }
             Self::Unreachable { .. } => {
-                "check the network and the row's `base_url`, then run the same command again"
+                "check the network and the row's `base_url`, then run the same command again; see \
+                 docs/troubleshooting/out-of-reach.md"
+            }
+            Self::TooSlow { .. } => {
+                "run the same command again: finished calls are kept; where answers take this long, raise `timeout_s` in \
+                 the row; see docs/troubleshooting/too-slow.md"
             }
             Self::Garbled { .. } => {
-                "check that `base_url` is the API's address (it usually ends in `/v1`) and not a web page or a proxy"
+                "run the same command again; if it stays so, check that `base_url` is the API's address (it usually ends \
+                 in `/v1`) and not a web page or a proxy; see docs/troubleshooting/unusable-answer.md"
             }
-            Self::WaitTooLong { .. } => "run the same command again later; finished calls are kept",
+            Self::WaitTooLong { .. } => {
+                "run the same command again later; finished calls are kept; see docs/troubleshooting/asked-to-wait.md"
+            }
             Self::Budget { spent, held, next, cap } => {
                 let enough = (2.0 * cap.dollars()).max((*spent + *held + *next).dollars());
                 let enough = if enough >= 1.0 { enough.ceil() } else { (enough * 1e4).ceil() / 1e4 };
                 return Some(format!(
                     "run the same command again with a higher `--budget`, {enough} for example, or raise `usd` under \
-                     `[budget]`; finished work is kept"
+                     `[budget]`; finished work is kept; see docs/troubleshooting/budget-reached.md"
                 ));
             }
             Self::NoPrice { row } => {
                 return Some(format!(
                     "say it under `[models.{row}]`: `price = {{ input = 0.0, output = 0.0, as_of = \"2026-01-31\" }}` in US \
-                     dollars per million tokens; or go without a budget: `--budget inf`"
+                     dollars per million tokens; or go without a budget: `--budget inf`; see \
+                     docs/troubleshooting/unknown-price.md"
                 ));
             }
-            Self::Down { .. } => "run the same command again later; finished calls are kept",
+            Self::Down { .. } => {
+                "run the same command again later: it goes on, and finished calls are kept; see \
+                 docs/troubleshooting/provider-down.md"
+            }
             Self::NotInJournal { .. } => {
-                "import the journal of the run that made this call (`hone calls import FILE`), or leave `--offline` out"
+                "import the journal of the run that made this call (`hone calls import FILE`), or leave `--offline` out; \
+                 see docs/troubleshooting/not-in-the-journal.md"
             }
             Self::Endpoint(_) => "correct the row under `[models]` in `hone.toml`",
             Self::Cancelled => return None,
@@ -165,20 +183,34 @@ fn refusal_hint(status: u16, code: Option<&str>) -> Option<&'static str> {
              since 2026-05-07, everyone on 2027-01-06); train with the local engine instead: `[finetune] model = \"local\"`"
         }
         (_, Some("insufficient_quota" | "credit_balance_exhausted" | "exceeded_quota")) | (402, _) => {
-            "the account is out of credit: check its billing page, or use the local engine"
+            "the account is out of credit: check its billing page, or use the local engine; see \
+             docs/troubleshooting/insufficient-quota.md"
         }
         (_, Some("model_not_found" | "not_found_error" | "DeploymentNotFound")) => {
-            "see `hone models` for the models that can be used"
+            "correct `model` in the row, `hone models` shows it: the provider has none of this name; see \
+             docs/troubleshooting/unknown-model.md"
         }
-        (_, Some(TOO_LONG)) => "shorten the brief, or choose a model with a longer context",
+        (_, Some(TOO_LONG)) => {
+            "shorten the brief, or choose a model with a longer context; see docs/troubleshooting/too-long.md"
+        }
         (_, Some(NO_JOB)) => "`hone status` without an id shows the last job; `hone finetune` starts one",
-        (401, _) => "check the API key: the variable that the row's `api_key_env` names, or `.env`",
-        (403, _) => "the key lacks permission for this: check its scope and the account's region",
+        (401, _) => {
+            "check the API key: the variable that the row's `api_key_env` names, or `.env`; see \
+             docs/troubleshooting/invalid-key.md"
+        }
+        (403, _) => {
+            "the key lacks permission for this: check its scope and the account's region; see \
+             docs/troubleshooting/no-permission.md"
+        }
         (404, _) => "check `base_url` and the name of the model or the job",
         (413, _) => "the upload is too large: 512 MB is the limit",
-        (429, _) => "the provider limits the rate: run again with less concurrency; finished calls are kept",
+        (429, _) => {
+            "the provider limits the rate: run again with less concurrency; finished calls are kept; see \
+             docs/troubleshooting/rate-limited.md"
+        }
         (408 | 409 | 500.., _) => {
-            "the provider is in trouble: run the same command again; finished calls are kept"
+            "the provider is in trouble: run the same command again; finished calls are kept; see \
+             docs/troubleshooting/server-error.md"
         }
         _ => return None,
     })

@@ -35,6 +35,7 @@ use reqwest::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use self::{
     answer::{is_loopback, shown, with_sources},
@@ -63,8 +64,8 @@ pub struct Endpoint {
     pub api_key: Option<Secret>,
     /// What the provider wants to hear.
     pub access: Access,
-    /// Sent with every call. Their values are secrets.
-    pub headers: Vec<(String, Secret)>,
+    /// Sent with every call.
+    pub headers: Vec<Header>,
     /// Longest wait for the first byte of an answer.
     pub timeout: Duration,
     pub connect_timeout: Duration,
@@ -79,6 +80,16 @@ pub struct Endpoint {
     pub most_in_flight: Option<usize>,
     /// How long a provider that is down is waited for.
     pub outage: Outage,
+}
+
+/// A header of a row's own.
+#[derive(Clone, Debug)]
+pub struct Header {
+    pub name: String,
+    /// Never printed, whatever it is.
+    pub value: Secret,
+    /// It says who asks, not what is asked.
+    pub is_key: bool,
 }
 
 impl Endpoint {
@@ -133,7 +144,20 @@ impl Endpoint {
     }
 
     fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.api_key.iter().chain(self.headers.iter().map(|(_, value)| value))
+        self.api_key.iter().chain(self.headers.iter().map(|header| &header.value))
+    }
+
+    /// What calls are kept under: the identity, and what the row says of its own that changes what is truly sent. Of a header's
+    /// value a digest: it may be a secret.
+    pub(in crate::model) fn asked_as(&self) -> String {
+        let headers = self.headers.iter().filter(|header| !header.is_key);
+        let headers = headers.map(|Header { name, value, .. }| {
+            let digest = crate::text::hex(&Sha256::digest(value.expose()));
+            format!("{}={}", name.to_ascii_lowercase(), &digest[..16])
+        });
+        let mut own: Vec<String> = self.access.own_options().into_iter().chain(headers).collect();
+        own.sort();
+        own.iter().fold(self.identity.clone(), |all, option| format!("{all}|{option}"))
     }
 }
 
@@ -447,10 +471,10 @@ fn headers(endpoint: &Endpoint) -> Result<HeaderMap, ModelError> {
             }
         }
     }
-    for (header, text) in &endpoint.headers {
-        let unfit = |_| ModelError::Endpoint(format!("`{header}` of `{name}` is no name of a header"));
-        let header: HeaderName = header.parse().map_err(unfit)?;
-        headers.insert(header, value("a header", text.expose())?);
+    for own in &endpoint.headers {
+        let unfit = |_| ModelError::Endpoint(format!("`{}` of `{name}` is no name of a header", own.name));
+        let header: HeaderName = own.name.parse().map_err(unfit)?;
+        headers.insert(header, value("a header", own.value.expose())?);
     }
     Ok(headers)
 }
@@ -526,9 +550,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_row_says_of_its_own_is_part_of_what_is_asked() {
+        let of = |name: &str| Access::to(provider::provider(name).unwrap());
+        let header =
+            |value: &str, is_key| Header { name: "X-Beta".into(), value: Secret::new(value), is_key };
+        let check = |access: Access, headers: Vec<Header>, own: &str| {
+            let endpoint = Endpoint { headers, ..Endpoint::new("any", "https://h/v1").with_access(access) };
+            assert_eq!(endpoint.asked_as(), format!("{}{own}", endpoint.identity));
+        };
+        check(of("openai"), vec![], "");
+        check(Access { sampling: Some(true), stream: Some(true), ..of("openai") }, vec![], "");
+        check(Access { sampling: Some(false), ..of("openai") }, vec![], "|sampling=false");
+        check(Access { sampling: Some(false), ..of("anthropic") }, vec![], "");
+        let older =
+            Access { anthropic_version: Some("2023-01-01".into()), sampling: Some(true), ..of("anthropic") };
+        check(older, vec![], "|anthropic-version=2023-01-01|sampling=true");
+        let usual = Access { anthropic_version: Some("2023-06-01".into()), ..of("anthropic") };
+        check(usual, vec![header("a-key", true)], "");
+        check(of("openai"), vec![header("one", false)], "|x-beta=7692c3ad3540bb80");
+    }
+
+    #[test]
     fn no_secret_is_printed() {
         let endpoint = Endpoint {
-            headers: vec![("x-extra".into(), Secret::new("extra-secret"))],
+            headers: vec![Header {
+                name: "x-extra".into(),
+                value: Secret::new("extra-secret"),
+                is_key: false,
+            }],
             ..Endpoint::new("test", "http://user:pass-word@h/v1?token=to-ken")
         };
         let client = Client::new(endpoint.with_key(Some(Secret::new("sk-abc")))).unwrap();

@@ -35,10 +35,18 @@ const MARK: &str = "[key]";
 const LEAST_SECRET: usize = 12;
 
 /// Takes keys out of bytes and texts, in every form in which providers are seen to repeat them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Scrubber {
     long: Vec<memmem::Finder<'static>>,
     short: Vec<memmem::Finder<'static>>,
+    /// What stands in a key's place.
+    mark: String,
+}
+
+impl Default for Scrubber {
+    fn default() -> Self {
+        Self { long: Vec::new(), short: Vec::new(), mark: MARK.into() }
+    }
 }
 
 impl Scrubber {
@@ -53,9 +61,14 @@ impl Scrubber {
         scrubber
     }
 
+    /// The same, which leaves these words where a key was.
+    pub fn marking(self, mark: &str) -> Self {
+        Self { mark: mark.into(), ..self }
+    }
+
     /// An answer's bytes without secrets.
     pub fn bytes(&self, bytes: Bytes) -> Bytes {
-        match without(&bytes, &self.long) {
+        match self.without(&bytes, &self.long) {
             Cow::Borrowed(_) => bytes,
             Cow::Owned(scrubbed) => scrubbed.into(),
         }
@@ -63,15 +76,34 @@ impl Scrubber {
 
     /// A text of an answer without secrets.
     pub fn answer(&self, text: &mut String) {
-        if let Cow::Owned(scrubbed) = without(text.as_bytes(), &self.long) {
+        if let Cow::Owned(scrubbed) = self.without(text.as_bytes(), &self.long) {
             *text = String::from_utf8_lossy(&scrubbed).into_owned();
         }
     }
 
     /// Words for an error or a log, without any key.
     pub fn words(&self, text: &str) -> String {
-        let scrubbed = without(text.as_bytes(), &self.long);
-        String::from_utf8_lossy(&without(&scrubbed, &self.short)).into_owned()
+        let scrubbed = self.without(text.as_bytes(), &self.long);
+        String::from_utf8_lossy(&self.without(&scrubbed, &self.short)).into_owned()
+    }
+
+    fn without<'a>(&self, bytes: &'a [u8], finders: &[memmem::Finder<'_>]) -> Cow<'a, [u8]> {
+        let mut result = Cow::Borrowed(bytes);
+        for finder in finders {
+            let found: Vec<usize> = finder.find_iter(&result).collect();
+            if found.is_empty() {
+                continue;
+            }
+            let (mut kept, mut from) = (Vec::with_capacity(result.len()), 0);
+            for at in found {
+                kept.extend_from_slice(&result[from..at]);
+                kept.extend_from_slice(self.mark.as_bytes());
+                from = at + finder.needle().len();
+            }
+            kept.extend_from_slice(&result[from..]);
+            result = Cow::Owned(kept);
+        }
+        result
     }
 }
 
@@ -94,10 +126,22 @@ fn forms(key: &str) -> Vec<String> {
         general_purpose::STANDARD.encode(key),
         general_purpose::URL_SAFE_NO_PAD.encode(key),
     ];
+    if key.len() >= LEAST_SECRET {
+        forms.extend((0..3).flat_map(|before| inside_base64(key, before)));
+    }
     // Longer forms first: one that contains another must not lose its middle alone.
     forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
     forms.dedup();
     forms
+}
+
+/// A key in the base64 of something longer, with a user's name before it say: what of the text depends on the key alone, for
+/// 0 to 2 bytes before it beyond whole groups.
+fn inside_base64(key: &str, before: usize) -> [String; 2] {
+    let bytes = [vec![0; before], key.as_bytes().to_vec()].concat();
+    let whole = bytes.len() / 3 * 4;
+    let of = |text: String| text[[0, 2, 3][before]..whole].to_owned();
+    [of(general_purpose::STANDARD.encode(&bytes)), of(general_purpose::URL_SAFE.encode(&bytes))]
 }
 
 fn percent(key: &str) -> String {
@@ -106,25 +150,6 @@ fn percent(key: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     key.bytes().map(escape).collect()
-}
-
-fn without<'a>(bytes: &'a [u8], finders: &[memmem::Finder<'_>]) -> Cow<'a, [u8]> {
-    let mut result = Cow::Borrowed(bytes);
-    for finder in finders {
-        let found: Vec<usize> = finder.find_iter(&result).collect();
-        if found.is_empty() {
-            continue;
-        }
-        let (mut kept, mut from) = (Vec::with_capacity(result.len()), 0);
-        for at in found {
-            kept.extend_from_slice(&result[from..at]);
-            kept.extend_from_slice(MARK.as_bytes());
-            from = at + finder.needle().len();
-        }
-        kept.extend_from_slice(&result[from..]);
-        result = Cow::Owned(kept);
-    }
-    result
 }
 
 #[cfg(test)]
@@ -143,6 +168,21 @@ mod tests {
         assert!(!format!("{key:?} {:?}", Scrubber::new([&key])).contains("very"));
         assert_eq!(scrubber("sk-very-secret").words("wrong key sk-very-secret!"), "wrong key [key]!");
         assert_eq!(scrubber("").words("abc"), "abc");
+    }
+
+    #[test]
+    fn a_key_is_found_in_the_base64_of_something_longer() {
+        const KEY: &str = "sk-canary/K3y+7Qx9Zr2Wv5Tn8";
+        for before in ["", "u", "us", "user:", "a longer name:"] {
+            for after in ["", ":", "\n", " and so on"] {
+                let text = general_purpose::STANDARD.encode(format!("{before}{KEY}{after}"));
+                let scrubbed = scrubber(KEY).words(&text);
+                let left = scrubbed.replace("[key]", "").len();
+                // Nothing of the key but what shares a group with its neighbours: three letters at each edge.
+                let around = general_purpose::STANDARD.encode(format!("{before}{after}")).len();
+                assert!(scrubbed.contains("[key]") && left <= around + 12, "{text}: {scrubbed}");
+            }
+        }
     }
 
     #[test]

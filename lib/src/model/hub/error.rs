@@ -87,7 +87,7 @@ impl Explain for HubError {
             Self::NoCommit(_) => "check `url` under `[hub]`: it has to be a hub's address".into(),
             Self::Room { .. } => "free some space, or put the cache elsewhere with `HONE_CACHE`".into(),
             Self::Checksum { .. } => "run the same command again: the file is fetched anew".into(),
-            Self::Call(ModelError::Unreachable { .. }) => {
+            Self::Call(ModelError::Unreachable { .. } | ModelError::TooSlow { .. }) => {
                 "check the network and `url` under `[hub]`, then run the same command again: it goes on where it stopped"
                     .into()
             }

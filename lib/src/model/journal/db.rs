@@ -11,17 +11,17 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Asked, Label, batch};
+use super::{Asked, Label, batch, standing};
 use crate::{
     model::price::Usd,
-    store::{Lock, LockError, StoreError},
+    store::{Damaged, Lock, LockError, StoreError},
 };
 
 /// The file in the journal's folder.
 pub(super) const FILE: &str = "calls.db";
 /// Where each process that uses the journal keeps a lock.
 const OWNERS: &str = "owners";
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 /// Another process may hold the database for the length of a commit, which a loaded disk draws out.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -94,6 +94,15 @@ pub(super) struct Entry {
     pub usd: Option<Usd>,
 }
 
+/// What counts against a budget.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Totals {
+    pub spent: Usd,
+    pub held: Usd,
+    /// Of what is held: for what no call ends, so that no call may wait for it.
+    pub standing: Usd,
+}
+
 pub(super) struct Db {
     connection: Connection,
     folder: PathBuf,
@@ -160,6 +169,14 @@ impl Db {
         version()
     }
 
+    /// How many calls are in it, and what is wrong with its pages and tables, if anything is.
+    pub fn examine(&self) -> Sql<(u64, Option<String>)> {
+        let found: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let calls =
+            self.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0))?;
+        Ok((calls.unsigned_abs(), (found != "ok").then_some(found)))
+    }
+
     /// A failure with the file's name.
     pub fn broken(&self, doing: &'static str, error: &rusqlite::Error) -> StoreError {
         broken(&self.folder, doing, error)
@@ -223,6 +240,16 @@ impl Db {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// How long a model's last calls took, and what was answered; what was imported was not timed.
+    pub fn last_calls(&self, model: &str, most: usize) -> Sql<Vec<(i64, String)>> {
+        let mut statement = self.connection.prepare(
+            "SELECT took_ms, reply FROM calls WHERE took_ms > 0 AND json_extract(request, '$.model') = ?1
+             ORDER BY at DESC LIMIT ?2",
+        )?;
+        let calls = statement.query_map(params![model, most as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        calls.collect()
     }
 
     /// Who asks for it just now.
@@ -301,12 +328,30 @@ impl Db {
         Ok(())
     }
 
-    /// What is spent, and what is held beside it. A dead owner's holds are in the latter until they are swept.
-    pub fn totals(&self) -> Sql<(Usd, Usd)> {
+    /// A dead owner's holds are among what is held until they are swept.
+    pub fn totals(&self) -> Sql<Totals> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT (SELECT coalesce(sum(nanos), 0) FROM spent), (SELECT coalesce(sum(nanos), 0) FROM holds)",
+            "SELECT (SELECT coalesce(sum(nanos), 0) FROM spent), coalesce(sum(nanos), 0),
+                    coalesce(sum(CASE WHEN owner GLOB ?1 THEN nanos END), 0)
+             FROM holds",
         )?;
-        statement.query_row([], |row| Ok((Usd::from_nanos(row.get(0)?), Usd::from_nanos(row.get(1)?))))
+        statement.query_row([format!("{}*", standing::OWNER)], |row| {
+            let usd = |column: usize| row.get(column).map(Usd::from_nanos);
+            Ok(Totals { spent: usd(0)?, held: usd(1)?, standing: usd(2)? })
+        })
+    }
+
+    /// The hold of an owner that has one, under what it stands in the ledger, and how much it is.
+    pub fn held_by(&self, owner: &str) -> Sql<Option<(i64, Label, Option<Usd>)>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT id, run, row, model, role, phase, nanos FROM holds WHERE owner = ?1")?;
+        let held = statement.query_row([owner], |row| {
+            let (run, name, model) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let label = Label { run, row: name, model, role: row.get(4)?, phase: row.get(5)? };
+            Ok((row.get(0)?, label, nanos(row.get(6)?)))
+        });
+        held.optional()
     }
 
     /// Everyone who has a claim or a hold.
@@ -380,14 +425,18 @@ fn broken(folder: &Path, doing: &'static str, error: &rusqlite::Error) -> StoreE
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => E::PermissionDenied,
         _ => E::Other,
     };
-    let why = match error.sqlite_error_code() {
+    let source = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            format!("{error}; move it away to go on, which pays its calls again")
+            std::io::Error::new(kind, Damaged { why: error.to_string(), fix: DAMAGED })
         }
-        _ => error.to_string(),
+        _ => std::io::Error::new(kind, error.to_string()),
     };
-    StoreError::new(doing, folder.join(FILE), std::io::Error::new(kind, why))
+    StoreError::new(doing, folder.join(FILE), source)
 }
+
+/// What mends a database that cannot be read.
+pub(super) const DAMAGED: &str = "move the file away to go on: its calls are paid for again, unless you import an export of \
+                                  them (`hone calls import FILE`); see docs/troubleshooting/damaged-journal.md";
 
 /// This process's right to its claims and holds: a lock that the kernel gives back when it dies.
 pub(super) struct Owner {
@@ -409,6 +458,9 @@ impl Owner {
 
     /// Takes a dead owner's place, so that one process alone ends its affairs; nothing while it lives.
     pub fn of_the_dead(folder: &Path, id: &str) -> Option<Self> {
+        if standing::is_owner(id) {
+            return None;
+        }
         let (path, record) = match batch::files_of(folder, id) {
             Some((lock, record)) => (lock, Some(record)),
             None => (folder.join(OWNERS).join(id), None),

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Asked, Label, Options, batch,
-    db::{Db, Kept, Kind, Owner, Spent},
+    db::{Db, Kept, Kind, Owner, Spent, Totals},
     legacy::Legacy,
     ticket::Ticket,
 };
@@ -301,8 +301,8 @@ impl Keeper {
                 }
                 (None, _) => return Ok(Applied::Refused(unlimited(asked))),
             };
-            let (spent, held) = self.db.totals()?;
-            if worst > Usd::ZERO && spent + worst > cap {
+            let Totals { spent, held, standing } = self.db.totals()?;
+            if worst > Usd::ZERO && spent + standing + worst > cap {
                 return Ok(Applied::Refused(ModelError::Budget { spent, held, next: worst, cap }));
             }
             if worst > Usd::ZERO && (self.short || spent + held + worst > cap) {
@@ -421,10 +421,7 @@ fn is_given_up(message: &Message) -> bool {
 
 /// Tells a message that the journal cannot be written.
 fn refuse(message: Message, error: &StoreError) {
-    let again = || {
-        let source = std::io::Error::new(error.source.kind(), error.source.to_string());
-        ModelError::Store(StoreError::new(error.doing, &error.path, source))
-    };
+    let again = || ModelError::Store(error.again());
     match message {
         Message::Ask { reply, .. } => drop(reply.send(Err(again()))),
         Message::Again { reply, .. } => drop(reply.send(Err(again()))),
@@ -475,6 +472,7 @@ mod tests {
             worst: Some(Usd::from_nanos(worst)),
             spoilt: false,
             batch: None,
+            own_options: false,
         })
     }
 
@@ -550,7 +548,7 @@ mod tests {
                 }
                 let may: i64 = flights.iter().flatten().filter(|f| f.hold != 0).map(|f| f.asked.worst.unwrap().nanos()).sum();
                 prop_assert!(billed + may <= CAP, "{billed} billed and {may} under way");
-                let (spent, held) = keepers[at].db.totals().unwrap();
+                let Totals { spent, held, .. } = keepers[at].db.totals().unwrap();
                 prop_assert!(spent + held <= Usd::from_nanos(CAP), "{spent} and {held}");
             }
         }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{Label, db::Db, file, keeper};
-use crate::{model::price::Usd, store::StoreError};
+use crate::{
+    model::{price::Usd, wire::ChatReply},
+    store::StoreError,
+};
 
 /// The ledger of a journal. Amounts in US dollars, null where a price is not known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +46,40 @@ pub struct LedgerRow {
     pub output_tokens: u64,
     /// Null when the price is not known.
     pub usd: Option<f64>,
+}
+
+/// How fast a model has answered, over its last calls in a journal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    pub calls: usize,
+    /// The median; what it takes until the first token is in it.
+    pub ms_per_token: f64,
+}
+
+/// Calls over which a speed is taken, at most.
+const LAST: usize = 100;
+/// Fewer tokens than these tell of the network, not of the model.
+const TELLING_TOKENS: u64 = 8;
+/// What took longer came through a batch, or waited.
+const LONGEST_CALL_MS: i64 = 600_000;
+
+impl Measured {
+    /// Of a model's calls in a journal's folder, at whichever provider; none where there are none that tell anything.
+    pub fn of(folder: &Path, model: &str) -> Option<Self> {
+        if !file(folder).exists() {
+            return None;
+        }
+        let calls = Db::open(folder).ok()?.last_calls(model, LAST).ok()?;
+        let per_token = |(took_ms, reply): (i64, String)| {
+            let reply: ChatReply = serde_json::from_str(&reply).ok()?;
+            let written = reply.usage?.completion_tokens;
+            let tells = written >= TELLING_TOKENS && (1..LONGEST_CALL_MS).contains(&took_ms);
+            tells.then(|| took_ms as f64 / written as f64)
+        };
+        let mut speeds: Vec<f64> = calls.into_iter().filter_map(per_token).collect();
+        speeds.sort_by(f64::total_cmp);
+        Some(Self { calls: speeds.len(), ms_per_token: *speeds.get(speeds.len() / 2)? })
+    }
 }
 
 impl Ledger {

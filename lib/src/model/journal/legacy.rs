@@ -38,7 +38,8 @@ impl Legacy {
 
     /// An old entry that answers what is asked. One that cannot be read counts as not there.
     pub fn take(&self, asked: &Asked) -> Option<Kept> {
-        let folder = self.0.as_ref()?;
+        // They do not say with which options of its own a row had asked.
+        let folder = self.0.as_ref().filter(|_| !asked.own_options)?;
         let key = key(&asked.provider, &asked.request, &asked.sample);
         let (first, rest) = key.split_at_checked(2)?;
         let text = std::fs::read_to_string(folder.join(first).join(format!("{rest}.json"))).ok()?;

@@ -1,16 +1,18 @@
 //! Every answer of a model, on disk before anyone uses it, so that nothing is paid for twice; and the money that calls cost.
 //!
-//! An entry's name is a hash of what was asked: the provider's identity, the request in canonical JSON, and what else tells
-//! two askings apart (the number of a sample). Any number of tasks and processes may share a journal: whoever asks first
+//! An entry's name is a hash of what was asked: the provider's identity with the options of the row that change what is sent,
+//! the request in canonical JSON, and what else tells two askings apart (the number of a sample). Any number of tasks and processes may share a journal: whoever asks first
 //! claims the call, and the others wait for its answer. Before a try is sent the most that it can cost is held, so that
 //! what is spent and what is under way together never exceed the cap, whoever is killed when (docs/calls.md).
 
 mod batch;
 mod db;
 mod export;
+mod health;
 mod keeper;
 mod ledger;
 mod legacy;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -39,12 +41,13 @@ use self::{
 pub use self::{
     batch::Pace,
     export::{ExportError, Imported, export, import},
-    ledger::{Ledger, LedgerRow},
+    health::Health,
+    ledger::{Ledger, LedgerRow, Measured},
+    standing::Settled,
 };
 use super::{
-    client::{Client, Endpoint, Exchange, ModelError},
+    client::{Client, Exchange, ModelError},
     price::{self, Payer, Prices, Tariff, Usd},
-    provider::Batches,
     wire::{ChatReply, ChatRequest},
 };
 use crate::store::StoreError;
@@ -163,6 +166,9 @@ struct Asked {
     spoilt: bool,
     /// The batch that it is in, as the owner of its claim and of what is held for it.
     batch: Option<String>,
+    /// Its row says more about how it is asked than the journal's first form knew.
+    #[serde(default)]
+    own_options: bool,
 }
 
 impl Journal {
@@ -206,7 +212,7 @@ impl Journal {
     /// Whether calls through a client go through batches, where many are better than few.
     pub fn batches(&self, client: &Client) -> bool {
         let provider = client.endpoint().access.provider;
-        self.batches && provider.batch == Some(Batches::OpenAi) && !self.shared.options.offline
+        self.batches && provider.batch.is_some() && !self.shared.options.offline
     }
 
     /// What this process has sent so far, through all handles.
@@ -371,16 +377,18 @@ impl Journal {
         let value = serde_json::to_value(request)
             .map_err(|e| ModelError::Endpoint(format!("the request cannot be written: {e}")))?;
         let value = canonical(&value);
-        let Endpoint { identity, name, .. } = client.endpoint();
+        let (identity, endpoint) = (client.endpoint().asked_as(), client.endpoint());
         let row = self.row(client);
-        let called = Called { identity, provider: name, row: &row, model: &request.model };
+        let called =
+            Called { identity: &identity, provider: &endpoint.name, row: &row, model: &request.model };
         let tariff = self.tariff(client, &request.model).at(percent);
         let limit = request.token_limit().map(|limit| u64::from(limit) * u64::from(request.n.unwrap_or(1)));
         let worst = match tariff {
             Tariff::Free => Some(Usd::ZERO),
             _ => limit.and_then(|limit| tariff.cost(price::most_input(&value), limit)),
         };
-        Ok(self.asked_of(&called, &value, sample, (tariff, worst)))
+        let own_options = identity != endpoint.identity;
+        Ok(Asked { own_options, ..self.asked_of(&called, &value, sample, (tariff, worst)) })
     }
 
     fn asked_of(
@@ -408,6 +416,7 @@ impl Journal {
             worst,
             spoilt: false,
             batch: None,
+            own_options: false,
         }
     }
 

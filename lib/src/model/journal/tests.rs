@@ -16,7 +16,8 @@ use crate::{
     config::{ModelRow, Price},
     error::{Explain, Kind},
     model::{
-        client::{Endpoint, Retry},
+        client::{Endpoint, Header, Retry, Secret},
+        provider::Access,
         wire::Message as Said,
     },
 };
@@ -361,4 +362,116 @@ async fn a_database_of_a_later_version_is_left_alone() {
         assert!(error.to_string().contains("version 99"), "{error}");
     }
     assert_eq!(calls(&server).await, 0);
+}
+
+#[tokio::test]
+async fn a_row_that_is_asked_otherwise_is_asked_anew() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let journal = Journal::open(folder.path());
+    let with = |sampling: Option<bool>, value: Option<&str>, is_key: bool| {
+        let header = |value| Header { name: "x-mode".into(), value: Secret::new(value), is_key };
+        let usual = Endpoint::new("paid", format!("{}/v1", server.uri()));
+        let endpoint = Endpoint {
+            headers: value.map(header).into_iter().collect(),
+            ..usual.with_access(Access { sampling, ..Access::default() })
+        };
+        Client::new(endpoint).unwrap()
+    };
+    let ask = async |client: Client| {
+        let warm = ChatRequest { temperature: Some(0.7), ..request("a form") };
+        journal.chat(&client, &warm, "").await.unwrap().reply.text().to_owned()
+    };
+    let first = ask(with(None, None, false)).await;
+    // Without its temperature it is another question, and so it is in another mode.
+    let (cold, mode) = (ask(with(Some(false), None, false)).await, ask(with(None, Some("a"), false)).await);
+    let other = ask(with(None, Some("b"), false)).await;
+    assert_eq!([&first, &cold, &mode, &other], ["0", "1", "2", "3"]);
+    // What the provider does anyway, and who asks, make no difference; and each is found again.
+    assert_eq!(ask(with(Some(true), None, false)).await, first);
+    assert_eq!(ask(with(None, Some("my key"), true)).await, first);
+    assert_eq!(ask(with(Some(false), None, false)).await, cold);
+    assert_eq!((ask(with(None, Some("b"), false)).await, calls(&server).await), (other, 4));
+    // Exported and imported, all of them are.
+    journal.drain(Duration::ZERO).await;
+    let (file, elsewhere) = (folder.path().join("calls.jsonl"), tempfile::tempdir().unwrap());
+    assert_eq!(export(folder.path(), &file).unwrap(), 4);
+    assert_eq!(import(elsewhere.path(), &file).unwrap().imported, 4);
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("my key"));
+}
+
+#[tokio::test]
+async fn entries_of_the_first_form_answer_rows_without_options_of_their_own() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let asked = canonical(&serde_json::to_value(request("old")).unwrap()).to_string();
+    let key = key("paid", &asked, "");
+    let entry = json!({
+        "format": "hone.call", "version": 1, "took_ms": 5,
+        "reply": {"choices": [{"index": 0, "message": {"role": "assistant", "content": "kept"}, "finish_reason": "stop"}]},
+    });
+    let path = folder.path().join(&key[..2]).join(format!("{}.json", &key[2..]));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, entry.to_string()).unwrap();
+    let journal = Journal::open(folder.path());
+    let own = Endpoint::new("paid", format!("{}/v1", server.uri()))
+        .with_access(Access { sampling: Some(false), ..Access::default() });
+    let said = async |client: Client| {
+        journal.chat(&client, &request("old"), "").await.unwrap().reply.text().to_owned()
+    };
+    assert_eq!(said(Client::new(own).unwrap()).await, "0");
+    assert_eq!(said(client(&server)).await, "kept");
+}
+
+/// A journal with a cap of one dollar.
+fn of_one_dollar(folder: &Path) -> Journal {
+    let options = Options { cap: Usd::cap(1.0), run: "r".into(), ..Options::default() };
+    Journal::with(folder, options).for_row(payer()).by("trainer").at("finetune")
+}
+
+#[tokio::test]
+async fn a_job_is_held_for_and_booked_once() {
+    let (server, folder) = (provider(0).await, tempfile::tempdir().unwrap());
+    let (journal, client) = (of_one_dollar(folder.path()), client(&server));
+    assert_eq!(journal.held().unwrap(), Vec::<String>::new());
+    let hold = |name: &str, usd: f64| journal.hold(&client, name, "m", Some(Usd::of(usd)));
+    hold("a", 0.75).unwrap();
+    // Asked again it is the same hold; another does not fit beside it.
+    hold("a", 0.75).unwrap();
+    let refused = hold("b", 0.5).unwrap_err();
+    assert!(matches!(refused, ModelError::Budget { held, .. } if held == Usd::of(0.75)), "{refused}");
+    assert!(journal.has_room_for(Usd::of(0.25)).is_ok() && journal.has_room_for(Usd::of(0.26)).is_err());
+    // Another process neither buries it nor waits for it.
+    let later = of_one_dollar(folder.path());
+    let call = later.chat(&client, &ChatRequest { max_tokens: Some(300), ..request("a") }, "").await;
+    assert!(matches!(call, Err(ModelError::Budget { .. })), "{call:?}");
+    assert_eq!(later.held().unwrap(), ["a"]);
+    let paid = Settled::Paid { usd: Some(Usd::of(0.5)), tokens: 40 };
+    assert_eq!([later.settle("a", paid).unwrap(), journal.settle("a", paid).unwrap()], [true, false]);
+    let ledger = Ledger::read(folder.path(), None).unwrap();
+    assert_eq!((ledger.spent_usd, ledger.held_usd, ledger.rows.len()), (0.5, 0.0, 1));
+    let row = &ledger.rows[0];
+    assert_eq!(
+        (row.role.as_str(), row.phase.as_str(), row.calls, row.input_tokens),
+        ("trainer", "finetune", 1, 40)
+    );
+}
+
+#[test]
+fn a_job_may_cost_nothing_what_was_held_or_nobody_knows_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::new(Endpoint::new("paid", "http://h/v1")).unwrap();
+    let journal = Journal::with(folder.path(), Options::default()).at("finetune");
+    let check = |usd: Option<f64>, settled: Settled, spent: f64, lost: f64, known: bool| {
+        let name = format!("{usd:?} {settled:?}");
+        journal.hold(&client, &name, &name, usd.map(Usd::of)).unwrap();
+        assert!(journal.settle(&name, settled).unwrap());
+        let ledger = Ledger::read(folder.path(), None).unwrap();
+        let row = ledger.rows.iter().find(|row| row.model == name);
+        assert_eq!((ledger.spent_usd, ledger.lost_usd), (spent, lost), "{name}");
+        assert_eq!(row.is_none_or(|row| row.usd.is_some()), known, "{name}");
+    };
+    check(Some(1.0), Settled::Nothing, 0.0, 0.0, true);
+    check(Some(1.0), Settled::AsHeld { tokens: 9 }, 1.0, 0.0, true);
+    check(Some(2.0), Settled::Lost, 3.0, 2.0, true);
+    check(None, Settled::AsHeld { tokens: 9 }, 3.0, 2.0, false);
+    check(None, Settled::Lost, 3.0, 2.0, false);
 }

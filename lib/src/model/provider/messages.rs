@@ -9,7 +9,7 @@ use crate::model::wire::{ChatChoice, ChatReply, ChatRequest, Message, ReplyMessa
 const DEFAULT_LIMIT: u32 = 4096;
 
 /// The request as the messages API wants it. Sampling knobs are left out unless they are asked for: versions of the API
-/// refuse them. A seed and a schema do not exist here; what asks for JSON says so in words too.
+/// refuse them, and a seed does not exist here. A schema goes where the API has it; what asks for JSON says so in words too.
 pub(super) fn body(request: &ChatRequest, sampling: bool, stream: bool) -> Value {
     let mut body = Map::new();
     body.insert("model".into(), json!(request.model));
@@ -32,10 +32,20 @@ pub(super) fn body(request: &ChatRequest, sampling: bool, stream: bool) -> Value
         body.extend(request.temperature.map(|value| ("temperature".into(), json!(value.min(1.0)))));
         body.extend(request.top_p.map(|value| ("top_p".into(), json!(value))));
     }
+    if let Some(schema) = schema(request) {
+        body.insert("output_config".into(), json!({"format": {"type": "json_schema", "schema": schema}}));
+    }
     if stream {
         body.insert("stream".into(), json!(true));
     }
     Value::Object(body)
+}
+
+/// The schema that answers are held to, out of OpenAI's `response_format`. A name and `strict` have no place here: it is
+/// always strict.
+fn schema(request: &ChatRequest) -> Option<&Value> {
+    let format = request.extra.get("response_format").filter(|format| format["type"] == "json_schema")?;
+    format["json_schema"].get("schema")
 }
 
 fn is_system(message: &Message) -> bool {

@@ -165,6 +165,20 @@ impl Access {
         }
     }
 
+    /// What the row says of its own that changes what is sent, where it is not the provider's habit. How an answer comes is no
+    /// part of the question.
+    pub(super) fn own_options(&self) -> Vec<String> {
+        let sampling = self.sampling.filter(|sampling| *sampling != self.provider.temperature);
+        let version = self.anthropic_version.as_deref();
+        let version =
+            version.filter(|v| self.provider.dialect == Dialect::Messages && *v != ANTHROPIC_VERSION);
+        sampling
+            .map(|sampling| format!("sampling={sampling}"))
+            .into_iter()
+            .chain(version.map(|version| format!("anthropic-version={version}")))
+            .collect()
+    }
+
     /// Whether the answer to a request comes piece by piece.
     pub(super) fn streams(&self, request: &ChatRequest) -> bool {
         self.stream.unwrap_or_else(|| match self.provider.dialect {

@@ -56,6 +56,7 @@ pub const TABLE: &[Provider] = &[
         dialect: Dialect::Messages,
         seed: false,
         temperature: false,
+        schema: true,
         batch: Some(Batches::Messages),
         ..hosted("anthropic", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY")
     },

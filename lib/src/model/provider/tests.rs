@@ -68,6 +68,23 @@ fn each_provider_gets_the_knobs_that_it_takes() {
 }
 
 #[test]
+fn a_schema_goes_where_each_provider_has_it() {
+    let schema = json!({"type": "object", "properties": {"why": {"type": "string"}}, "required": ["why"],
+        "additionalProperties": false});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}});
+    let mut request = asked();
+    request.extra.insert("response_format".into(), format.clone());
+    let openai = access("openai").body(&request).unwrap();
+    assert_eq!((&openai["response_format"], openai.get("output_config")), (&format, None));
+    let anthropic = access("anthropic").body(&request).unwrap();
+    let config = json!({"format": {"type": "json_schema", "schema": schema}});
+    assert_eq!((&anthropic["output_config"], anthropic.get("response_format")), (&config, None));
+    request.extra.insert("response_format".into(), json!({"type": "json_object"}));
+    assert_eq!(access("anthropic").body(&request).unwrap().get("output_config"), None);
+}
+
+#[test]
 fn a_long_message_is_streamed() {
     let long = ChatRequest { max_completion_tokens: Some(9000), ..asked() };
     assert!(access("anthropic").streams(&long) && !access("openai").streams(&long));

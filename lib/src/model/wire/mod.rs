@@ -8,6 +8,7 @@ mod chat;
 mod file;
 mod grader;
 mod job;
+mod message_batch;
 mod upload;
 
 pub use batch::{
@@ -24,6 +25,7 @@ pub use job::{
     Checkpoint, CheckpointMetrics, Dpo, DpoHyperparameters, Hyperparameters, Job, JobError, JobEvent,
     JobRequest, JobStatus, Level, MIN_EXAMPLES, Method, Supervised,
 };
+pub use message_batch::{MessageBatch, MessageCounts, MessageLine, MessagePage};
 pub use upload::{CompleteRequest, ExpiresAfter, Upload, UploadPart, UploadRequest, UploadStatus};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::SerializeMap as _};

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use self::{
     circuit::{Circuit, State},
-    rate::{Rate, Turn},
+    rate::{Rate, Started, Turn},
 };
 use crate::event::Events;
 
@@ -58,7 +58,7 @@ pub(super) enum Shut {
 #[derive(Debug)]
 pub(super) struct Permit {
     gate: Gate,
-    started: Duration,
+    started: Started,
     is_probe: bool,
     outcome: Outcome,
 }
@@ -112,8 +112,10 @@ impl Gate {
             // A change that came since the look above is kept by the notifier.
             let _ = tokio::time::timeout(wait, self.0.changed.notified()).await;
         }
-        let is_probe = self.core().circuit.is_open();
-        Ok(Permit { gate: self.clone(), started: self.now(), is_probe, outcome: Outcome::Neutral })
+        let core = self.core();
+        let (is_probe, started) = (core.circuit.is_open(), core.rate.begun(self.now()));
+        drop(core);
+        Ok(Permit { gate: self.clone(), started, is_probe, outcome: Outcome::Neutral })
     }
 
     /// A call that began at `began` has used up its tries. Whether the provider is down, so that it should wait rather than

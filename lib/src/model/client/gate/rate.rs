@@ -5,6 +5,9 @@
 //! first trouble, and halves when the provider is overloaded. And a *pace*, the calls started per second: there is none until
 //! the provider says "too many", and from then on it follows the rate at which answers really came. Both grow again while
 //! all is well, the faster the longer that lasts.
+//!
+//! A provider that counts the calls under way needs no pace: it refuses whoever comes beside so many others and nobody else.
+//! As long as its refusals look like that ([`Count`]), the window is what was under way, and there is no pace.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -34,6 +37,93 @@ const LEAST_PACE: f64 = 0.05;
 const MOST_PACE: f64 = 1e6;
 /// A caller that wakes late may catch up on this much.
 const CATCH_UP: Duration = Duration::from_millis(50);
+
+/// Waits longer than this are asked for by who counts calls over time.
+const LONG_WAIT: Duration = Duration::from_secs(2);
+/// How much of what others began beside may be in the air still, or gone already, when a provider counts.
+const SLACK: f64 = 0.05;
+/// Refusals in a row that a count has to explain before it is believed; twice as many each time that it was believed in vain.
+const TELLING: u32 = 4;
+/// The share of calls that may be refused while a count is believed, once there were enough.
+const FEW: f64 = 0.02;
+const ENOUGH: u32 = 100;
+/// What an answer adds to a window that is a count, right after it was cut, and the seconds in which that doubles: to find out
+/// that a limit was lifted costs a refusal each time that it was not.
+const PROBING: f64 = 0.004;
+const PROBING_DOUBLES: f64 = 30.0;
+
+/// When a call began, and beside how many others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Started {
+    pub at: Duration,
+    pub beside: usize,
+}
+
+/// Whether refusals come of how many calls are under way. Calls that are paced begin at even distances, so what tells those
+/// that are refused from the others cannot be how many began shortly before.
+#[derive(Debug)]
+struct Count {
+    /// Most beside which a call was answered while it was paced.
+    answered: usize,
+    /// From the beginning of calls that were refused to their end: who began in between stood beside some that did not count.
+    murky: (Duration, Duration),
+    /// Refusals in a row that came beside more than any answer.
+    explained: u32,
+    needed: u32,
+    is_believed: bool,
+    /// Since it is believed.
+    good: u32,
+    refused: u32,
+}
+
+impl Count {
+    fn new() -> Self {
+        Self {
+            answered: 0,
+            murky: Default::default(),
+            explained: 0,
+            needed: TELLING,
+            is_believed: false,
+            good: 0,
+            refused: 0,
+        }
+    }
+
+    fn answered(&mut self, call: Started) {
+        if !(self.murky.0..=self.murky.1).contains(&call.at) {
+            self.answered = self.answered.max(call.beside);
+        }
+        self.good += 1;
+    }
+
+    fn in_vain(&mut self, call: Started, now: Duration) {
+        let from = if call.at <= self.murky.1 { self.murky.0.min(call.at) } else { call.at };
+        self.murky = (from, now);
+    }
+
+    /// Takes in the refusal of a call that was `paced` or held by the count itself; whether the count explains it.
+    fn explains(&mut self, call: Started, wait: Option<Duration>, paced: bool) -> bool {
+        let known = self.answered as f64;
+        let is_more = call.beside as f64 > known - (SLACK * known).floor();
+        let is_short = wait.is_none_or(|wait| wait <= LONG_WAIT);
+        if self.is_believed {
+            self.refused += 1;
+            let few = f64::from(self.refused) <= FEW * f64::from(self.good) || self.good < ENOUGH;
+            if !(few && is_more && is_short) {
+                *self = Self { needed: self.needed.saturating_mul(2), murky: self.murky, ..Self::new() };
+            }
+        } else if paced {
+            self.explained = if is_more && is_short { self.explained + 1 } else { 0 };
+            if self.explained >= self.needed {
+                (self.is_believed, self.good, self.refused) = (true, 0, 0);
+            }
+        } else {
+            // In the first rush everything comes at once.
+            self.answered = 0;
+        }
+        self.is_believed
+    }
+}
 
 /// How a call ended, as far as the rate depends on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,6 +169,7 @@ pub struct Rate {
     /// Nothing starts before this.
     stopped_until: Duration,
     pace: Option<Pace>,
+    count: Count,
     /// Good answers by span of time, oldest first.
     good: VecDeque<(u64, u32)>,
 }
@@ -96,6 +187,7 @@ impl Rate {
             cut_at: None,
             stopped_until: Duration::ZERO,
             pace: None,
+            count: Count::new(),
             good: VecDeque::new(),
         }
     }
@@ -128,28 +220,42 @@ impl Rate {
         self.in_flight as f64 >= self.window.floor()
     }
 
-    /// A call that began at `started` is over.
-    pub fn ended(&mut self, started: Duration, outcome: Outcome, now: Duration) {
+    /// What the call that has just taken its turn is told by.
+    pub fn begun(&self, now: Duration) -> Started {
+        Started { at: now, beside: self.in_flight.saturating_sub(1) }
+    }
+
+    /// A call is over.
+    pub fn ended(&mut self, started: Started, outcome: Outcome, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        // Calls that began before the last cut say nothing new.
+        let is_news = self.cut_at.is_none_or(|cut| started.at >= cut);
         match outcome {
             Outcome::Good => {
-                self.count(now);
-                if self.full_at.is_some_and(|full| full >= started) {
+                self.count.answered(started);
+                self.note(now);
+                if self.full_at.is_some_and(|full| full >= started.at) {
                     self.window = (self.window + self.growth(now)).min(self.most);
                 }
             }
-            Outcome::Limited(wait) => {
+            Outcome::Limited(asked) => {
                 // Whoever says that a call may come in a tenth of a second bears ten a second.
-                let least = wait.map_or(LEAST_PACE, |wait| (1.0 / wait.as_secs_f64()).max(LEAST_PACE));
-                let wait = wait.unwrap_or(UNSAID_WAIT);
-                // Calls that began before the last cut say nothing new.
-                if self.cut_at.is_none_or(|cut| started >= cut) {
+                let least = asked.map_or(LEAST_PACE, |wait| (1.0 / wait.as_secs_f64()).max(LEAST_PACE));
+                let wait = asked.unwrap_or(UNSAID_WAIT);
+                self.count.in_vain(started, now);
+                if is_news && self.count.explains(started, asked, self.pace.is_some()) {
+                    (self.cut_at, self.doubling, self.pace) = (Some(now), false, None);
+                    self.window = (started.beside as f64).clamp(1.0, self.most);
+                } else if is_news {
                     self.slow_down(wait, least, now);
                 }
-                self.stop_until(now + wait);
+                // Room comes with the next answer, not with time.
+                if !self.count.is_believed || asked.is_some() {
+                    self.stop_until(now + wait);
+                }
             }
             Outcome::Overloaded => {
-                if self.cut_at.is_none_or(|cut| started >= cut) {
+                if is_news {
                     (self.cut_at, self.doubling) = (Some(now), false);
                     self.window = (self.window / 2.0).max(1.0);
                 }
@@ -162,6 +268,9 @@ impl Rate {
     fn growth(&self, now: Duration) -> f64 {
         let Some(cut) = self.cut_at.filter(|_| !self.doubling) else { return 1.0 };
         let well = now.saturating_sub(cut).as_secs_f64();
+        if self.count.is_believed {
+            return (PROBING * (well / PROBING_DOUBLES).exp2()).min(1.0);
+        }
         (WINDOW_GROWTH * (well / GROWTH_DOUBLES).exp2() / self.window).min(1.0)
     }
 
@@ -199,7 +308,7 @@ impl Rate {
         (good > 0 && span >= LEAST_MEASURED).then(|| f64::from(good) / (span + wait).as_secs_f64())
     }
 
-    fn count(&mut self, now: Duration) {
+    fn note(&mut self, now: Duration) {
         let span = span_of(now);
         match self.good.back_mut() {
             Some((last, good)) if *last == span => *good += 1,
@@ -236,18 +345,22 @@ mod tests {
         Duration::from_millis(value)
     }
 
+    fn at(at: Duration) -> Started {
+        Started { at, beside: 0 }
+    }
+
     #[test]
     fn the_window_doubles_until_there_is_trouble() {
         let mut rate = Rate::new(64, false);
         for round in 0..3u64 {
             let taken = std::iter::from_fn(|| (rate.turn(ms(round)) == Turn::Now).then_some(())).count();
             assert_eq!(taken, 8 << round);
-            (0..taken).for_each(|_| rate.ended(ms(round), Outcome::Good, ms(round + 1)));
+            (0..taken).for_each(|_| rate.ended(at(ms(round)), Outcome::Good, ms(round + 1)));
         }
         assert_eq!(rate.window, 64.0);
         (0..8).for_each(|_| assert_eq!(rate.turn(ms(10)), Turn::Now));
         // Eight calls of one round trip are one trouble.
-        (0..8).for_each(|_| rate.ended(ms(10), Outcome::Overloaded, ms(11)));
+        (0..8).for_each(|_| rate.ended(at(ms(10)), Outcome::Overloaded, ms(11)));
         assert_eq!(rate.window, 32.0);
         assert_eq!(Rate::new(4, false).window, 4.0);
         assert_eq!(Rate::new(256, true).window, 256.0);
@@ -257,8 +370,8 @@ mod tests {
     fn a_wait_that_is_asked_for_holds_for_all() {
         let mut rate = Rate::new(64, false);
         (0..3).for_each(|_| assert_eq!(rate.turn(ms(0)), Turn::Now));
-        rate.ended(ms(0), Outcome::Good, ms(2000));
-        rate.ended(ms(0), Outcome::Limited(Some(ms(3000))), ms(2000));
+        rate.ended(at(ms(0)), Outcome::Good, ms(2000));
+        rate.ended(at(ms(0)), Outcome::Limited(Some(ms(3000))), ms(2000));
         assert_eq!(rate.turn(ms(4000)), Turn::At(ms(5000)));
         assert_eq!(rate.turn(ms(5000)), Turn::Now);
         assert!(matches!(rate.turn(ms(5000)), Turn::At(_)), "the pace holds the next one back");
@@ -268,8 +381,8 @@ mod tests {
     fn a_refusal_at_once_says_little_of_the_rate() {
         let mut rate = Rate::new(64, false);
         (0..8).for_each(|_| assert_eq!(rate.turn(ms(0)), Turn::Now));
-        rate.ended(ms(0), Outcome::Good, ms(1));
-        (0..7).for_each(|_| rate.ended(ms(0), Outcome::Limited(Some(ms(200))), ms(1)));
+        rate.ended(at(ms(0)), Outcome::Good, ms(1));
+        (0..7).for_each(|_| rate.ended(at(ms(0)), Outcome::Limited(Some(ms(200))), ms(1)));
         assert!(rate.pace.is_none() && rate.window == 4.5, "{rate:?}");
     }
 
@@ -280,7 +393,7 @@ mod tests {
         for n in 0..500u64 {
             assert_eq!(rate.turn(ms(10 * n)), Turn::Now);
             let outcome = if n % 5 == 0 { Outcome::Limited(Some(ms(2))) } else { Outcome::Good };
-            rate.ended(ms(10 * n), outcome, ms(10 * n + 1));
+            rate.ended(at(ms(10 * n)), outcome, ms(10 * n + 1));
         }
         assert!(rate.pace.is_none_or(|pace| pace.per_second >= 500.0));
     }
@@ -338,7 +451,7 @@ mod tests {
     }
 
     /// End, start, whether it is answered, and the wait if it is refused.
-    type UnderWay = (Duration, Duration, bool, Option<Duration>);
+    type UnderWay = (Duration, (Duration, usize), bool, Option<Duration>);
 
     /// Calls that were answered and refused between two times, with callers that never run out of calls.
     fn simulate(limiter: Limiter, latency: u64, from: u64, to: u64) -> (f64, f64) {
@@ -349,7 +462,7 @@ mod tests {
         let mut under_way: BinaryHeap<Reverse<UnderWay>> = BinaryHeap::new();
         let (mut good, mut limited, mut now, mut n) = (0u32, 0u32, Duration::ZERO, 0u64);
         while now < Duration::from_secs(to) {
-            while let Some(Reverse((end, started, is_good, wait))) = under_way.peek().copied() {
+            while let Some(Reverse((end, (at, beside), is_good, wait))) = under_way.peek().copied() {
                 if end > now {
                     break;
                 }
@@ -358,7 +471,7 @@ mod tests {
                     provider.under_way -= 1;
                 }
                 let outcome = if is_good { Outcome::Good } else { Outcome::Limited(wait) };
-                rate.ended(started, outcome, now);
+                rate.ended(Started { at, beside }, outcome, now);
                 if now >= Duration::from_secs(from) {
                     if is_good { good += 1 } else { limited += 1 }
                 }
@@ -370,7 +483,7 @@ mod tests {
                     Outcome::Limited(wait) => (now + ms(10), false, wait),
                     _ => (now + ms(latency / 2 + (n * 7919) % latency), true, None),
                 };
-                under_way.push(Reverse((end, now, is_good, wait)));
+                under_way.push(Reverse((end, (now, rate.begun(now).beside), is_good, wait)));
             }
             now += ms(1);
         }
@@ -384,8 +497,11 @@ mod tests {
             (Limiter::Bucket { rate: 50.0, saved: 10.0 }, 500, 50.0),
             (Limiter::Bucket { rate: 300.0, saved: 300.0 }, 400, 300.0),
             (Limiter::Window { calls: 500, seconds: 60 }, 800, 500.0 / 60.0),
-            // Who counts calls under way is paced too, and so not quite used: answers take now longer, now shorter.
-            (Limiter::AtOnce(20), 1000, 14.0),
+            (Limiter::Bucket { rate: 50.0, saved: 1.0 }, 500, 50.0),
+            (Limiter::Bucket { rate: 20.0, saved: 2.0 }, 2000, 20.0),
+            (Limiter::AtOnce(20), 1000, 20.0),
+            (Limiter::AtOnce(3), 400, 7.5),
+            (Limiter::AtOnce(100), 2000, 50.0),
         ] {
             let (per_second, refused) = simulate(limiter, latency, 120, 600);
             println!(

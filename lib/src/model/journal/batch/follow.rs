@@ -16,7 +16,7 @@ use super::{
 };
 use crate::model::{
     client::{Client, ModelError, Unanswered},
-    provider::Dialect,
+    provider::{Batches, Dialect},
     wire::{Batch, BatchLine, BatchRequest, BatchStatus, ChatReply},
 };
 
@@ -108,33 +108,33 @@ fn first_look(shared: &Weak<Shared>) -> Result<(Duration, Duration), Stop> {
 
 /// The provider's name for the batch, which is created if it is certain that it is not there yet.
 async fn begin(client: &Client, shared: &Weak<Shared>, open: &mut Open) -> Result<String, Stop> {
-    let file = match open.record.stage.clone() {
+    let (file, known) = match open.record.stage.clone() {
         Stage::Created { batch } => return Ok(batch),
-        Stage::Creating { file } => match find(client, open, &file).await.map_err(Stop::Kept)? {
+        Stage::Creating { file, known } => match find(client, shared, open, &file, &known).await? {
             Some(batch) => return created(client, open, batch),
-            None => file,
+            None => (file, known),
         },
+        Stage::Written if is_of_messages(client) => {
+            let before =
+                client.message_batches_since(open.record.made_at - CLOCKS).await.map_err(not_made)?;
+            let known: Vec<String> = before.into_iter().map(|batch| batch.id).collect();
+            reach(open, Stage::Creating { file: String::new(), known: known.clone() })?;
+            (String::new(), known)
+        }
         Stage::Written => {
             // A file that is uploaded twice costs nothing.
             let file = client.upload_file(&open.input(), "batch").await.map_err(not_made)?;
             if client.endpoint().access.provider.dialect == Dialect::Azure {
                 until_processed(client, shared, &file.id).await?;
             }
-            reach(open, Stage::Creating { file: file.id.clone() })?;
-            file.id
+            reach(open, Stage::Creating { file: file.id.clone(), known: Vec::new() })?;
+            (file.id, Vec::new())
         }
-    };
-    let request = BatchRequest {
-        input_file_id: file.clone(),
-        endpoint: client.batch_endpoint().into(),
-        completion_window: "24h".into(),
-        metadata: Some(BTreeMap::from([(MARK.to_owned(), open.record.id.clone())])),
-        output_expires_after: None,
     };
     let mut tries = 0;
     loop {
         tries += 1;
-        let error = match client.create_batch(&request, &open.owner()).await {
+        let error = match create(client, open, &file).await {
             Ok(batch) => return created(client, open, batch.id),
             Err(error) => error,
         };
@@ -142,12 +142,31 @@ async fn begin(client: &Client, shared: &Weak<Shared>, open: &mut Open) -> Resul
             return Err(not_made(error));
         }
         pause(client, first_look(shared)?.0).await?;
-        match find(client, open, &file).await.map_err(Stop::Kept)? {
+        match find(client, shared, open, &file, &known).await? {
             Some(batch) => return created(client, open, batch),
             None if tries >= CREATIONS => return Err(not_made(error)),
             None => {}
         }
     }
+}
+
+/// Whether batches have Anthropic's shape.
+fn is_of_messages(client: &Client) -> bool {
+    client.endpoint().access.provider.batch == Some(Batches::Messages)
+}
+
+async fn create(client: &Client, open: &Open, file: &str) -> Result<Batch, ModelError> {
+    if is_of_messages(client) {
+        return client.create_message_batch(&open.input()).await;
+    }
+    let request = BatchRequest {
+        input_file_id: file.to_owned(),
+        endpoint: client.batch_endpoint().into(),
+        completion_window: "24h".into(),
+        metadata: Some(BTreeMap::from([(MARK.to_owned(), open.record.id.clone())])),
+        output_expires_after: None,
+    };
+    client.create_batch(&request, &open.owner()).await
 }
 
 /// A creation that was given up may have been carried out.
@@ -173,13 +192,60 @@ fn created(client: &Client, open: &mut Open, batch: String) -> Result<String, St
 }
 
 /// Our batch among those that the provider has.
-async fn find(client: &Client, open: &Open, file: &str) -> Result<Option<String>, ModelError> {
-    let batches = client.batches_since(open.record.made_at - CLOCKS).await?;
+async fn find(
+    client: &Client,
+    shared: &Weak<Shared>,
+    open: &Open,
+    file: &str,
+    known: &[String],
+) -> Result<Option<String>, Stop> {
+    if is_of_messages(client) {
+        return find_messages(client, shared, open, known).await;
+    }
+    let batches = client.batches_since(open.record.made_at - CLOCKS).await.map_err(Stop::Kept)?;
     let is_ours = |batch: &Batch| {
         let mark = batch.metadata.as_ref().and_then(|metadata| metadata.get(MARK));
         batch.input_file_id == file || mark == Some(&open.record.id)
     };
     Ok(batches.into_iter().find(is_ours).map(|batch| batch.id))
+}
+
+/// A batch of messages does not say whose it is until it has ended: then its lines bear the names of our calls. One of as
+/// many calls that came after ours was begun is waited for, which costs no time where it is ours.
+async fn find_messages(
+    client: &Client,
+    shared: &Weak<Shared>,
+    open: &Open,
+    known: &[String],
+) -> Result<Option<String>, Stop> {
+    let (mut wait, longest) = first_look(shared)?;
+    let mut others: Vec<String> = known.to_vec();
+    loop {
+        let batches = client.message_batches_since(open.record.made_at - CLOCKS).await.map_err(Stop::Kept)?;
+        let may_be = |batch: &Batch| {
+            !others.contains(&batch.id) && batch.request_counts.total == open.record.calls as u64
+        };
+        let candidates: Vec<Batch> = batches.into_iter().filter(may_be).collect();
+        let ended = candidates.iter().filter(|batch| batch.status.is_terminal());
+        for batch in ended {
+            if holds_ours(client, open, &batch.id).await.map_err(Stop::Kept)? {
+                return Ok(Some(batch.id.clone()));
+            }
+            others.push(batch.id.clone());
+        }
+        if candidates.iter().all(|batch| batch.status.is_terminal()) {
+            return Ok(None);
+        }
+        pause(client, wait).await?;
+        wait = (wait * 2).min(longest);
+    }
+}
+
+async fn holds_ours(client: &Client, open: &Open, id: &str) -> Result<bool, ModelError> {
+    let (folder, name) = open.place();
+    let calls = blocking(move || Open::calls(&folder, &name)).await?;
+    let results = client.batch_results(id).await?;
+    Ok(lines(client, &results).any(|line| calls.contains_key(&line.custom_id)))
 }
 
 /// Azure reads a file before it can be used.
@@ -244,9 +310,9 @@ async fn settle(shared: &Shared, client: &Client, open: &Open, batch: &Batch) ->
     let took = Duration::from_secs(took.unsigned_abs());
     let mut answered = 0;
     for file in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
-        let content = client.file_content(file).await?;
+        let content = client.batch_results(file).await?;
         let mut endings = Vec::new();
-        for line in lines(&content) {
+        for line in lines(client, &content) {
             let Some(item) = calls.remove(&line.custom_id) else { continue };
             let ending = ending(client, item, line, took)?;
             answered += usize::from(matches!(ending.told, Told::Answered(..)));
@@ -265,9 +331,9 @@ async fn settle(shared: &Shared, client: &Client, open: &Open, batch: &Batch) ->
 }
 
 /// Lines that can be read; one that cannot has no answer.
-fn lines(content: &Bytes) -> impl Iterator<Item = BatchLine> {
+fn lines(client: &Client, content: &Bytes) -> impl Iterator<Item = BatchLine> {
     let lines = content.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-    lines.filter_map(|line| match serde_json::from_slice(line) {
+    lines.filter_map(|line| match client.batch_result(line) {
         Ok(line) => Some(line),
         Err(error) => {
             tracing::warn!(%error, "a line of a batch cannot be read");

@@ -263,7 +263,6 @@ async fn adopt(shared: std::sync::Weak<Shared>, client: Client) {
 
 /// The same error for one more call.
 fn again(error: &ModelError) -> ModelError {
-    use crate::store::StoreError;
     match error {
         ModelError::Refused { provider, status, code, message, request_id } => ModelError::Refused {
             provider: provider.clone(),
@@ -278,16 +277,16 @@ fn again(error: &ModelError) -> ModelError {
             why: why.clone(),
             local: *local,
         },
+        ModelError::TooSlow { provider, why } => {
+            ModelError::TooSlow { provider: provider.clone(), why: why.clone() }
+        }
         ModelError::Garbled { provider, why } => {
             ModelError::Garbled { provider: provider.clone(), why: why.clone() }
         }
         ModelError::WaitTooLong { provider, wait } => {
             ModelError::WaitTooLong { provider: provider.clone(), wait: *wait }
         }
-        ModelError::Store(e) => {
-            let source = std::io::Error::new(e.source.kind(), e.source.to_string());
-            ModelError::Store(StoreError::new(e.doing, &e.path, source))
-        }
+        ModelError::Store(e) => ModelError::Store(e.again()),
         ModelError::Cancelled => ModelError::Cancelled,
         other => ModelError::Endpoint(other.to_string()),
     }

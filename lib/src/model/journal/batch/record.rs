@@ -41,7 +41,11 @@ pub(super) enum Stage {
     Written,
     /// The input is uploaded, and the batch may have been created.
     Creating {
+        /// The input's name there; empty where it goes with the creation.
         file: String,
+        /// Batches that were there before, where nothing in a batch says whose it is.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        known: Vec<String>,
     },
     Created {
         batch: String,

@@ -26,9 +26,17 @@ fn fake(batching: Batching) -> Fake {
 }
 
 fn client(fake: &Fake) -> Client {
+    client_of(&fake.url, Access::to(provider("openai").unwrap()))
+}
+
+/// A client of Anthropic's batches.
+fn messages(fake: &Fake) -> Client {
+    client_of(&fake.url, Access::to(provider("anthropic").unwrap()))
+}
+
+fn client_of(url: &str, access: Access) -> Client {
     let retry = Retry { retries: 1, first_wait: Duration::from_millis(1), ..Retry::default() };
-    let access = Access::to(provider("openai").unwrap());
-    Client::new(Endpoint { retry, ..Endpoint::new("paid", &fake.url).with_access(access) }).unwrap()
+    Client::new(Endpoint { retry, ..Endpoint::new("paid", url).with_access(access) }).unwrap()
 }
 
 /// The prices of the fake.
@@ -127,8 +135,18 @@ async fn a_batch_holds_no_more_than_it_may() {
 
 /// How batches go, with how many of 12 calls are refused, how many are asked live, and how many batches there are.
 async fn check_trouble(batching: Batching, refused: usize, live: u64, batches: u64) {
+    check_trouble_of(client, batching, refused, live, batches).await;
+}
+
+async fn check_trouble_of(
+    of: fn(&Fake) -> Client,
+    batching: Batching,
+    refused: usize,
+    live: u64,
+    batches: u64,
+) {
     let (fake, folder) = (fake(batching), tempfile::tempdir().unwrap());
-    let (journal, client) = (journal(folder.path()), client(&fake));
+    let (journal, client) = (journal(folder.path()), of(&fake));
     let answers = ask(&journal, &client, 0..12).await;
     let errors: Vec<&ModelError> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
     assert_eq!(errors.len(), refused, "{batching:?}: {errors:?}");
@@ -150,8 +168,69 @@ async fn what_a_batch_does_not_answer_is_asked_for_alone() {
 
 #[tokio::test]
 async fn no_creation_in_doubt_makes_two_batches() {
-    check_trouble(Batching::AnswerLost(1), 0, 0, 1).await;
-    check_trouble(Batching::AnswerFails(1), 0, 0, 1).await;
+    for of in [client, messages] {
+        check_trouble_of(of, Batching::AnswerLost(1), 0, 0, 1).await;
+        check_trouble_of(of, Batching::AnswerFails(1), 0, 0, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn batches_of_messages_go_the_same_ways() {
+    check_trouble_of(messages, Batching::Answers, 0, 0, 1).await;
+    check_trouble_of(messages, Batching::PartlyFails, 4, 4, 1).await;
+    check_trouble_of(messages, Batching::Expires, 0, 6, 1).await;
+    check_trouble_of(messages, Batching::Cancelled, 0, 6, 1).await;
+    check_trouble_of(messages, Batching::Fails, 0, 12, 1).await;
+    check_trouble_of(messages, Batching::Missing, 0, 12, 0).await;
+}
+
+/// Nothing in a batch of messages says whose it is: one of as many calls that somebody else makes meanwhile is not ours.
+#[tokio::test]
+async fn another_batch_of_messages_is_not_taken_for_ours() {
+    let fake = fake(Batching::AnswerLost(2));
+    let (mine, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [mine_too, theirs_too] = [&mine, &theirs].map(|folder| journal(folder.path()));
+    let client = messages(&fake);
+    let (ours, others) = futures::join!(ask(&mine_too, &client, 0..5), ask(&theirs_too, &client, 20..25));
+    assert!(ours.iter().chain(&others).all(Result::is_ok), "{ours:?} {others:?}");
+    let meter = fake.meter();
+    assert_eq!((meter.batches, meter.requests, meter.batched.len()), (2, 0, 10));
+    assert!(meter.batched.values().all(|times| *times == 1));
+    // Each has paid for its own.
+    let spent: f64 = [&mine, &theirs].map(|folder| ledger(folder.path()).spent_usd).iter().sum();
+    assert_eq!((spent * 1e9).round() as u64, meter.billed);
+}
+
+/// Azure's files are read before they can be used, its deployments stand in the calls, and its version in every address.
+#[tokio::test]
+async fn azures_batches_go_the_whole_way() {
+    for version in [Some("2025-04-01-preview"), None] {
+        let record = FakeOptions { record: true, ..FakeOptions::default() };
+        let (fake, folder) = (Fake::start(record).unwrap(), tempfile::tempdir().unwrap());
+        let access = Access {
+            api_version: version.map(Into::into),
+            deployment: Some("mine".into()),
+            ..Access::to(provider("azure").unwrap())
+        };
+        let client = client_of(fake.url.trim_end_matches("/v1"), access);
+        let journal = journal(folder.path());
+        assert!(ask(&journal, &client, 0..6).await.iter().all(Result::is_ok), "{version:?}");
+        assert_eq!((fake.meter().batches, fake.meter().requests, fake.meter().batched.len()), (1, 0, 6));
+        check_books(&journal, folder.path(), &fake).await;
+        let root = if version.is_some() { "/openai" } else { "/openai/v1" };
+        let requests = fake.requests();
+        let posted = |end: &str| {
+            requests.iter().find(|r| r.method == "POST" && r.path == format!("{root}/{end}")).unwrap()
+        };
+        let input = String::from_utf8_lossy(&posted("files").body).into_owned();
+        assert!(input.contains("name=\"purpose\"\r\n\r\nbatch"), "{input}");
+        assert_eq!(input.matches(r#""url":"/chat/completions""#).count(), 6);
+        assert_eq!(input.matches(r#""model":"mine""#).count(), 6);
+        let body: serde_json::Value = serde_json::from_slice(&posted("batches").body).unwrap();
+        assert_eq!([&body["endpoint"], &body["completion_window"]], ["/chat/completions", "24h"]);
+        let said = |query: &str| query.contains("api-version=2025-04-01-preview");
+        assert!(requests.iter().all(|request| said(&request.query) == version.is_some()), "{requests:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,227 @@
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, stdin},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::{Args, ValueEnum};
+use futures::{StreamExt, stream};
+use hone::{
+    brief::Brief,
+    config::Settings,
+    critic::{Critic, Level},
+    dataset::{
+        tokens::Local,
+        validate::{self, Code, Fixed, Format, Options, Problem, Report, RunTally, Sampled, Target},
+    },
+    error::Kind,
+    finetune::OWN,
+    store::StoreError,
+    text::thousands,
+};
+use hone_engine::{model::Model, train};
+use serde::Serialize;
+
+use crate::{
+    bases,
+    commands::evolve,
+    context::Context,
+    error::{CommandError, Exit, Result},
+};
+
+/// Look at a fine-tuning file, ours or not: would it be accepted, and what would it teach
+///
+/// Every problem at once, with its line and what mends it. The code inside the answers is parsed: a file that teaches a model
+/// to begin with configuration, or to write code that does not parse, is refused.
+#[derive(Clone, Debug, Args)]
+pub struct Validate {
+    /// JSON lines; `-` reads them from stdin
+    pub file: PathBuf,
+    /// What the file is for; told by its first row when left out
+    #[arg(long)]
+    pub method: Option<Method>,
+    /// The model to be tuned: whose tokens count and how many it reads [default: that of `[finetune]`]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Run the answers of N rows, drawn by `--seed`, and say which do not run
+    #[arg(long, value_name = "N")]
+    pub run: Option<usize>,
+    /// Write a corrected copy and a diff of what was changed; what cannot be mended without new text is left out
+    #[arg(long)]
+    pub fix: bool,
+    /// Where `--fix` writes the copy [default: FILE with `.fixed` before its ending]
+    #[arg(long, value_name = "FILE", requires = "fix")]
+    pub out: Option<PathBuf>,
+    /// Problems of each kind that are listed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub most: usize,
+}
+
+/// How a model is tuned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    Supervised,
+    Dpo,
+    Reinforcement,
+}
+
+impl Method {
+    fn format(self) -> Format {
+        match self {
+            Self::Supervised => Format::Chat,
+            Self::Dpo => Format::Dpo,
+            Self::Reinforcement => Format::Rft,
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fixed: Option<Copied>,
+}
+
+/// A corrected copy.
+#[derive(Serialize)]
+struct Copied {
+    path: PathBuf,
+    diff: PathBuf,
+    #[serde(flatten)]
+    fixed: Fixed,
+    /// Whether a job would take the copy.
+    ok: bool,
+}
+
+pub async fn run(args: &Validate, context: &Context) -> Result {
+    let settings = context.settings(&[])?;
+    let options = Options {
+        format: args.method.map(Method::format),
+        most: args.most,
+        ..options(args.model.as_deref(), context, &settings)?
+    };
+    if args.file == Path::new("-") && (args.fix || args.run.is_some()) {
+        let error =
+            CommandError::usage("`--fix` and `--run` read the file a second time, which stdin cannot be");
+        return Err(error.hint("write it to a file first, and name that"));
+    }
+    let mut report = read(&args.file, &options, context)?;
+    if let Some(n) = args.run {
+        try_out(&args.file, n, &mut report, context, &settings).await?;
+    }
+    let fixed = if args.fix { Some(copy(args, &options, context)?) } else { None };
+    let ok = fixed.as_ref().map_or(report.ok, |copied| copied.ok);
+    let text = fixed.as_ref().map(copied_text).unwrap_or_default();
+    let answer = Answer { report: &report, fixed };
+    context.answer(&answer, || report.text(&args.file.display().to_string()) + &text)?;
+    Ok(if ok { Exit::Ok } else { Exit::Input })
+}
+
+fn copied_text(copied: &Copied) -> String {
+    let Fixed { rows, changed, left_out, .. } = &copied.fixed;
+    format!(
+        "\n`{}` has {} rows, {} of them changed; {} are left out; `{}` shows how",
+        copied.path.display(),
+        thousands(*rows),
+        thousands(*changed),
+        thousands(*left_out),
+        copied.diff.display()
+    )
+}
+
+/// Writes the corrected copy and its diff, each whole or not at all.
+fn copy(args: &Validate, options: &Options, context: &Context) -> Result<Copied> {
+    let ending = args.file.extension().unwrap_or("jsonl".as_ref()).to_owned();
+    let path =
+        args.out.clone().unwrap_or_else(|| args.file.with_extension("fixed").with_added_extension(&ending));
+    let diff = path.with_extension("diff");
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fail = |e| StoreError::new("write", &path, e);
+    // Temporary files are private by themselves; these become as readable as any other file.
+    let readable = std::fs::Permissions::from_mode(0o644);
+    let begin = || tempfile::Builder::new().permissions(readable.clone()).tempfile_in(folder);
+    let (new, changes) = (begin().map_err(fail)?, begin().map_err(fail)?);
+    let source = File::open(&args.file).map_err(|e| StoreError::new("read", &args.file, e))?;
+    let (to, shown) = (BufWriter::new(new.as_file()), BufWriter::new(changes.as_file()));
+    let fixed = validate::fix(BufReader::new(source), to, shown, options, &context.cancel).map_err(fail)?;
+    new.persist(&path).map_err(|e| fail(e.error))?;
+    changes.persist(&diff).map_err(|e| fail(e.error))?;
+    let ok = read(&path, options, context)?.ok;
+    Ok(Copied { path, diff, fixed, ok })
+}
+
+/// Runs the answers of some rows and adds what comes of it to the report.
+async fn try_out(
+    file: &Path,
+    n: usize,
+    report: &mut Report,
+    context: &Context,
+    settings: &Settings,
+) -> Result<()> {
+    let failed = |e| StoreError::new("read", file, e);
+    let source = BufReader::new(File::open(file).map_err(failed)?);
+    let drawn = validate::sample(source, n, context.global.seed).map_err(failed)?;
+    let critic = evolve::open_critic(context, evolve::critic_options(context, settings)?).await?;
+    let at_once = critic.workers();
+    let seen: Vec<_> =
+        stream::iter(&drawn).map(|one| look_at(&critic, one)).buffered(at_once).collect().await;
+    critic.close().await;
+    let mut tally = RunTally::default();
+    for (sampled, seen) in drawn.iter().zip(seen) {
+        let (runs, ui_first, score) = seen?;
+        tally.answers += 1;
+        tally.runs += u64::from(runs);
+        tally.ui_first += u64::from(ui_first);
+        tally.score += (score - tally.score) / tally.answers as f64;
+        if !runs {
+            report.add(Problem::new(Code::DoesNotRun, "the app does not run").on(sampled.line));
+        }
+    }
+    report.run = Some(tally);
+    Ok(())
+}
+
+async fn look_at(critic: &Critic, sampled: &Sampled) -> Result<(bool, bool, f64)> {
+    let brief = Brief::from_description(&sampled.asked)?;
+    let (evidence, critique) = critic.critique_to(&brief, &sampled.candidate, Level::Run).await?;
+    Ok((evidence.runs(), evidence.ui_first(), critique.overall_score))
+}
+
+/// Looks at a file, or at stdin.
+pub fn read(file: &Path, options: &Options, context: &Context) -> Result<Report> {
+    Ok(if file == Path::new("-") {
+        validate::validate_stream(stdin().lock(), options, &context.cancel)?
+    } else {
+        validate::validate(file, options, &context.cancel)?
+    })
+}
+
+/// How files are looked at for a model: that of the settings when none is named.
+pub fn options(model: Option<&str>, context: &Context, settings: &Settings) -> Result<Options> {
+    let name = model.unwrap_or(&settings.finetune.model);
+    let name = if name == OWN { &settings.finetune.base_model } else { name };
+    let base = bases::all(context, settings)?.into_iter().find(|base| base.id == name);
+    let local = base.filter(|base| base.path.exists()).map(|base| local(&base.path)).transpose()?;
+    let target = match (&local, settings.models.get(name)) {
+        (Some(local), _) => Target { model: name.to_owned(), context: local.context, local: true },
+        (None, Some(row)) => Target::hosted(&row.model),
+        (None, None) => Target::hosted(name),
+    };
+    let ui_first = settings.critic.habits.iter().any(|habit| habit == "ui-first");
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(Options { target, local, ui_first, workers, ..Options::default() })
+}
+
+/// How the embedded engine counts for one of its models.
+fn local(path: &Path) -> Result<Local> {
+    let (tokenizer, _) = Model::texts(path).map_err(|e| {
+        CommandError::new(Kind::Input, format!("`{}`: {e}", path.display()))
+            .hint("`hone models` lists the base models that can be used")
+    })?;
+    let context = train::Options::default().max_tokens as u64;
+    Ok(Local { counter: Arc::new(move |text| tokenizer.count(text)), context })
+}

@@ -1,0 +1,271 @@
+//! A corrected copy of a file: what can be mended without inventing text is mended, the rest is left out.
+//!
+//! Mended are a byte-order mark, blank lines, keys that nobody reads, weights where they may not be, duplicates, and answers
+//! that begin with configuration. Rows that need no change keep their bytes.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{self, BufRead, Write},
+};
+
+use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    Options,
+    problem::{Code, Problem},
+    read_code,
+    row::{self, Format},
+    rules, without_mark,
+};
+use crate::{
+    agent::{self, Candidate},
+    cancel::Cancel,
+    critic::{Nature, glance, on_deep_stack},
+};
+
+/// What became of a file's rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// Rows of the copy.
+    pub rows: u64,
+    /// Of them: those that were changed.
+    pub changed: u64,
+    /// Lines that are not in the copy.
+    pub left_out: u64,
+    /// Why they are not.
+    pub reasons: BTreeMap<Code, u64>,
+}
+
+/// What becomes of one line.
+#[derive(Debug, PartialEq)]
+enum Mended {
+    Same,
+    Changed(String),
+    Out(Code),
+}
+
+/// Writes the corrected copy, and as a unified diff without context what was changed.
+///
+/// # Errors
+/// The file cannot be read, or one of the two not be written; or the user stopped it.
+pub fn fix(
+    source: impl BufRead + Send,
+    copy: impl Write + Send,
+    diff: impl Write + Send,
+    options: &Options,
+    cancel: &Cancel,
+) -> io::Result<Fixed> {
+    on_deep_stack(|| {
+        let mut fixer = Fixer {
+            copy,
+            diff,
+            options,
+            format: options.format,
+            seen: HashSet::default(),
+            fixed: Fixed::default(),
+        };
+        fixer.all(source, cancel)?;
+        Ok(fixer.fixed)
+    })?
+}
+
+struct Fixer<'o, C, D> {
+    copy: C,
+    diff: D,
+    options: &'o Options,
+    /// Of the first row; known from then on.
+    format: Option<Format>,
+    seen: HashSet<u64, FixedState>,
+    fixed: Fixed,
+}
+
+impl<C: Write, D: Write> Fixer<'_, C, D> {
+    fn all(&mut self, mut source: impl BufRead, cancel: &Cancel) -> io::Result<()> {
+        writeln!(self.diff, "--- original\n+++ fixed")?;
+        let (mut line, mut number) = (Vec::new(), 0);
+        while source.read_until(b'\n', &mut line)? > 0 {
+            if cancel.is_cancelled() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            number += 1;
+            let body = line.strip_suffix(b"\n").unwrap_or(&line);
+            self.line(number, body)?;
+            line.clear();
+        }
+        self.copy.flush()?;
+        self.diff.flush()
+    }
+
+    fn line(&mut self, number: u64, line: &[u8]) -> io::Result<()> {
+        let body = if number == 1 { without_mark(line) } else { line };
+        let mended = match std::str::from_utf8(body) {
+            Err(_) => Mended::Out(Code::NotUtf8),
+            Ok(text) if text.trim().is_empty() => Mended::Out(Code::BlankLine),
+            Ok(text) => self.mend(text),
+        };
+        let new = match &mended {
+            Mended::Same => Some(body),
+            Mended::Changed(text) => Some(text.as_bytes()),
+            Mended::Out(code) => {
+                *self.fixed.reasons.entry(*code).or_default() += 1;
+                None
+            }
+        };
+        self.write(number, line, new)
+    }
+
+    fn mend(&mut self, text: &str) -> Mended {
+        let format = *self.format.get_or_insert_with(|| rules::format_of_first(text).unwrap_or_default());
+        let mended = mend(text, format, self.options.ui_first);
+        let new = match &mended {
+            Mended::Same => text,
+            Mended::Changed(new) => new,
+            Mended::Out(_) => return mended,
+        };
+        match row::read(new, format).print {
+            Some(print) if !self.seen.insert(print) => Mended::Out(Code::Duplicate),
+            _ => mended,
+        }
+    }
+
+    fn write(&mut self, number: u64, old: &[u8], new: Option<&[u8]>) -> io::Result<()> {
+        let Some(new) = new else {
+            self.fixed.left_out += 1;
+            writeln!(self.diff, "@@ -{number},1 +{},0 @@", self.fixed.rows)?;
+            return write_line(&mut self.diff, b"-", old);
+        };
+        self.fixed.rows += 1;
+        write_line(&mut self.copy, b"", new)?;
+        if old != new {
+            self.fixed.changed += 1;
+            writeln!(self.diff, "@@ -{number},1 +{},1 @@", self.fixed.rows)?;
+            write_line(&mut self.diff, b"-", old)?;
+            write_line(&mut self.diff, b"+", new)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_line(to: &mut impl Write, mark: &[u8], line: &[u8]) -> io::Result<()> {
+    to.write_all(mark)?;
+    to.write_all(line)?;
+    to.write_all(b"\n")
+}
+
+/// The problems of a line that a copy may not have.
+fn problems(text: &str, format: Format, ui_first: bool) -> Vec<Problem> {
+    let mut row = row::read(text, format);
+    let (_, in_code) = read_code(&row, ui_first);
+    row.problems.extend(in_code);
+    // What follows the last answer is not learnt, and harms nobody.
+    row.problems.retain(|problem| problem.code != Code::LastNotAssistant);
+    row.problems
+}
+
+fn mend(text: &str, format: Format, ui_first: bool) -> Mended {
+    let before = problems(text, format, ui_first);
+    let Some(first) = before.first() else { return Mended::Same };
+    let Ok(Value::Object(mut fields)) = serde_json::from_str::<Value>(text) else {
+        return Mended::Out(first.code);
+    };
+    prune(&mut fields, format);
+    if before.iter().any(|problem| problem.code == Code::ConfigFirst) {
+        each_list(&mut fields, |messages| messages.iter_mut().for_each(ui_to_the_front));
+    }
+    let new = Value::Object(fields).to_string();
+    match problems(&new, format, ui_first).first() {
+        None => Mended::Changed(new),
+        Some(left) => Mended::Out(left.code),
+    }
+}
+
+/// Takes out keys that nobody reads, and weights where they may not be.
+fn prune(fields: &mut Map<String, Value>, format: Format) {
+    let (known, of_messages) = rules::known_keys(format);
+    if let Some(known) = known {
+        fields.retain(|key, _| known.contains(key.as_str()));
+    }
+    each_list(fields, |messages| {
+        for message in messages.iter_mut().filter_map(Value::as_object_mut) {
+            message.retain(|key, _| of_messages.contains(&key.as_str()));
+            let is_answer = message.get("role").and_then(Value::as_str) == Some("assistant");
+            let fine = |weight: &Value| is_answer && matches!(weight.as_u64(), Some(0 | 1));
+            message.retain(|key, value| key != "weight" || fine(value));
+        }
+    });
+}
+
+/// Every list of messages of a row.
+fn each_list(fields: &mut Map<String, Value>, mut with: impl FnMut(&mut Vec<Value>)) {
+    for key in ["messages", "preferred_output", "non_preferred_output"] {
+        fields.get_mut(key).and_then(Value::as_array_mut).into_iter().for_each(&mut with);
+    }
+    let input = fields.get_mut("input").and_then(|input| input.get_mut("messages"));
+    input.and_then(Value::as_array_mut).into_iter().for_each(with);
+}
+
+/// Puts the user interface of an answer before its other files and configuration after them.
+fn ui_to_the_front(message: &mut Value) {
+    if !rules::is_assistant(message) {
+        return;
+    }
+    let Some(answer) = message.get("content").and_then(Value::as_str) else { return };
+    let files = agent::parse_reply(answer).files;
+    let natures = glance(&files).natures;
+    let rank = |nature: &Nature| match nature {
+        Nature::Ui => 0,
+        Nature::Other => 1,
+        Nature::Config => 2,
+    };
+    if natures.is_sorted_by_key(rank) {
+        return;
+    }
+    let mut ranked: Vec<_> = natures.iter().map(rank).zip(files).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    let files = ranked.into_iter().map(|(_, file)| file).collect();
+    message["content"] = agent::reply_of(&Candidate { files }).into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APP: &str = "```python\n# app.py\nimport streamlit as st\nst.title(\"A\")\nst.button(\"b\")\n```";
+
+    fn row(answer: &str, more: &str) -> String {
+        let answer = serde_json::to_string(answer).unwrap();
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"a"}},{{"role":"assistant","content":{answer}{more}}}]}}"#
+        )
+    }
+
+    #[track_caller]
+    fn check(line: &str, expected: Mended) {
+        let mended = on_deep_stack(|| mend(line, Format::Chat, true)).unwrap();
+        assert_eq!(mended, expected, "{line}");
+    }
+
+    #[test]
+    fn what_needs_no_new_text_is_mended() {
+        check(&row("b", ""), Mended::Same);
+        check(&row("b", r#","weight":1"#), Mended::Same);
+        check(&row("b", r#","weight":2"#), Mended::Changed(row("b", "")));
+        check(&row("b", r#","mood":2"#), Mended::Changed(row("b", "")));
+        check(&row("b", "").replacen('{', r#"{"id":7,"#, 1), Mended::Changed(row("b", "")));
+        let config = "```text\n# requirements.txt\nstreamlit\n```";
+        check(
+            &row(&format!("{config}\n\n{APP}"), ""),
+            Mended::Changed(row(&format!("{APP}\n\n{config}"), "")),
+        );
+    }
+
+    #[test]
+    fn what_needs_new_text_is_left_out() {
+        check("{", Mended::Out(Code::NotJson));
+        check(&row("", ""), Mended::Out(Code::MissingContent));
+        check(&row(&APP.replace("(\"A\")", "("), ""), Mended::Out(Code::CodeDoesNotParse));
+        check(&row("```text\n# requirements.txt\nstreamlit\n```", ""), Mended::Out(Code::ConfigFirst));
+    }
+}

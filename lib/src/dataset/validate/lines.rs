@@ -1,0 +1,241 @@
+//! A file as blocks of whole lines, worked on by several threads, their results in the file's order.
+//!
+//! Memory is that of a few blocks, however large the file is. Blocks go to the workers in turn and results are taken in the
+//! same turn, so what comes out does not depend on how many workers there are.
+
+use std::{io::Read, sync::mpsc, thread};
+
+use crate::{cancel::Cancel, critic::STACK};
+
+/// Bytes that a block has at least, but for the last.
+const BLOCK: usize = 1 << 20;
+/// A longer line is no example; it is passed over without being held.
+pub(super) const LONGEST: usize = 64 << 20;
+/// Blocks that wait for each worker, or for whoever takes results.
+const AHEAD: usize = 2;
+
+/// Whole lines of a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Number of the first line, from 1.
+    pub first: u64,
+    pub bytes: Vec<u8>,
+    /// The one line of this block was longer than [`LONGEST`]; `bytes` is empty.
+    pub too_long: bool,
+}
+
+impl Block {
+    /// Each line with its number, without its end. What follows the last newline is a line when it is not empty.
+    pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let body = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
+        let lines = body.split(|&byte| byte == b'\n').zip(self.first..);
+        let take = if self.bytes.is_empty() { 0 } else { usize::MAX };
+        lines.take(take).map(|(line, number)| (number, line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+}
+
+/// Reads blocks.
+pub(super) struct Blocks<R> {
+    source: R,
+    /// What follows the last whole line that was read.
+    rest: Vec<u8>,
+    /// Number of the line that `rest` begins.
+    line: u64,
+    block: usize,
+    longest: usize,
+    ended: bool,
+}
+
+impl<R: Read> Blocks<R> {
+    pub fn new(source: R) -> Self {
+        Self::sized(source, BLOCK, LONGEST)
+    }
+
+    fn sized(source: R, block: usize, longest: usize) -> Self {
+        Self { source, rest: Vec::new(), line: 1, block, longest, ended: false }
+    }
+
+    /// The next block; none at the end.
+    pub fn next(&mut self) -> std::io::Result<Option<Block>> {
+        let mut bytes = std::mem::take(&mut self.rest);
+        let mut searched = 0;
+        loop {
+            self.fill(&mut bytes)?;
+            if let Some(at) = memchr::memrchr(b'\n', &bytes[searched..]) {
+                self.rest = bytes.split_off(searched + at + 1);
+                return Ok(Some(self.block_of(bytes)));
+            }
+            if self.ended {
+                return Ok((!bytes.is_empty()).then(|| self.block_of(bytes)));
+            }
+            searched = bytes.len();
+            if searched > self.longest {
+                return self.pass_over().map(Some);
+            }
+        }
+    }
+
+    fn block_of(&mut self, bytes: Vec<u8>) -> Block {
+        let first = self.line;
+        self.line += memchr::memchr_iter(b'\n', &bytes).count() as u64;
+        Block { first, bytes, too_long: false }
+    }
+
+    /// Reads at least a block more, unless the file ends.
+    fn fill(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let took = self.source.by_ref().take(self.block as u64).read_to_end(bytes)?;
+        self.ended |= took < self.block;
+        Ok(())
+    }
+
+    fn pass_over(&mut self) -> std::io::Result<Block> {
+        let block = Block { first: self.line, bytes: Vec::new(), too_long: true };
+        let mut bytes = Vec::new();
+        while !self.ended {
+            bytes.clear();
+            self.fill(&mut bytes)?;
+            if let Some(at) = memchr::memchr(b'\n', &bytes) {
+                self.rest = bytes.split_off(at + 1);
+                break;
+            }
+        }
+        self.line += 1;
+        Ok(block)
+    }
+}
+
+/// How the way through a file ended.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    Read(std::io::Error),
+    Thread(std::io::Error),
+    Cancelled,
+}
+
+/// Does `work` on every block with so many workers; `take` gets the results in the file's order.
+///
+/// Workers have the stack that parsing needs.
+pub(super) fn each_block<R: Read, T: Send>(
+    blocks: &mut Blocks<R>,
+    first: Option<Block>,
+    workers: usize,
+    cancel: &Cancel,
+    work: impl Fn(Block) -> T + Sync,
+    mut take: impl FnMut(T),
+) -> Result<(), Stopped> {
+    thread::scope(|scope| {
+        let mut lanes = Vec::new();
+        let mut threads = Vec::new();
+        for _ in 0..workers.max(1) {
+            let (send, todo) = mpsc::sync_channel::<Block>(AHEAD);
+            let (done, results) = mpsc::sync_channel::<T>(AHEAD + 1);
+            let work = &work;
+            let builder = thread::Builder::new().name("validate".to_owned()).stack_size(STACK);
+            let run = move || {
+                // Nobody takes results any more: the rest need not be worked on.
+                let _ = todo.iter().map(work).try_for_each(|result| done.send(result));
+            };
+            threads.push(builder.spawn_scoped(scope, run).map_err(Stopped::Thread)?);
+            lanes.push((send, results));
+        }
+        let ended = feed(blocks, first, &lanes, cancel, &mut take);
+        drop(lanes);
+        // Whoever waits for a worker that broke off is told by its panic, not by a channel that closed.
+        let panic = threads.into_iter().find_map(|thread| thread.join().err());
+        panic.map_or(ended, |panic| std::panic::resume_unwind(panic))
+    })
+}
+
+type Lane<T> = (mpsc::SyncSender<Block>, mpsc::Receiver<T>);
+
+fn feed<R: Read, T>(
+    blocks: &mut Blocks<R>,
+    mut first: Option<Block>,
+    lanes: &[Lane<T>],
+    cancel: &Cancel,
+    take: &mut impl FnMut(T),
+) -> Result<(), Stopped> {
+    let (mut sent, mut taken) = (0, 0);
+    let mut take_one = |taken: &mut usize| {
+        if let Ok(result) = lanes[*taken % lanes.len()].1.recv() {
+            take(result);
+        }
+        *taken += 1;
+    };
+    while let Some(block) = match first.take() {
+        Some(block) => Some(block),
+        None => blocks.next().map_err(Stopped::Read)?,
+    } {
+        if cancel.is_cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        if sent - taken >= AHEAD * lanes.len() {
+            take_one(&mut taken);
+        }
+        if lanes[sent % lanes.len()].0.send(block).is_err() {
+            return Ok(());
+        }
+        sent += 1;
+    }
+    while taken < sent {
+        take_one(&mut taken);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines_of(bytes: &[u8], block: usize, longest: usize, workers: usize) -> Vec<(u64, Option<Vec<u8>>)> {
+        let mut found = Vec::new();
+        let own = |block: Block| {
+            if block.too_long {
+                return vec![(block.first, None)];
+            }
+            block.lines().map(|(number, line)| (number, Some(line.to_vec()))).collect()
+        };
+        let mut blocks = Blocks::sized(bytes, block, longest);
+        each_block(&mut blocks, None, workers, &Cancel::new(), own, |lines| found.extend(lines)).unwrap();
+        found
+    }
+
+    #[test]
+    fn a_line_that_never_ends_is_passed_over() {
+        let text = [b"a\n".as_slice(), &[b'x'; 100], b"\nb\n"].concat();
+        let whole = lines_of(&text, 8, 1000, 2);
+        assert_eq!(whole.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2, 3]);
+        let cut = lines_of(&text, 8, 50, 2);
+        assert_eq!(cut, [(1, Some(b"a".to_vec())), (2, None), (3, Some(b"b".to_vec()))]);
+        assert_eq!(lines_of(&[b'x'; 100], 8, 50, 1), [(1, None)]);
+    }
+
+    #[test]
+    fn a_cancel_stops_between_blocks() {
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let ended = each_block(&mut Blocks::new(&b"a"[..]), None, 1, &cancel, |_| (), |()| ());
+        assert!(matches!(ended, Err(Stopped::Cancelled)));
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_comes_once_with_its_number(
+            lines in prop::collection::vec("[a-z\r]{0,9}", 0..40), end in any::<bool>(),
+            block in 1usize..30, workers in 1usize..4,
+        ) {
+            let text = lines.join("\n") + if end { "\n" } else { "" };
+            let expected: Vec<_> = text.lines().zip(1..)
+                .map(|(line, number)| (number, Some(line.as_bytes().to_vec())))
+                .collect();
+            // `str::lines` leaves a lone carriage return at the end of the text alone.
+            prop_assume!(end || !text.ends_with('\r'));
+            prop_assert_eq!(lines_of(text.as_bytes(), block, 1 << 20, workers), expected);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Every rule about the form of one line, each with the place and the reason.
+
+use std::{collections::BTreeSet, hash::BuildHasher};
+
+use foldhash::quality::FixedState;
+use serde_json::{Map, Value};
+
+use super::{
+    problem::{Code, Problem},
+    row::{Format, Part, Row, Said, special_token},
+    tools::{Calls, Tools},
+    vision,
+};
+
+const MESSAGE_KEYS: [&str; 8] =
+    ["role", "content", "name", "weight", "tool_calls", "tool_call_id", "function_call", "refusal"];
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
+const CHAT_KEYS: [&str; 4] = ["messages", "tools", "parallel_tool_calls", "functions"];
+const PAIR_KEYS: [&str; 3] = ["input", "preferred_output", "non_preferred_output"];
+
+/// Reads a line that may have anything in it.
+pub(super) fn read(line: &str, expected: Format) -> Row<'static> {
+    let mut rules = Rules::default();
+    let mut row = Row { format: expected, ..Row::default() };
+    match serde_json::from_str::<Value>(line) {
+        Ok(Value::Object(fields)) => {
+            row.format = format_of(&fields, expected);
+            rules.row(&fields, row.format, expected);
+            row.said = said(&fields, row.format);
+            row.tools = fields.get("tools").map(Value::to_string).unwrap_or_default();
+            row.print = Some(print(fields));
+        }
+        Ok(_) => rules.found.push(Problem::new(Code::DataType, "the line is not a JSON object")),
+        Err(e) => {
+            rules.found.push(Problem::new(Code::NotJson, format!("the line is not JSON: {}", place(&e))))
+        }
+    }
+    row.problems = rules.found;
+    row
+}
+
+/// A parser's reason without the line, which is always 1.
+fn place(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
+/// What a row is, in a file that should hold rows of `expected`.
+pub(super) fn format_of(fields: &Map<String, Value>, expected: Format) -> Format {
+    let pair = PAIR_KEYS[1..].iter().any(|key| fields.contains_key(*key));
+    match expected {
+        _ if pair => Format::Dpo,
+        Format::Rft => Format::Rft,
+        Format::Dpo if !fields.contains_key("messages") => Format::Dpo,
+        _ => Format::Chat,
+    }
+}
+
+/// What a file is, by its first row: tasks for a grader have no answer, and more than a chat has. None when it is no row.
+pub(super) fn format_of_first(line: &str) -> Option<Format> {
+    let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(line) else { return None };
+    let messages = fields.get("messages").and_then(Value::as_array);
+    let asks = messages.is_some_and(|all| !all.is_empty() && !all.iter().any(is_assistant));
+    let more = fields.keys().any(|key| !CHAT_KEYS.contains(&key.as_str()));
+    let format = format_of(&fields, Format::Chat);
+    Some(if format == Format::Chat && asks && more { Format::Rft } else { format })
+}
+
+/// Equal for equal objects, whatever the order of their keys.
+fn print(fields: Map<String, Value>) -> u64 {
+    let mut value = Value::Object(fields);
+    value.sort_all_objects();
+    FixedState::default().hash_one(value.to_string())
+}
+
+pub(super) fn role(message: &Value) -> Option<&str> {
+    message.get("role").and_then(Value::as_str)
+}
+
+pub(super) fn is_assistant(message: &Value) -> bool {
+    role(message) == Some("assistant")
+}
+
+fn is_trained(message: &Value) -> bool {
+    is_assistant(message) && message.get("weight").and_then(Value::as_u64) != Some(0)
+}
+
+/// The texts that training sees, as far as they are there.
+fn said(fields: &Map<String, Value>, format: Format) -> Vec<Said<'static>> {
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let all = |messages: Vec<Value>, part: fn(&Value) -> Part| {
+        messages.into_iter().map(move |message| message_said(&message, part(&message)))
+    };
+    if format == Format::Dpo {
+        let input = fields.get("input").and_then(|input| input.get("messages"));
+        return all(list(input), |_| Part::Prompt)
+            .chain(all(list(fields.get("preferred_output")), |_| Part::Answer))
+            .chain(all(list(fields.get("non_preferred_output")), |_| Part::Rejected))
+            .collect();
+    }
+    let part = |message: &Value| if is_trained(message) { Part::Answer } else { Part::Prompt };
+    all(list(fields.get("messages")), part).collect()
+}
+
+fn message_said(message: &Value, part: Part) -> Said<'static> {
+    let text = match message.get("content") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
+        _ => message.get("refusal").and_then(Value::as_str).unwrap_or_default().to_owned(),
+    };
+    let more = ["name", "tool_calls", "function_call"].into_iter().filter_map(|key| message.get(key));
+    let more = more.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+    Said { role: role(message).unwrap_or_default().to_owned().into(), text: text.into(), more, part }
+}
+
+#[derive(Default)]
+struct Rules {
+    found: Vec<Problem>,
+}
+
+impl Rules {
+    fn add(&mut self, code: Code, field: &str, message: impl Into<String>) {
+        self.found.push(Problem::new(code, message).at(field));
+    }
+
+    fn row(&mut self, fields: &Map<String, Value>, format: Format, expected: Format) {
+        if fields.contains_key("prompt")
+            && fields.contains_key("completion")
+            && !fields.contains_key("messages")
+        {
+            return self.add(
+                Code::CompletionsFormat,
+                "prompt",
+                "it has `prompt` and `completion` in place of `messages`",
+            );
+        }
+        if format != expected {
+            let message = format!("a {} row in a {} file", name(format), name(expected));
+            self.found.push(Problem::new(Code::MixedFormats, message));
+        }
+        match format {
+            Format::Chat => self.chat(fields),
+            Format::Dpo => self.pair(fields),
+            Format::Rft => self.task(fields),
+        }
+    }
+
+    fn unknown(&mut self, fields: &Map<String, Value>, known: &[&str], prefix: &str, reader: &str) {
+        for key in fields.keys().filter(|key| !known.contains(&key.as_str())) {
+            let message = format!("`{key}` is not read by {reader}");
+            self.add(Code::UnrecognizedKey, &format!("{prefix}{key}"), message);
+        }
+    }
+
+    fn chat(&mut self, fields: &Map<String, Value>) {
+        self.unknown(fields, &CHAT_KEYS, "", "a chat job");
+        let tools = self.tools(fields, "");
+        let Some(messages) = self.messages(fields.get("messages"), "messages", &tools) else { return };
+        if !messages.iter().any(is_assistant) {
+            let message = "there is no assistant message to learn";
+            self.add(Code::ExampleMissingAssistantMessage, "messages", message);
+        } else if !messages.iter().any(is_trained) {
+            self.add(Code::NoTrainedMessage, "messages", "every assistant message has weight 0");
+        } else if !messages.last().is_some_and(is_assistant) {
+            self.add(Code::LastNotAssistant, "messages", "the last message is not the assistant's");
+        }
+    }
+
+    fn pair(&mut self, fields: &Map<String, Value>) {
+        self.unknown(fields, &PAIR_KEYS, "", "a preference job");
+        let none = Map::new();
+        let input = fields.get("input").and_then(Value::as_object).unwrap_or(&none);
+        self.unknown(input, &CHAT_KEYS, "input.", "a preference job");
+        let tools = self.tools(input, "input.");
+        if let Some(messages) = self.messages(input.get("messages"), "input.messages", &tools)
+            && messages.last().is_some_and(is_assistant)
+        {
+            let message = "the last message is the assistant's, who is to answer it";
+            self.add(Code::InputEndsWithAssistant, "input.messages", message);
+        }
+        for key in &PAIR_KEYS[1..] {
+            self.output(fields, key, &tools);
+        }
+        if fields
+            .get("preferred_output")
+            .is_some_and(|output| Some(output) == fields.get("non_preferred_output"))
+        {
+            self.found.push(Problem::new(
+                Code::IdenticalOutputs,
+                "the preferred and the other answer are the same",
+            ));
+        }
+    }
+
+    fn output(&mut self, fields: &Map<String, Value>, key: &str, tools: &Tools) {
+        let Some(messages) = self.messages(fields.get(key), key, tools) else { return };
+        if !messages.iter().any(is_assistant) {
+            self.add(Code::ExampleMissingAssistantMessage, key, "there is no assistant message");
+        }
+        for (index, message) in messages.iter().enumerate() {
+            let field = format!("{key}[{index}]");
+            // Roles that nobody knows are told of by themselves.
+            if matches!(role(message), Some(role) if ROLES.contains(&role) && !["assistant", "tool"].contains(&role))
+            {
+                self.add(
+                    Code::UnrecognizedRole,
+                    &format!("{field}.role"),
+                    "an output holds assistant and tool messages alone",
+                );
+            }
+            if message.get("content").is_some_and(|content| vision::pictures(content).next().is_some()) {
+                self.add(Code::ImageRole, &format!("{field}.content"), "an output is text alone");
+            }
+        }
+    }
+
+    fn task(&mut self, fields: &Map<String, Value>) {
+        let tools = self.tools(fields, "");
+        if let Some(messages) = self.messages(fields.get("messages"), "messages", &tools)
+            && role_of_last(messages) != Some("user")
+        {
+            self.add(Code::RftLastRole, "messages", "the last message is not the user's");
+        }
+    }
+
+    fn tools(&mut self, fields: &Map<String, Value>, prefix: &str) -> Tools {
+        if fields.get("parallel_tool_calls").is_some_and(|value| !value.is_boolean()) {
+            let field = format!("{prefix}parallel_tool_calls");
+            self.add(Code::DataType, &field, "`parallel_tool_calls` is neither true nor false");
+        }
+        Tools::read(fields, prefix, &mut self.found)
+    }
+
+    fn messages<'v>(
+        &mut self,
+        value: Option<&'v Value>,
+        name: &str,
+        tools: &Tools,
+    ) -> Option<&'v Vec<Value>> {
+        let Some(messages) = value.and_then(Value::as_array).filter(|messages| !messages.is_empty()) else {
+            self.add(Code::MissingMessagesList, name, format!("`{name}` is not a list of messages"));
+            return None;
+        };
+        let mut calls = Calls::new(tools);
+        for (index, message) in messages.iter().enumerate() {
+            let field = format!("{name}[{index}]");
+            match message.as_object() {
+                Some(fields) => {
+                    self.message(message, fields, &field);
+                    calls.message(fields, &field, &mut self.found);
+                }
+                None => self.add(Code::DataType, &field, "a message is not a JSON object"),
+            }
+        }
+        vision::limit(messages, name, &mut self.found);
+        Some(messages)
+    }
+
+    fn message(&mut self, message: &Value, fields: &Map<String, Value>, field: &str) {
+        for key in fields.keys().filter(|key| !MESSAGE_KEYS.contains(&key.as_str())) {
+            let said = format!("a message has the unknown key `{key}`");
+            self.add(Code::MessageUnrecognizedKey, &format!("{field}.{key}"), said);
+        }
+        let at = format!("{field}.role");
+        match fields.get("role") {
+            None => self.add(Code::MessageMissingKey, &at, "a message has no `role`"),
+            Some(Value::String(role)) if ROLES.contains(&role.as_str()) => {}
+            Some(other) => self.add(Code::UnrecognizedRole, &at, format!("{other} is not a role")),
+        }
+        if fields.get("name").is_some_and(|name| !name.is_string()) {
+            self.add(Code::DataType, &format!("{field}.name"), "a name is not a text");
+        }
+        self.weight(message, fields.get("weight"), &format!("{field}.weight"));
+        self.content(fields, field);
+    }
+
+    fn weight(&mut self, message: &Value, weight: Option<&Value>, field: &str) {
+        match weight {
+            None | Some(Value::Null) => {}
+            Some(_) if !is_assistant(message) => {
+                self.add(Code::Weight, field, "only assistant messages have a weight");
+            }
+            Some(value) if matches!(value.as_u64(), Some(0 | 1)) => {}
+            Some(value) => self.add(Code::Weight, field, format!("weight is 0 or 1, not {value}")),
+        }
+    }
+
+    fn content(&mut self, fields: &Map<String, Value>, field: &str) {
+        let stands_in = ["tool_calls", "function_call", "refusal"];
+        let elsewhere = stands_in.iter().any(|key| fields.get(*key).is_some_and(|value| !value.is_null()));
+        let at = format!("{field}.content");
+        match fields.get("content") {
+            None if !elsewhere => self.add(Code::MessageMissingKey, &at, "a message has no `content`"),
+            // A call of a tool may come with an empty text.
+            Some(Value::String(text)) if elsewhere && text.is_empty() => {}
+            Some(Value::String(text)) => self.text(text, &at),
+            Some(Value::Array(parts)) if !parts.is_empty() => self.parts(fields, parts, &at),
+            None | Some(Value::Null) if elsewhere => {}
+            _ => self.add(Code::MissingContent, &at, "a message's content is not a text"),
+        }
+    }
+
+    fn text(&mut self, text: &str, field: &str) {
+        if text.trim().is_empty() {
+            self.add(Code::MissingContent, field, "a message's content is empty");
+        }
+        if let Some(token) = special_token(text) {
+            self.add(Code::SpecialToken, field, format!("the text contains the special token `{token}`"));
+        }
+    }
+
+    fn parts(&mut self, fields: &Map<String, Value>, parts: &[Value], field: &str) {
+        let is_user = fields.get("role").and_then(Value::as_str) == Some("user");
+        for (index, part) in parts.iter().enumerate() {
+            let at = format!("{field}[{index}]");
+            match (part.get("type").and_then(Value::as_str), part.get("text").and_then(Value::as_str)) {
+                (Some("text"), Some(text)) => self.text(text, &format!("{at}.text")),
+                (Some("image_url"), _) if is_user => vision::picture(part, &at, &mut self.found),
+                (Some("image_url"), _) => self.add(Code::ImageRole, &at, "only user messages have images"),
+                _ => self.add(Code::MissingContent, &at, "a content part is neither text nor image"),
+            }
+        }
+    }
+}
+
+fn role_of_last(messages: &[Value]) -> Option<&str> {
+    messages.last().and_then(role)
+}
+
+pub(super) fn name(format: Format) -> &'static str {
+    match format {
+        Format::Chat => "chat",
+        Format::Dpo => "preference",
+        Format::Rft => "reinforcement",
+    }
+}
+
+/// What of a row's keys and messages' keys nobody reads; for whoever takes them out.
+pub(super) fn known_keys(format: Format) -> (Option<BTreeSet<&'static str>>, &'static [&'static str]) {
+    let top = match format {
+        Format::Chat => Some(CHAT_KEYS.into_iter().collect()),
+        Format::Dpo => Some(PAIR_KEYS.into_iter().collect()),
+        // A grader may ask for any of them.
+        Format::Rft => None,
+    };
+    (top, &MESSAGE_KEYS)
+}

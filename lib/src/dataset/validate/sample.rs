@@ -1,0 +1,84 @@
+//! Answers drawn from a file, to be run.
+
+use std::io::{self, BufRead};
+
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+
+use super::{
+    row::{self, Part},
+    rules, without_mark,
+};
+use crate::agent::{Candidate, parse_reply};
+
+/// An answer that holds files, with what it answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    pub line: u64,
+    /// The last thing that the user said before it.
+    pub asked: String,
+    pub candidate: Candidate,
+}
+
+/// Draws `n` lines, each as likely as any other, and gives the last trained answer of each that holds files, by line.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sample(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<Sampled>> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut drawn: Vec<(u64, Vec<u8>)> = Vec::new();
+    let (mut line, mut number) = (Vec::new(), 0);
+    while source.read_until(b'\n', &mut line)? > 0 {
+        number += 1;
+        // Of `number` lines each is among the `n` with the same chance.
+        if drawn.len() < n {
+            drawn.push((number, std::mem::take(&mut line)));
+        } else if let Some(place) = drawn.get_mut(random.random_range(0..number) as usize) {
+            *place = (number, std::mem::take(&mut line));
+        }
+        line.clear();
+    }
+    drawn.sort_unstable();
+    Ok(drawn.iter().filter_map(|(number, line)| answer(*number, line)).collect())
+}
+
+fn answer(number: u64, line: &[u8]) -> Option<Sampled> {
+    let text = std::str::from_utf8(without_mark(line)).ok()?.trim();
+    let row = row::read(text, rules::format_of_first(text)?);
+    let at = row.said.iter().rposition(|said| said.part == Part::Answer)?;
+    let asked = row.said[..at].iter().rfind(|said| said.role == "user")?.text.to_string();
+    let candidate = parse_reply(&row.said[at].text);
+    (!candidate.files.is_empty()).then_some(Sampled { line: number, asked, candidate })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(rows: usize) -> String {
+        let row = |n: usize| {
+            let answer =
+                if n.is_multiple_of(10) { "prose" } else { "```python\\n# app.py\\nimport streamlit\\n```" };
+            format!(
+                r#"{{"messages":[{{"role":"user","content":"form {n}"}},{{"role":"assistant","content":"{answer}"}}]}}"#
+            )
+        };
+        (0..rows).map(|n| row(n) + "\n").collect()
+    }
+
+    #[test]
+    fn a_sample_is_drawn_by_its_seed_and_from_everywhere() {
+        let lines = |seed| -> Vec<u64> {
+            let sampled = sample(file(100).as_bytes(), 20, seed).unwrap();
+            assert!(sampled.iter().all(|one| one.asked == format!("form {}", one.line - 1)));
+            sampled.iter().map(|one| one.line).collect()
+        };
+        assert_eq!(lines(1), lines(1));
+        assert_ne!(lines(1), lines(2));
+        // Answers without files are drawn, and left out.
+        assert!((10..=20).contains(&lines(1).len()), "{:?}", lines(1));
+        let drawn: std::collections::BTreeSet<u64> = (0..60).flat_map(lines).collect();
+        assert_eq!(drawn.len(), 90);
+        assert_eq!(sample(file(5).as_bytes(), 20, 1).unwrap().len(), 4);
+        assert_eq!(sample(&b"{\n\xff\n[]\n{}\n"[..], 9, 1).unwrap(), []);
+    }
+}
