@@ -76,6 +76,15 @@ pub enum Lessons {
     Dpo,
 }
 
+impl Lessons {
+    fn format(self) -> Format {
+        match self {
+            Self::Supervised => Format::Chat,
+            Self::Dpo => Format::Dpo,
+        }
+    }
+}
+
 impl Finetune {
     /// The file that the method learns from.
     fn dataset(&self, context: &Context) -> PathBuf {
@@ -119,7 +128,7 @@ pub async fn execute(
     models: &mut Models<'_>,
 ) -> Result<Job> {
     let dataset = args.dataset(context);
-    check(&dataset, context, settings)?;
+    check(&dataset, args.method.format(), context, settings)?;
     let (trainer, base) = models.tuner().await?;
     let model = args.from.clone().unwrap_or(base);
     let books = models.books(trainer.row())?;
@@ -214,9 +223,9 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 const LISTED: usize = 5;
 
 /// What a provider would refuse, and what would teach the wrong thing, is said before anything is set up or uploaded.
-fn check(path: &Path, context: &Context, settings: &Settings) -> Result<()> {
+fn check(path: &Path, format: Format, context: &Context, settings: &Settings) -> Result<()> {
     finetune::require_examples(path)?;
-    let report = look(path, context, settings)?;
+    let report = look(path, format, context, settings)?;
     let Some(listed) = faults(&report) else { return Ok(()) };
     let message = format!("`{}` should not be trained on:{listed}", path.display());
     let error = CommandError::new(Kind::Input, message);
@@ -233,9 +242,9 @@ fn check(path: &Path, context: &Context, settings: &Settings) -> Result<()> {
 }
 
 /// What `hone validate` says of a dataset for the method that is trained.
-pub fn look(path: &Path, context: &Context, settings: &Settings) -> Result<Report> {
+pub fn look(path: &Path, format: Format, context: &Context, settings: &Settings) -> Result<Report> {
     let own = validate::options(None, context, settings)?;
-    validate::read(path, &Looking { format: Some(Format::Chat), most: LISTED, ..own }, context)
+    validate::read(path, &Looking { format: Some(format), most: LISTED, ..own }, context)
 }
 
 /// What stops a job, a line each; None when there is nothing.

@@ -94,7 +94,9 @@ impl Quote {
             return request;
         }
         let fix = |method: Method| match method.hyperparameters().cloned() {
-            Some(mut numbers) if numbers.n_epochs.is_auto() && (method.is_supervised() || method.is_dpo()) => {
+            Some(mut numbers)
+                if numbers.n_epochs.is_auto() && (method.is_supervised() || method.is_dpo()) =>
+            {
                 numbers.n_epochs = Auto::Fixed(self.epochs);
                 match method.is_dpo() {
                     true => Method::dpo(numbers, method.beta()),
