@@ -135,7 +135,7 @@ fn act(finding: &Finding, since: &str, watch: &Watch, context: &Context) {
         Finding::Held => {
             let (champion, canary) = watch.calls();
             // Said once, at the call that completed them.
-            if champion.min(canary) == watch.limits().calls as usize {
+            if champion.min(canary) == watch.limits().calls {
                 events.note(format!(
                     "the canary has held over {canary} judged calls: `hone deploy` promotes it"
                 ));

@@ -4,6 +4,8 @@
 //! or when a bet on its being worse has won so much that chance is no explanation: the e-value of a test that may be looked at
 //! after every call (Ramdas, Grünwald, Vovk, Shafer 2023).
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 /// The bet has won enough: were the canary no worse, it would come to this in one of ten runs at most.
@@ -57,36 +59,71 @@ pub enum Finding {
 #[derive(Clone, Debug)]
 pub struct Watch {
     limits: Limits,
-    /// Whether each answer ran, in the order of the calls.
-    champion: Vec<bool>,
-    canary: Vec<bool>,
+    champion: Tally,
+    canary: Tally,
+    /// Calls of the side that is ahead, which wait for a call of the other to be set against.
+    ahead: VecDeque<(Share, bool)>,
+    /// What each bet has come to, as logarithms.
+    won: [f64; BETS.len()],
+}
+
+/// Calls of one side.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    calls: u32,
+    ran: u32,
+}
+
+impl Tally {
+    fn rate(self) -> f64 {
+        f64::from(self.ran) / f64::from(self.calls.max(1))
+    }
 }
 
 impl Watch {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, champion: Vec::new(), canary: Vec::new() }
+        let (champion, canary) = (Tally::default(), Tally::default());
+        Self { limits, champion, canary, ahead: VecDeque::new(), won: [0.0; BETS.len()] }
     }
 
     /// Takes in one more call.
     pub fn add(&mut self, share: Share, runs: bool) -> Finding {
-        match share {
-            Share::Champion => self.champion.push(runs),
-            Share::Canary => self.canary.push(runs),
+        let tally = match share {
+            Share::Champion => &mut self.champion,
+            Share::Canary => &mut self.canary,
+        };
+        tally.calls += 1;
+        tally.ran += u32::from(runs);
+        match self.ahead.front().copied() {
+            Some((other, ran)) if other != share => {
+                self.ahead.pop_front();
+                self.pair(if share == Share::Champion { (runs, ran) } else { (ran, runs) });
+            }
+            _ => self.ahead.push_back((share, runs)),
         }
         self.finding()
     }
 
+    /// Sets a call of the champion against one of the canary: of those in which only one ran, half should be the canary's.
+    fn pair(&mut self, (champion, canary): (bool, bool)) {
+        if champion == canary {
+            return;
+        }
+        for (log, bet) in self.won.iter_mut().zip(BETS) {
+            *log += (2.0 * if champion { bet } else { 1.0 - bet }).ln();
+        }
+    }
+
     pub fn finding(&self) -> Finding {
-        let (champion, canary) = (rate(&self.champion), rate(&self.canary));
-        let calls = self.champion.len().min(self.canary.len());
-        let enough = calls >= self.limits.calls as usize;
-        let percent = |rate: f64| format!("{:.0}%", 100.0 * rate);
+        let (champion, canary) = (self.champion.rate(), self.canary.rate());
+        let enough = self.champion.calls.min(self.canary.calls) >= self.limits.calls;
         let rates = || {
-            let (of, to) = (self.canary.len(), self.champion.len());
             format!(
-                "{} of {of} answers ran, of the champion's {to} it were {}",
-                percent(canary),
-                percent(champion)
+                "{:.0}% of {} answers ran, of the champion's {} it were {:.0}%",
+                100.0 * canary,
+                self.canary.calls,
+                self.champion.calls,
+                100.0 * champion
             )
         };
         if enough && canary < champion - self.limits.drop {
@@ -99,17 +136,9 @@ impl Watch {
         if enough { Finding::Held } else { Finding::Continue }
     }
 
-    /// The e-value against "it runs at least as often": each call of the one is set against a call of the other, and of the pairs
-    /// in which only one ran, half should be the canary's.
+    /// The e-value against "it runs at least as often": the mean of the bets.
     fn harm(&self) -> f64 {
-        let pairs = self.champion.iter().zip(&self.canary).filter(|(champion, canary)| champion != canary);
-        let mut won = [0.0; BETS.len()];
-        for (champion_ran, _) in pairs {
-            for (log, bet) in won.iter_mut().zip(BETS) {
-                *log += (2.0 * if *champion_ran { bet } else { 1.0 - bet }).ln();
-            }
-        }
-        won.iter().map(|log| log.exp()).sum::<f64>() / BETS.len() as f64
+        self.won.iter().map(|log| log.exp()).sum::<f64>() / BETS.len() as f64
     }
 
     pub fn limits(&self) -> Limits {
@@ -117,13 +146,9 @@ impl Watch {
     }
 
     /// Calls so far: the champion's and the canary's.
-    pub fn calls(&self) -> (usize, usize) {
-        (self.champion.len(), self.canary.len())
+    pub fn calls(&self) -> (u32, u32) {
+        (self.champion.calls, self.canary.calls)
     }
-}
-
-fn rate(runs: &[bool]) -> f64 {
-    runs.iter().filter(|runs| **runs).count() as f64 / runs.len().max(1) as f64
 }
 
 #[cfg(test)]
@@ -132,11 +157,11 @@ mod tests {
 
     use super::*;
 
-    /// Calls until a canary is taken back, or none of 400 a side.
+    /// Calls until a canary is taken back, or none of 200 a side.
     fn until_rollback(rates: (f64, f64), seed: u64) -> Option<usize> {
         let mut draw = ChaCha8Rng::seed_from_u64(seed);
         let mut watch = Watch::new(Limits { calls: 50, drop: 1.0 });
-        for call in 0..400 {
+        for call in 0..200 {
             for (share, rate) in [(Share::Champion, rates.0), (Share::Canary, rates.1)] {
                 if let Finding::RollBack(_) = watch.add(share, draw.random_bool(rate)) {
                     return Some(call + 1);
@@ -148,9 +173,9 @@ mod tests {
 
     #[test]
     fn a_canary_that_is_no_worse_is_seldom_taken_back_by_the_bet() {
-        let back = (0..500).filter(|seed| until_rollback((0.8, 0.8), *seed).is_some()).count();
-        assert!(back <= 50, "{back} of 500: at most a tenth, however often it is looked at");
-        let better = (0..500).filter(|seed| until_rollback((0.7, 0.9), *seed).is_some()).count();
+        let back = (0..300).filter(|seed| until_rollback((0.8, 0.8), *seed).is_some()).count();
+        assert!(back <= 30, "{back} of 300: at most a tenth, however often it is looked at");
+        let better = (0..300).filter(|seed| until_rollback((0.7, 0.9), *seed).is_some()).count();
         assert!(better <= back, "{better}");
     }
 

@@ -319,7 +319,7 @@ mod tests {
         assert!(look().is_intact());
         expect_test::expect![[r#"
             `ft:a`
-            logs       ok       a6b8f2c5a4cf  2 logs
+            logs       ok       b3170ce5adab  2 logs
             dataset    ok       -             107 rows
             job        gone     -             `ftjob-1` at local, supervised of `base`, 2 epochs
             model      ok       -
