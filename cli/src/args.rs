@@ -62,6 +62,8 @@ pub enum Command {
     Models(commands::models::Models),
     Generate(commands::generate::Generate),
     Loop(commands::round::Loop),
+    Monitor(commands::monitor::Monitor),
+    Rate(commands::rate::Rate),
     Calls(commands::calls::Calls),
     Config(commands::config::Config),
     Serve(commands::serve::Serve),

@@ -2,6 +2,7 @@
 
 mod args;
 mod bases;
+mod canary;
 mod commands;
 mod context;
 mod display;

@@ -17,6 +17,7 @@ use hone::{
         journal::Journal,
         price::Payer,
         provider::{self, Tuning},
+        wire::{ChatRequest, Message},
     },
     runtime::BASE_MODEL,
 };
@@ -335,6 +336,18 @@ impl<'a> Models<'a> {
         let near = nearest.map(|name| format!("did you mean `{name}`? ")).unwrap_or_default();
         Err(CommandError::new(Kind::Input, format!("there is no model `{model}`"))
             .hint(format!("{near}`hone models` lists them")))
+    }
+
+    /// Lets a server that runs elsewhere load a model before it is deployed, so that nobody waits for that. It is a courtesy:
+    /// what goes wrong will show when the model is asked.
+    pub async fn warm(&mut self, model: &str) {
+        if hone_server::running(&self.context.workspace.server()).is_none() || !model.contains(LOCAL_MARK) {
+            return;
+        }
+        let Ok(client) = self.local().await else { return };
+        let request =
+            ChatRequest { max_tokens: Some(1), ..ChatRequest::new(model, vec![Message::user("a form")]) };
+        let _ = client.chat(&request).await;
     }
 
     /// Where a model answers: the local server for its own, the trainer for the rest.

@@ -23,6 +23,7 @@ pub struct Settings {
     pub batch: Batch,
     pub finetune: Finetune,
     pub test: Test,
+    pub deploy: Deploy,
     pub guidelines: Guidelines,
     pub hub: Hub,
     /// Models that the user added, by name.
@@ -113,6 +114,17 @@ pub struct Finetune {
 pub struct Test {
     /// Replies per model and brief.
     pub samples: u32,
+}
+
+/// How a tested model takes over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deploy {
+    /// Share of the requests that it answers on trial first, 0 for none: then it is the champion at once.
+    pub canary: f64,
+    /// Judged calls of each side after which their run rates are compared.
+    pub canary_calls: u32,
+    /// How much lower the canary's may be, 0 to 1.
+    pub canary_drop: f64,
 }
 
 /// What ranks guidelines for a teacher's prompts.
@@ -257,6 +269,11 @@ early_stopping_patience = "auto"
 
 [test]
 samples = 2
+
+[deploy]
+canary = 0.0
+canary_calls = 50
+canary_drop = 0.1
 
 [guidelines]
 store = "embedded"
@@ -528,7 +545,7 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
         let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
         Err(ConfigError::Value { key: key.into(), value, origin, why: why.into() })
     };
-    let Settings { agent, judge, evolve, budget, batch, test, guidelines, hub, .. } = settings;
+    let Settings { agent, judge, evolve, budget, batch, test, deploy, guidelines, hub, .. } = settings;
     if !agent.framework.eq_ignore_ascii_case("streamlit") {
         return Err(ConfigError::Framework(agent.framework.clone()));
     }
@@ -561,6 +578,15 @@ fn check(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Result<(), 
     }
     if test.samples == 0 {
         return value("test.samples", "0".into(), "at least one reply is needed");
+    }
+    if !(0.0..1.0).contains(&deploy.canary) {
+        return value("deploy.canary", deploy.canary.to_string(), "it is a share: at least 0 and below 1");
+    }
+    if deploy.canary_calls == 0 {
+        return value("deploy.canary_calls", "0".into(), "at least one call is needed");
+    }
+    if !(0.0..=1.0).contains(&deploy.canary_drop) {
+        return value("deploy.canary_drop", deploy.canary_drop.to_string(), "it lies between 0 and 1");
     }
     if !is_address(&hub.url) {
         return value("hub.url", hub.url.clone(), "it is no http:// or https:// address");

@@ -30,4 +30,8 @@ pub mod trial;
 pub mod calibrate;
 pub mod registry;
 
+pub mod rounds;
+
+pub mod monitor;
+
 pub mod plan;

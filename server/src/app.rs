@@ -1,6 +1,10 @@
 //! What every request sees: the configuration, the folders, the engine, the supervisor.
 
-use hone::store::StoreError;
+use hone::{
+    registry::{Canary, Office, Share},
+    store::StoreError,
+};
+use sha2::{Digest, Sha256};
 
 use crate::{
     batch::Clerk,
@@ -50,6 +54,26 @@ pub struct Resolved {
     pub chain: Vec<String>,
 }
 
+/// On which side of a trial run a request is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sided {
+    pub share: Share,
+    /// Since when the canary has its share.
+    pub since: String,
+}
+
+/// Whether a caller is among the canary's; one who says no name is drawn anew each time.
+fn takes(canary: &Canary, caller: Option<&str>) -> bool {
+    let place = match caller {
+        Some(caller) => {
+            let hash = Sha256::digest(format!("{}\n{caller}", canary.model));
+            u32::from_le_bytes([hash[0], hash[1], hash[2], hash[3]])
+        }
+        None => rand::random(),
+    };
+    f64::from(place) < canary.share * (f64::from(u32::MAX) + 1.0)
+}
+
 impl App {
     pub fn new(config: ServerConfig, engine: Engine, supervisor: Supervisor, loopback: bool) -> Self {
         Self {
@@ -93,19 +117,35 @@ impl App {
         self.config.base_models().into_iter().find(|model| model.id == id)
     }
 
-    /// What a request means by `model`.
+    /// What a request means by `model`, whoever asks.
     pub fn resolve(&self, model: &str) -> Result<Resolved, ApiError> {
+        Ok(self.route(model, None)?.0)
+    }
+
+    /// Who answers a request of `caller`. While a canary takes a share of the alias's requests, its side is said too; the same
+    /// caller is always on the same side.
+    pub fn route(&self, model: &str, caller: Option<&str>) -> Result<(Resolved, Option<Sided>), ApiError> {
         if model != ALIAS {
-            return self.lookup(model)?.ok_or_else(|| ApiError::unknown_model(model));
+            let resolved = self.lookup(model)?.ok_or_else(|| ApiError::unknown_model(model))?;
+            return Ok((resolved, None));
         }
-        let champion = (self.config.champion)();
+        let Office { champion, canary } = (self.config.route)();
+        let side = |share, canary: &Canary| Sided { share, since: canary.at.clone() };
+        // A canary that is not here answers nothing: the champion does.
+        if let Some(canary) = &canary
+            && takes(canary, caller)
+            && let Some(resolved) = self.lookup(&canary.model)?
+        {
+            return Ok((resolved, Some(side(Share::Canary, canary))));
+        }
         let first = || self.config.base_models().into_iter().next().map(|model| model.id);
         let id = &champion.or_else(first).ok_or_else(|| ApiError::unknown_model(model))?;
         let gone = || {
             let message = format!("`{ALIAS}` stands for `{id}`, which this server does not have");
             ApiError::not_found(message).param("model").code("model_not_found")
         };
-        self.lookup(id)?.ok_or_else(gone)
+        let resolved = self.lookup(id)?.ok_or_else(gone)?;
+        Ok((resolved, canary.map(|canary| side(Share::Champion, &canary))))
     }
 
     fn lookup(&self, id: &str) -> Result<Option<Resolved>, StoreError> {
@@ -130,5 +170,25 @@ impl App {
         };
         let resolved = self.lookup(model)?.ok_or_else(unavailable)?;
         Ok((resolved.base, resolved.chain.last().cloned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_stays_on_one_side_and_the_sides_have_their_shares() {
+        let canary = |share| Canary { model: "ft:a".into(), share, at: String::new() };
+        let callers: Vec<String> = (0..2_000).map(|n| format!("user-{n}")).collect();
+        let taken = |share| callers.iter().filter(|caller| takes(&canary(share), Some(caller))).count();
+        let tenth = taken(0.1);
+        assert!((150..250).contains(&tenth), "{tenth} of 2000");
+        assert_eq!((tenth, taken(0.0), taken(1.0)), (taken(0.1), 0, 2_000));
+        // Whoever has the canary at a small share has it at a larger one.
+        let kept = callers.iter().filter(|caller| takes(&canary(0.1), Some(caller)));
+        assert!(kept.clone().all(|caller| takes(&canary(0.3), Some(caller))));
+        let unnamed = (0..2_000).filter(|_| takes(&canary(0.5), None)).count();
+        assert!((850..1_150).contains(&unnamed), "{unnamed} of 2000");
     }
 }

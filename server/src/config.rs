@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use hone::model::client::Secret;
+use hone::{
+    model::client::Secret,
+    registry::{Office, Share},
+};
 use hone_engine::infer;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +18,22 @@ pub struct BaseModel {
     pub path: PathBuf,
 }
 
-/// Says which model the alias `ui-agent` means now; none: the first base model.
-pub type Champion = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+/// Says whom the alias `ui-agent` means now; without a champion it is the first base model. Asked at every request.
+pub type Route = Arc<dyn Fn() -> Office + Send + Sync>;
+
+/// Is told what was answered to requests to the alias while a canary takes a share of them. Must not block.
+pub type Answered = Arc<dyn Fn(Answer) + Send + Sync>;
+
+/// One answer of the alias.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Since when the canary has its share: tells this trial run from others.
+    pub since: String,
+    pub share: Share,
+    /// The last thing that the user asked.
+    pub asked: String,
+    pub text: String,
+}
 
 /// Says which base models there are besides those that the server was started with: they may come and go.
 pub type MoreModels = Arc<dyn Fn() -> Vec<BaseModel> + Send + Sync>;
@@ -55,7 +72,8 @@ pub struct ServerConfig {
     pub more_models: MoreModels,
     /// When set, every request has to carry it.
     pub api_key: Option<Secret>,
-    pub champion: Champion,
+    pub route: Route,
+    pub answered: Answered,
     /// Program and arguments that train the job whose folder is appended: it ends in
     /// [`crate::run_training_child`].
     pub trainer: Vec<OsString>,
@@ -92,7 +110,8 @@ impl ServerConfig {
             models,
             more_models: Arc::new(Vec::new),
             api_key: None,
-            champion: Arc::new(|| None),
+            route: Arc::new(Office::default),
+            answered: Arc::new(drop),
             trainer,
             hidden: Vec::new(),
             max_queue: 256,

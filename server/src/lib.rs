@@ -21,7 +21,7 @@ mod serve;
 mod training;
 
 pub use app::ALIAS;
-pub use config::{BaseModel, Champion, Limits, MoreModels, ServerConfig};
+pub use config::{Answer, Answered, BaseModel, Limits, MoreModels, Route, ServerConfig};
 pub use error::ServeError;
 pub use exchange::{ExchangeError, Export, Exported, Form, TunedCard, add_adapter, export, tuned_cards};
 pub use serve::{LocalServer, Server, running, spawn_at, spawn_local};
@@ -30,4 +30,9 @@ pub use training::run_training_child;
 /// The jobs of a server's folder, newest first, whether one runs there or not.
 pub fn jobs(root: &std::path::Path) -> Vec<hone::model::wire::Job> {
     disk::Jobs::new(root).list().unwrap_or_default().into_iter().map(|record| record.job).collect()
+}
+
+/// Where the weights of a tuned model's adapter are, if this server made it.
+pub fn adapter(root: &std::path::Path, model: &str) -> std::path::PathBuf {
+    disk::Tuned::new(root).folder(model).join("adapter_model.safetensors")
 }

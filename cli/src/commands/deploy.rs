@@ -1,8 +1,10 @@
 use clap::Args;
 use hone::{
+    config::Settings,
     error::Kind,
-    registry::{Deployment, Entry, TrialResult},
-    trial,
+    finetune,
+    registry::{self, Action, Deployment, Entry, Source, TrialResult},
+    trial::{self, Summary},
 };
 
 use crate::{
@@ -18,6 +20,10 @@ use crate::{
 pub struct Deploy {
     /// The model; the tuned one of the last trial when left out
     pub model: Option<String>,
+    /// Let it answer this share of the requests first, above 0 and below 1; `hone serve` takes it back when what it answers runs
+    /// less often than the champion's answers. To deploy it again makes it the champion [default: `canary` under `[deploy]`]
+    #[arg(long, value_name = "SHARE")]
+    pub canary: Option<f64>,
     /// Deploy against the verdict; the registry records it
     #[arg(long)]
     pub force: bool,
@@ -29,42 +35,83 @@ pub struct Deploy {
 pub async fn run(args: &Deploy, context: &Context) -> Result {
     let settings = context.settings(&[])?;
     let mut models = Models::new(context, &settings);
-    let known = match &args.model {
-        Some(model) => models.known(model).await,
-        None => Ok(()),
-    };
-    let entry = known.and_then(|()| execute(args, context, &models));
+    let entry = known(args, &settings, context, &mut models).await;
     models.close().await;
     let entry = entry?;
     context.answer(&entry, || sentence(&entry))
 }
 
+/// Deploys a model that answers to its name.
+async fn known(
+    args: &Deploy,
+    settings: &Settings,
+    context: &Context,
+    models: &mut Models<'_>,
+) -> Result<Entry> {
+    if let Some(model) = &args.model {
+        models.known(model).await?;
+    }
+    let usual = Some(settings.deploy.canary).filter(|share| *share > 0.0);
+    let args = Deploy { canary: args.canary.or(usual), ..args.clone() };
+    let (deployment, mut registry) = (deployment(&args, context, models)?, context.registry()?);
+    if let Some(model) = &deployment.model {
+        models.warm(model).await;
+    }
+    let now = jiff::Timestamp::now();
+    // A canary that is deployed again has done its time.
+    let promoted = registry.canary().is_some_and(|canary| Some(&canary.model) == deployment.model.as_ref());
+    Ok(match args.canary.filter(|_| !promoted) {
+        Some(share) => registry.try_out(deployment, share, now)?,
+        None => registry.deploy(deployment, now)?,
+    })
+}
+
 /// What a deployment says of itself.
 pub fn sentence(entry: &Entry) -> String {
+    if let (Action::Canary, Some(model), Some(share)) = (entry.action, &entry.canary, entry.share) {
+        return format!(
+            "`{model}` answers {:.0}% of what `ui-agent` is asked, as long as `hone serve` finds no harm; `hone deploy \
+             {model}` makes it the champion, `hone rollback` takes it back",
+            100.0 * share
+        );
+    }
     match &entry.model {
         Some(model) => format!("`ui-agent` is now `{model}`; `hone rollback` takes it back"),
         None => "`ui-agent` is now the base model".to_owned(),
     }
 }
 
-/// Writes the deployment down, if the model's trial supports it.
+/// Writes the deployment down, if the model's trial supports it: the model is the champion from now on.
 pub fn execute(args: &Deploy, context: &Context, models: &Models<'_>) -> Result<Entry> {
+    let deployment = deployment(args, context, models)?;
+    Ok(context.registry()?.deploy(deployment, jiff::Timestamp::now())?)
+}
+
+fn deployment(args: &Deploy, context: &Context, models: &Models<'_>) -> Result<Deployment> {
     let tested = trial::last_summary(&context.workspace.trials(), args.model.as_deref());
     let Some(model) = args.model.clone().or_else(|| tested.as_ref().map(|s| s.arms.tuned.model.clone()))
     else {
         return Err(CommandError::new(Kind::Input, "no trial names a model to deploy")
             .hint("run `hone test`, or name a model: `hone deploy MODEL --force`"));
     };
-    let origin = hone::finetune::origin(&context.workspace, &model);
-    let (job, dataset_sha256) = origin.unzip();
-    let deployment = Deployment {
+    Ok(Deployment {
+        source: source(&model, tested.as_ref(), context),
         model: Some(model).filter(|model| *model != models.base()),
         trial: tested.as_ref().map(TrialResult::from),
-        dataset_sha256,
-        job,
         force: args.force,
         reason: args.reason.clone(),
-    };
-    let mut registry = context.registry()?;
-    Ok(registry.deploy(deployment, jiff::Timestamp::now())?)
+    })
+}
+
+/// What the registry says of a model's making.
+fn source(model: &str, tested: Option<&Summary>, context: &Context) -> Source {
+    let workspace = &context.workspace;
+    let (job, dataset_sha256) = finetune::origin(workspace, model).unzip();
+    Source {
+        logs_sha256: finetune::origin_of(workspace, model).and_then(|origin| origin.learnt.logs_sha256),
+        dataset_sha256,
+        job,
+        model_sha256: registry::sha256_of(&hone_server::adapter(&workspace.server(), model)),
+        trial_sha256: tested.and_then(|summary| registry::trial_sha256(&workspace.trials(), &summary.trial)),
+    }
 }

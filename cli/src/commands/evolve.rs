@@ -52,6 +52,9 @@ pub struct Evolve {
     /// Round of the loop that the logs belong to [default: one more than there are deployments]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub round: Option<u32>,
+    /// These of the workspace's briefs, drawn earlier
+    #[arg(skip)]
+    pub drawn: Option<Vec<String>>,
     /// Score without running anything, where there is no sandbox; such scores never mix with others
     #[arg(long)]
     pub static_only: bool,
@@ -94,11 +97,25 @@ impl Evolve {
             (None, Some(file)) => brief::load(file)?,
             (None, None) => brief::load(&context.workspace.train_briefs())?,
         };
-        Ok(match self.limit {
-            Some(n) => brief::sample(&briefs, n, context.global.seed),
-            None => briefs,
+        Ok(match (&self.drawn, self.limit) {
+            (Some(ids), _) => drawn(ids, &briefs)?,
+            (None, Some(n)) => brief::sample(&briefs, n, context.global.seed),
+            (None, None) => briefs,
         })
     }
+}
+
+/// The briefs of an earlier draw, in its order.
+fn drawn(ids: &[String], briefs: &[Brief]) -> Result<Vec<Brief>> {
+    let find = |id: &String| {
+        briefs.iter().find(|brief| brief.id.as_str() == id).cloned().ok_or_else(|| {
+            let message =
+                format!("brief `{id}` was drawn for this round and is not in the workspace any more");
+            CommandError::new(Kind::Input, message)
+                .hint("put it back into `briefs/train.jsonl`, or start a new workspace with `-C DIR`")
+        })
+    };
+    ids.iter().map(find).collect()
 }
 
 /// `--judge ROW` as the setting that it overrides.

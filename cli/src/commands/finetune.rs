@@ -1,15 +1,15 @@
 use std::{
     io::{IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hone::{
     auto::Auto,
     config::Settings,
     dataset::validate::{Code, Format, Options as Looking, Report},
     error::Kind,
-    finetune::{self, FinetuneError, Following, Options},
+    finetune::{self, FinetuneError, Following, Lesson, Options},
     model::wire::{Hyperparameters, Job},
     store,
 };
@@ -45,6 +45,15 @@ pub struct Finetune {
     /// Stop when so many epochs in a row have not lowered the validation loss; of the local trainer alone
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     pub early_stopping_patience: Option<u32>,
+    /// What is learnt from: `supervised` from the dataset, `dpo` from its preference pairs
+    #[arg(long, value_enum, default_value_t)]
+    pub method: Lessons,
+    /// How strongly `dpo` holds the model to the one that it starts from; chosen by the provider when left out
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub beta: Option<f64>,
+    /// Go on from this tuned model instead of the base; the usual start of `dpo`
+    #[arg(long, value_name = "MODEL")]
+    pub from: Option<String>,
     /// End of the tuned model's name
     #[arg(long)]
     pub suffix: Option<String>,
@@ -59,7 +68,32 @@ pub struct Finetune {
     pub restart_stuck: bool,
 }
 
+/// The methods that Hone's own datasets are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Lessons {
+    #[default]
+    Supervised,
+    Dpo,
+}
+
+impl Lessons {
+    fn format(self) -> Format {
+        match self {
+            Self::Supervised => Format::Chat,
+            Self::Dpo => Format::Dpo,
+        }
+    }
+}
+
 impl Finetune {
+    /// The file that the method learns from.
+    fn dataset(&self, context: &Context) -> PathBuf {
+        match self.method {
+            Lessons::Supervised => context.workspace.dataset(),
+            Lessons::Dpo => context.workspace.preferences(),
+        }
+    }
+
     fn flags(&self) -> Vec<(&'static str, String)> {
         let mut flags = Vec::new();
         flags.extend(self.n_epochs.map(|n| ("finetune.n_epochs", n.to_string())));
@@ -73,6 +107,9 @@ impl Finetune {
 
 pub async fn run(args: &Finetune, context: &Context) -> Result {
     let settings = context.settings(&args.flags())?;
+    if args.dry_run && args.method == Lessons::Dpo {
+        return Err(CommandError::usage("`--dry-run` plans supervised jobs").hint("leave `--method dpo` out"));
+    }
     if args.dry_run {
         return plan::finetune(context, &settings);
     }
@@ -90,9 +127,10 @@ pub async fn execute(
     settings: &Settings,
     models: &mut Models<'_>,
 ) -> Result<Job> {
-    let dataset = context.workspace.dataset();
-    check(&dataset, context, settings)?;
-    let (trainer, model) = models.tuner().await?;
+    let dataset = args.dataset(context);
+    check(&dataset, args.method.format(), context, settings)?;
+    let (trainer, base) = models.tuner().await?;
+    let model = args.from.clone().unwrap_or(base);
     let books = models.books(trainer.row())?;
     finetune::book(&context.workspace, &books)?;
     finetune::ready(&trainer, &model, jiff::Zoned::now().date(), &context.events).await?;
@@ -141,7 +179,13 @@ fn options(args: &Finetune, context: &Context, settings: &Settings, model: Strin
             ..Hyperparameters::default()
         },
         seed: i64::try_from(context.global.seed).ok(),
-        validation: Some(context.workspace.validation()).filter(|path| path.exists()),
+        // Its rows are no pairs.
+        validation: Some(context.workspace.validation())
+            .filter(|path| args.method == Lessons::Supervised && path.exists()),
+        lesson: match args.method {
+            Lessons::Supervised => Lesson::Supervised,
+            Lessons::Dpo => Lesson::Dpo { beta: args.beta.into() },
+        },
         training_type: None,
     }
 }
@@ -179,9 +223,9 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
 const LISTED: usize = 5;
 
 /// What a provider would refuse, and what would teach the wrong thing, is said before anything is set up or uploaded.
-fn check(path: &Path, context: &Context, settings: &Settings) -> Result<()> {
+fn check(path: &Path, format: Format, context: &Context, settings: &Settings) -> Result<()> {
     finetune::require_examples(path)?;
-    let report = look(path, context, settings)?;
+    let report = look(path, format, context, settings)?;
     let Some(listed) = faults(&report) else { return Ok(()) };
     let message = format!("`{}` should not be trained on:{listed}", path.display());
     let error = CommandError::new(Kind::Input, message);
@@ -198,9 +242,9 @@ fn check(path: &Path, context: &Context, settings: &Settings) -> Result<()> {
 }
 
 /// What `hone validate` says of a dataset for the method that is trained.
-pub fn look(path: &Path, context: &Context, settings: &Settings) -> Result<Report> {
+pub fn look(path: &Path, format: Format, context: &Context, settings: &Settings) -> Result<Report> {
     let own = validate::options(None, context, settings)?;
-    validate::read(path, &Looking { format: Some(Format::Chat), most: LISTED, ..own }, context)
+    validate::read(path, &Looking { format: Some(format), most: LISTED, ..own }, context)
 }
 
 /// What stops a job, a line each; None when there is nothing.

@@ -15,9 +15,11 @@ pub mod generate;
 pub mod import;
 pub mod init;
 pub mod models;
+pub mod monitor;
 pub mod pause;
 pub mod plan;
 pub mod prepare;
+pub mod rate;
 pub mod resume;
 pub mod rollback;
 pub mod round;
@@ -99,6 +101,8 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Rollback(c) => rollback::run(&c, context),
         Command::Models(c) => models::run(&c, context).await,
         Command::Generate(c) => generate::run(&c, context).await,
+        Command::Monitor(c) => monitor::run(&c, context),
+        Command::Rate(c) => rate::run(&c, context),
         Command::Loop(c) => round::run(&c, context).await,
         Command::Calls(c) => calls::run(&c, context),
         Command::Config(c) => config::run(&c, context),

@@ -13,6 +13,7 @@ use hone::{
         provider,
     },
     plan::{self, Cast, Known, Plan, PlannedPhase, Rows, Seen},
+    rounds::{self, State},
     store,
 };
 
@@ -59,7 +60,7 @@ pub fn finetune(context: &Context, settings: &Settings) -> Result {
 }
 
 /// The whole loop; a workspace that is not begun is planned with the shipped briefs.
-pub fn turns(rounds: u32, size: &Size, batch: bool, context: &Context, settings: &Settings) -> Result {
+pub fn turns(wanted: u32, size: &Size, batch: bool, context: &Context, settings: &Settings) -> Result {
     let seed = context.global.seed;
     let all = match context.workspace.train_briefs() {
         path if path.exists() => brief::load(&path)?,
@@ -71,19 +72,37 @@ pub fn turns(rounds: u32, size: &Size, batch: bool, context: &Context, settings:
     };
     let seen: BTreeSet<String> = all.iter().map(|brief| brief.kind.clone()).collect();
     let held = size.heldout.map_or(held.clone(), |n| brief::heldout_sample(&held, &seen, n, n / 3, seed));
-    let briefs = size.limit.map_or(all.clone(), |n| brief::sample(&all, n, seed));
     let drafts = size.drafts.unwrap_or(settings.evolve.drafts);
     let settings =
         &Settings { evolve: hone::config::Evolve { drafts, ..settings.evolve.clone() }, ..settings.clone() };
     let options = evolve::options_of(settings, context)?;
     let epochs = size.n_epochs.or(settings.finetune.n_epochs.fixed());
+    let state = State::read(&context.workspace)?;
     let planner = Planner { context, settings, batch };
     let mut phases = Vec::new();
-    for round in 1..=rounds {
+    // Briefs of all rounds so far: each trains on the rows of them all.
+    let mut used: Vec<Brief> = Vec::new();
+    for round in 1..=wanted {
+        let begun = state.rounds.iter().find(|begun| begun.round == round);
+        let briefs = match begun.filter(|begun| !begun.briefs.is_empty()) {
+            Some(begun) => {
+                all.iter().filter(|b| begun.briefs.iter().any(|id| b.id.as_str() == id)).cloned().collect()
+            }
+            None => {
+                let before = rounds::drawn_before(&context.workspace, &state.rounds, round);
+                let is_used = |brief: &Brief| before(brief) || used.iter().any(|other| other.id == brief.id);
+                rounds::fresh(&all, is_used, size.limit, wanted - round + 1, seed)
+            }
+        };
+        if briefs.is_empty() {
+            break;
+        }
+        used.extend(briefs.iter().cloned());
+        let most = size.max_rows.map(|rows| rows * round as usize);
         phases.extend([
             planner.searches(&briefs, round)?,
             plan::prepare(),
-            planner.training(Rows::expected(&briefs, size.max_rows, &options)?, epochs)?,
+            planner.training(Rows::expected(&used, most, &options)?, epochs)?,
             planner.trial(&held, size.samples, 0)?,
             plan::deploy(),
         ]);

@@ -2,7 +2,7 @@ use clap::Args;
 
 use crate::{context::Context, error::Result};
 
-/// Take the last deployment back: the agent uses the model before it from now on
+/// Take the last step back: a canary goes, or else the agent uses the model before the champion from now on
 #[derive(Debug, Args)]
 pub struct Rollback {
     /// Why, in your words; the registry records it
@@ -15,5 +15,8 @@ pub fn run(args: &Rollback, context: &Context) -> Result {
     let entry = registry.rollback(&args.reason, jiff::Timestamp::now())?;
     let base = context.settings(&[])?.finetune.base_model;
     let model = entry.model.as_deref().unwrap_or(&base);
-    context.answer(&entry, || format!("`ui-agent` is `{model}` again"))
+    context.answer(&entry, || match &entry.canary {
+        Some(canary) => format!("`{canary}` answers nothing any more; `ui-agent` is `{model}`"),
+        None => format!("`ui-agent` is `{model}` again"),
+    })
 }

@@ -1,12 +1,16 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use hone::{error::Kind, model::client::Secret, registry::Registry};
+use hone::{
+    error::Kind,
+    model::client::Secret,
+    registry::{Current, Limits},
+};
 use hone_engine::{infer, model::Model};
 use hone_server::{BaseModel, LocalServer, Server, ServerConfig};
 
 use crate::{
-    bases,
+    bases, canary,
     context::{Context, print_line, to_json},
     error::{CommandError, Exit, Result},
     rows,
@@ -47,7 +51,8 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
             .hint("choose another port with `--port N`; `--port 0` takes a free one")
     })?;
     let api_key = args.api_key.clone().or_else(|| context.secret(API_KEY)).map(Secret::new);
-    let mut config = ServerConfig { api_key, kernels, ..config(context)? };
+    let (answered, answers) = canary::channel();
+    let mut config = ServerConfig { api_key, kernels, answered, ..config(context)? };
     config.trainer.extend(["--kernels".into(), kernels.name().into()]);
     let models: Vec<String> = config.base_models().into_iter().map(|model| model.id).collect();
     let server = Server::open(config, listener)?;
@@ -63,8 +68,15 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
             kernels.name()
         ));
     }
-    server.serve(context.cancel.clone()).await?;
+    let limits = limits(&context.settings_again()?.deploy);
+    let judging = canary::judge(context, limits, answers);
+    let (served, ()) = tokio::join!(server.serve(context.cancel.clone()), judging);
+    served?;
     Ok(Exit::Ok)
+}
+
+fn limits(deploy: &hone::config::Deploy) -> Limits {
+    Limits { calls: deploy.canary_calls, drop: deploy.canary_drop }
 }
 
 /// The base URL of the workspace's server: the one that runs, or one started in this process.
@@ -127,11 +139,9 @@ pub fn config(context: &Context) -> Result<ServerConfig> {
         catalog.list().unwrap_or_default().into_iter().map(bases::served).collect()
     };
     let trainer = vec![program.into_os_string(), "train-child".into()];
-    let registry = context.workspace.registry();
-    // A registry that cannot be read must not take the base model down with it.
-    let champion = move || Registry::open(&registry).ok()?.champion().map(str::to_owned);
+    let current = Current::new(context.workspace.registry());
     Ok(ServerConfig {
-        champion: Arc::new(champion),
+        route: Arc::new(move || current.office()),
         more_models: Arc::new(more_models),
         hidden: rows::key_variables(settings.models.values()),
         ..ServerConfig::new(context.workspace.server(), models, trainer)

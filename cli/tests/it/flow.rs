@@ -26,9 +26,13 @@ fn the_loop_and_all_that_follows_it() {
     again(&world, &summary);
     let tuned = world.read("data/finetuned_model_id.txt").trim().to_owned();
     deployed(&world, &tuned, summary["verdict"] == "promote");
+    traced(&world, &tuned);
     served(&world, &tuned);
     taken_back(&world);
     kept_apart(&world);
+    rated(&world);
+    next_rounds(&world);
+    watched(&world);
 }
 
 /// The summary of a first run, which ends with its verdict's code.
@@ -159,6 +163,98 @@ fn deployed(world: &World, tuned: &str, promoted: bool) {
     let ran = world.run(&["evolve", "--limit", "1", "--drafts", "1"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(world.logs().iter().filter(|(name, _)| name.ends_with(".r2.json")).count(), 1);
+}
+
+/// From the deployed model back to its logs.
+fn traced(world: &World, tuned: &str) {
+    let lineage = world.json(&["models", tuned]);
+    let states: Vec<(&str, &str)> = lineage["links"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|link| (link["step"].as_str().unwrap(), link["state"].as_str().unwrap()))
+        .collect();
+    for step in ["dataset", "job", "model", "trial", "promotion"] {
+        assert!(states.contains(&(step, "ok")), "{step}: {lineage}");
+    }
+    let results = world.read("data/registry.jsonl");
+    let entry: Value = serde_json::from_str(results.lines().next().unwrap()).unwrap();
+    let path = format!("data/trials/{}/results.jsonl", entry["trial"].as_str().unwrap());
+    let before = world.read(&path);
+    world.write(&path, format!("{before}\n"));
+    let ran = world.run(&["models", tuned]);
+    assert_eq!(ran.code, 4, "an answer that was changed afterwards shows: {ran:?}");
+    assert!(ran.stdout.contains("trial      changed"), "{}", ran.stdout);
+    world.write(&path, before);
+    world.fails(&["models", "ft:nobody"], 3, "nothing is known", "hone models");
+}
+
+/// A person compares apps, is stopped, and goes on.
+fn rated(world: &World) {
+    let answers = |lines: &str, limit: &str| {
+        let mut command = world.command(&["rate", "--rater", "x", "--limit", limit, "--json"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for told in ["smollm2", "composer", "ft:"] {
+            assert!(!ran.stderr.contains(told), "`{told}` tells who wrote it: {}", ran.stderr);
+        }
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()
+    };
+    let first = answers("a\nwhat\nb\n", "5");
+    assert_eq!((&first["rated"], &first["left"]), (&json!(2), &json!(3)), "the end of the input ends it");
+    let second = answers("t\ns\nq\n", "5");
+    assert_eq!((&second["rated"], &second["skipped"]), (&json!(1), &json!(1)));
+    let lines = world.read("data/ratings.jsonl");
+    let ids: std::collections::BTreeSet<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|rating| {
+            format!("{} {} {}", rating["brief"]["id"], rating["a"]["iteration"], rating["b"]["iteration"])
+        })
+        .collect();
+    assert_eq!((lines.lines().count(), ids.len()), (3, 3), "no pair twice");
+    let summary = world.json(&["rate", "--summary"]);
+    assert_eq!((&summary["n"], &summary["wins"][0]["of"]), (&json!(3), &json!("logs")));
+    world.fails(&["rate", "--trial", "t-none"], 3, "no trial `t-none`", "--trial last");
+}
+
+/// The second round evolves what is left and trains on everything; there is no third.
+fn next_rounds(world: &World) {
+    let ran = world.run(&[&LOOP[..], &["--rounds", "2", "--keep-going", "--json"]].concat());
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["round"], &lines[1]["round"]), (2, &json!(1), &json!(2)), "{ran:?}");
+    let state: Value = serde_json::from_str(&world.read(".hone/loop.json")).unwrap();
+    let briefs = |round: usize| state["rounds"][round]["briefs"].as_array().unwrap().clone();
+    assert_eq!((briefs(0).len(), briefs(1).len()), (12, 2));
+    assert!(briefs(1).iter().all(|brief| !briefs(0).contains(brief)), "no brief twice");
+    assert!(state["rounds"][1]["anchors"]["change"].as_f64().unwrap().abs() < 0.3);
+    if lines[1]["stopped"]["reason"] == "no_new_rows" {
+        return;
+    }
+    assert_eq!(lines[1]["stopped"]["reason"], "rounds_done", "{}", lines[1]["stopped"]);
+    let manifest: Value =
+        serde_json::from_str(&world.read("data/ui_agent_openai_finetuning.manifest.json")).unwrap();
+    let logs: Vec<&str> =
+        manifest["rows"].as_array().unwrap().iter().map(|row| row["log"].as_str().unwrap()).collect();
+    assert!(
+        logs.iter().any(|log| log.ends_with(".r2.json")) && logs.iter().any(|log| !log.ends_with(".r2.json"))
+    );
+    let ran = world.run(&[&LOOP[..], &["--rounds", "3", "--keep-going"]].concat());
+    assert!([0, 4].contains(&ran.code), "{ran:?}");
+    assert!(ran.stdout.contains("stopped in round 3: no fresh briefs"), "{ran:?}");
+}
+
+fn watched(world: &World) {
+    let view = world.json(&["monitor"]);
+    let rounds = view["rounds"].as_array().unwrap();
+    assert!(rounds.len() >= 2 && rounds[0]["logs"] == 12 && rounds[0]["trial"]["gain"].is_f64(), "{view}");
+    assert!(!view["issues"].as_array().unwrap().is_empty());
+    world.ok(&["monitor", "--markdown"]);
+    assert!(world.read("data/monitor.md").contains("monitor.svg"));
+    assert!(world.read("data/monitor.svg").starts_with("<svg"));
 }
 
 /// The server behind which an application stands, with a key.

@@ -1,7 +1,10 @@
 //! How far the critic's scores can be trusted, measured: apps without fault are spoiled in known ways, and the scores
 //! have to fall accordingly; and where people compared apps, whether the critic agrees with them.
 
+mod anchors;
 mod degrade;
+mod offers;
+mod page;
 mod pairs;
 mod report;
 mod source;
@@ -12,12 +15,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use sha2::{Digest, Sha256};
 
-use self::{degrade::Change, source::Source};
 pub use self::{
+    anchors::{Anchor, Looks, anchors},
     degrade::Grade,
+    offers::{Offer, Ratings, Wins, offers, ratings},
+    page::{page, terminal},
     pairs::{Agreement, Choice, Pair, PairsError, Rater, read_pairs},
     report::{Calibration, ClassReport, Length, Noise, Score, Target, summarise},
 };
+use self::{degrade::Change, source::Source};
 use crate::{
     agent::{Candidate, SourceFile},
     brief::Brief,

@@ -43,7 +43,9 @@ mod tests;
 pub use error::DatasetError;
 pub use export::{Export, Shape, export};
 pub use fresh::{OriginalRecord, Refresh, Wanting, wanting};
-pub use manifest::{By, DropReason, Dropped, Manifest, Policy, Roles, RowRecord, RowSource, Step, Withheld};
+pub use manifest::{
+    By, DropReason, Dropped, Manifest, Policy, Roles, RowKind, RowRecord, RowSource, Step, Withheld,
+};
 pub use options::PrepareOptions;
 pub use overlap::trained_on;
 pub use prepare::{Inputs, Prepared, build, prepare};

@@ -1,11 +1,14 @@
 //! The evolution log: one JSON file for one brief. Field names are those that existing logs have.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     agent::SourceFile,
     critic::{Critique, Evidence, Preference},
     model::wire::Usage,
+    store::read_text,
 };
 
 /// `format` of the log.
@@ -64,6 +67,21 @@ pub struct Pair {
     pub second: u32,
     #[serde(flatten)]
     pub preference: Preference,
+}
+
+/// The logs of a folder, in the order of their names and one at a time: a whole log is large. What is no log of this version is
+/// passed over; a folder that is not there has none.
+pub fn logs(folder: &Path) -> impl Iterator<Item = (String, EvolutionLog)> + use<> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> =
+        names.filter(|name| name.ends_with(".json") && !name.starts_with('.')).collect();
+    names.sort();
+    let folder = folder.to_owned();
+    names.into_iter().filter_map(move |name| {
+        let log: EvolutionLog = serde_json::from_str(&read_text(&folder.join(&name)).ok()?).ok()?;
+        (log.format == FORMAT && log.version <= FORMAT_VERSION).then_some((name, log))
+    })
 }
 
 /// One candidate of an evolution.

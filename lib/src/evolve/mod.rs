@@ -13,7 +13,7 @@ pub use bandit::Bandit;
 pub(crate) use bandit::waves;
 pub use composer::Operator;
 pub use import::{ImportError, ImportSummary, Imported, Imports, import};
-pub use log::{EvolutionLog, FORMAT, FORMAT_VERSION, LogEntry, LogUsage, Pair};
+pub use log::{EvolutionLog, FORMAT, FORMAT_VERSION, LogEntry, LogUsage, Pair, logs};
 pub use run::{EvolveError, Evolver, Summary};
 pub use search::{Found, Means, Options, Search, Teacher};
 pub use strategy::{Fixed, Strategy};

@@ -89,9 +89,14 @@ impl Quote {
             return request;
         }
         let fix = |method: Method| match method.hyperparameters().cloned() {
-            Some(mut numbers) if method.is_supervised() && numbers.n_epochs.is_auto() => {
+            Some(mut numbers)
+                if numbers.n_epochs.is_auto() && (method.is_supervised() || method.is_dpo()) =>
+            {
                 numbers.n_epochs = Auto::Fixed(self.epochs);
-                Method::supervised(numbers)
+                match method.is_dpo() {
+                    true => Method::dpo(numbers, method.beta()),
+                    false => Method::supervised(numbers),
+                }
             }
             _ => method,
         };

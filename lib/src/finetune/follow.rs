@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FinetuneError, Trainer, record};
+use super::{FinetuneError, Trainer, origin, record};
 use crate::{
     cancel::Cancel,
     error::{Explain, Kind},
@@ -172,10 +172,12 @@ fn told(job: &Job, event: &JobEvent) -> Event {
     }
 }
 
-/// Writes a job's model down as the workspace's, if the job has made one and is the one that was started last.
+/// Writes down where a job's model came from, if the job has made one; and, if the job is the one that was started last, that
+/// it is the workspace's.
 pub fn keep_model(job: &Job, workspace: &Workspace) -> Result<(), StoreError> {
     match &job.fine_tuned_model {
         Some(model) if job.status == JobStatus::Succeeded => {
+            origin::keep(workspace, job)?;
             if super::last_job(workspace).is_none_or(|last| last == job.id) {
                 write_atomic(&workspace.tuned_model_id(), format!("{model}\n").as_bytes())?;
             }

@@ -3,9 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    Charge, FinetuneError, JobRecord, Options, Started, Trainer,
+    Charge, FinetuneError, JobRecord, Lesson, Options, Started, Trainer,
     charge::Quote,
-    record, require_examples,
+    origin, record, require_examples,
     state::{self, Launch, State},
 };
 use crate::{
@@ -153,7 +153,9 @@ impl Launcher<'_> {
     /// Both files are at the provider after this.
     async fn upload(&self, state: &mut State) -> Result<(), FinetuneError> {
         let path = self.workspace.finetune();
-        state.dataset_sha256 = Some(state::sha256_of(self.dataset)?);
+        let sha256 = state::sha256_of(self.dataset)?;
+        origin::keep_dataset(self.workspace, self.dataset, &sha256)?;
+        state.dataset_sha256 = Some(sha256);
         state.file = Some(self.uploaded(state.file.take(), self.dataset).await?);
         state.write(&path)?;
         if let Some(validation) = &self.options.validation {
@@ -362,7 +364,10 @@ fn request(state: &State, options: &Options) -> JobRequest {
         validation_file: state.validation_file.clone(),
         suffix: options.suffix.clone(),
         seed: options.seed,
-        method: Some(Method::supervised(options.hyperparameters.clone())),
+        method: Some(match options.lesson {
+            Lesson::Supervised => Method::supervised(options.hyperparameters.clone()),
+            Lesson::Dpo { beta } => Method::dpo(options.hyperparameters.clone(), beta),
+        }),
         ..JobRequest::default()
     }
 }

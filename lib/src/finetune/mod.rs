@@ -11,6 +11,7 @@ mod everywhere;
 mod fireworks;
 mod follow;
 mod launch;
+mod origin;
 mod ready;
 mod record;
 mod state;
@@ -23,6 +24,7 @@ pub use everywhere::{Everywhere, Listed, find, jobs_everywhere};
 pub use fireworks::Fireworks;
 pub use follow::{Following, follow, keep_model, stuck};
 pub use launch::{cancel, give_up, start};
+pub use origin::{Learnt, Origin, origin_of};
 pub use ready::{ends, looked_at, ready};
 pub use record::{JobRecord, record_of, records, row_of_model, seen};
 pub use together::Together;
@@ -37,7 +39,9 @@ use std::{
 use serde::Serialize;
 
 use self::state::State;
+pub use self::state::sha256_of;
 use crate::{
+    auto::Auto,
     model::wire::{Hyperparameters, Job, JobStatus, MIN_EXAMPLES},
     store::{StoreError, Workspace, read_text},
 };
@@ -60,6 +64,25 @@ pub struct Options {
     /// Azure's word for how and where it trains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training_type: Option<String>,
+    #[serde(skip_serializing_if = "Lesson::is_supervised")]
+    pub lesson: Lesson,
+}
+
+/// What a dataset's rows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lesson {
+    /// Questions and answers.
+    #[default]
+    Supervised,
+    /// Pairs of a better and a worse answer; `beta` says how strongly the model is held to the one that it started from.
+    Dpo { beta: Auto<f64> },
+}
+
+impl Lesson {
+    fn is_supervised(&self) -> bool {
+        *self == Self::Supervised
+    }
 }
 
 /// A job that runs, or ran.
@@ -77,6 +100,9 @@ pub fn last_job(workspace: &Workspace) -> Option<String> {
 
 /// Where a tuned model came from: the job, and the sha256 of its dataset. Known for the models of recorded jobs.
 pub fn origin(workspace: &Workspace, model: &str) -> Option<(String, String)> {
+    if let Some(Origin { job, dataset_sha256: Some(sha256), .. }) = origin_of(workspace, model) {
+        return Some((job, sha256));
+    }
     let recorded = records(workspace).into_iter().find(|record| record.tuned() == Some(model));
     if let Some(JobRecord { job, dataset_sha256: Some(sha256), .. }) = recorded {
         return Some((job, sha256));

@@ -161,6 +161,7 @@ impl std::io::Write for HashWriter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{auto::Auto, finetune::Lesson};
 
     #[test]
     fn the_key_depends_on_data_options_and_provider() {
@@ -172,6 +173,10 @@ mod tests {
         assert_eq!(base, key("local", &data, &options).unwrap());
         assert_ne!(base, key("openai", &data, &options).unwrap());
         assert_ne!(base, key("local", &data, &Options { seed: Some(1), ..options.clone() }).unwrap());
+        let dpo =
+            |beta| key("local", &data, &Options { lesson: Lesson::Dpo { beta }, ..options.clone() }).unwrap();
+        assert_ne!(base, dpo(Auto::Auto));
+        assert_ne!(dpo(Auto::Fixed(0.2)), dpo(Auto::Auto));
         std::fs::write(&data, "2").unwrap();
         assert_ne!(base, key("local", &data, &options).unwrap());
     }

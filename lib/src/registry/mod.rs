@@ -3,6 +3,10 @@
 //! Every deployment and every way back is one line with its trial, verdict and reason; the champion is what is left after
 //! folding over them. Nothing is ever rewritten, so the file is also the history.
 
+mod canary;
+mod current;
+mod lineage;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,8 +17,14 @@ use crate::{
     trial::{Summary, Verdict},
 };
 
+pub use canary::{Finding, Limits, Share, Watch};
+pub use current::{Current, Office};
+pub use lineage::{Lineage, Link, State, Step, sha256_of, trial_sha256};
+
 const FORMAT: &str = "hone.registry";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Lines of this version said less.
+const OLDEST: u32 = 1;
 
 /// Why a line was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +34,9 @@ pub enum Action {
     Promote,
     /// Deployed without one, or against it.
     Force,
-    /// Back to the champion before.
+    /// A share of the requests goes to another model on trial; the champion stays.
+    Canary,
+    /// Back to the champion before, or to the champion alone.
     Rollback,
 }
 
@@ -40,15 +52,52 @@ pub struct Entry {
     pub model: Option<String>,
     /// The champion until now; null is the base model.
     pub previous: Option<String>,
+    /// The model that begins to answer a share of the requests, or that is taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
+    /// Its share, above 0 and below 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    #[serde(flatten)]
+    pub source: Source,
+    pub reason: String,
+}
+
+impl Entry {
+    /// The model that the line is about.
+    pub fn subject(&self) -> Option<&str> {
+        self.canary.as_deref().or(self.model.as_deref())
+    }
+}
+
+/// A model that answers a share of the requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Canary {
+    pub model: String,
+    pub share: f64,
+    /// Since when, which tells it from an earlier try of the same model.
+    pub at: String,
+}
+
+/// What a deployed model came from, by hashes. Those that are not known are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs_sha256: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset_sha256: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
-    pub reason: String,
+    /// Of the adapter's weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_sha256: Option<String>,
+    /// See [`trial_sha256`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_sha256: Option<String>,
 }
 
 /// What a trial said of the model that is to be deployed.
@@ -82,9 +131,7 @@ pub struct Deployment {
     /// None is the base model: nothing is deployed any more, and trials compare with the base again.
     pub model: Option<String>,
     pub trial: Option<TrialResult>,
-    /// The dataset and the job that the model came from, when they are known.
-    pub dataset_sha256: Option<String>,
-    pub job: Option<String>,
+    pub source: Source,
     /// Deploy whatever the verdict; recorded as `force`.
     pub force: bool,
     /// In the user's words; empty for the verdict's.
@@ -98,6 +145,7 @@ pub struct Registry {
     entries: Vec<Entry>,
     /// Champions in the order of their deployment, without those taken back; the last is in office.
     stack: Vec<String>,
+    canary: Option<Canary>,
     unreadable: Vec<String>,
 }
 
@@ -112,7 +160,8 @@ impl Registry {
         let text = if path.exists() { store::read_text(path)? } else { String::new() };
         let (lines, errors) = parse_lines::<serde_json::Value>(&text);
         let unreadable = errors.iter().map(ToString::to_string).collect();
-        let mut registry = Self { path: path.to_owned(), entries: Vec::new(), stack: Vec::new(), unreadable };
+        let mut registry =
+            Self { path: path.to_owned(), entries: Vec::new(), stack: Vec::new(), canary: None, unreadable };
         for line in lines {
             let entry = entry_of(line.value).map_err(|why| RegistryError::Format {
                 path: path.to_owned(),
@@ -127,6 +176,11 @@ impl Registry {
     /// The model that the agent uses; none for the base.
     pub fn champion(&self) -> Option<&str> {
         self.stack.last().map(String::as_str)
+    }
+
+    /// The model that answers a share of the requests, if one does.
+    pub fn canary(&self) -> Option<&Canary> {
+        self.canary.as_ref()
     }
 
     /// Deployments in force, those below the champion included.
@@ -151,32 +205,75 @@ impl Registry {
     /// not "promote". Always: a model that is the champion already, and a file that cannot be written.
     pub fn deploy(&mut self, deployment: Deployment, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
         let model = deployment.model.clone();
-        if self.champion() == model.as_deref() {
-            return Err(RegistryError::AlreadyChampion { model: named(model.as_deref()) });
-        }
-        let objection = self.objection(&deployment).err();
-        let action = match (objection, deployment.force) {
-            (None, _) => Action::Promote,
-            (Some(_), true) => Action::Force,
-            (Some(objection), false) => return Err(objection),
-        };
-        let Deployment { trial, dataset_sha256, job, reason, .. } = deployment;
-        let reason = if reason.is_empty() { default_reason(action, trial.as_ref()) } else { reason };
-        let entry = Entry {
-            trial: trial.as_ref().map(|t| t.id.clone()),
-            verdict: trial.as_ref().map(|t| t.verdict),
-            dataset_sha256,
-            job,
-            ..self.entry(action, model, reason, at)
-        };
+        let action = self.supported(&deployment)?;
+        let entry = self.deployed(action, model, deployment, at);
         self.append(entry)
     }
 
-    /// Takes the champion back: the one before it, or the base, is in office again.
+    /// Lets a model answer a share of the requests; the champion answers the rest.
+    ///
+    /// # Errors
+    /// As [`Registry::deploy`], and for a share that is none, and the base, which is what a rollback leads to.
+    pub fn try_out(
+        &mut self,
+        deployment: Deployment,
+        share: f64,
+        at: jiff::Timestamp,
+    ) -> Result<Entry, RegistryError> {
+        if !(share > 0.0 && share < 1.0) {
+            return Err(RegistryError::NoShare { share });
+        }
+        self.supported(&deployment)?;
+        let Some(model) = deployment.model.clone() else {
+            return Err(RegistryError::AlreadyChampion { model: named(None) });
+        };
+        let champion = self.champion().map(str::to_owned);
+        let entry = self.deployed(Action::Canary, champion, deployment, at);
+        self.append(Entry { canary: Some(model), share: Some(share), ..entry })
+    }
+
+    /// With what right a model may answer.
+    fn supported(&self, deployment: &Deployment) -> Result<Action, RegistryError> {
+        let model = deployment.model.as_deref();
+        if self.champion() == model {
+            return Err(RegistryError::AlreadyChampion { model: named(model) });
+        }
+        match (self.objection(deployment).err(), deployment.force) {
+            (None, _) => Ok(Action::Promote),
+            (Some(_), true) => Ok(Action::Force),
+            (Some(objection), false) => Err(objection),
+        }
+    }
+
+    fn deployed(
+        &self,
+        action: Action,
+        model: Option<String>,
+        deployment: Deployment,
+        at: jiff::Timestamp,
+    ) -> Entry {
+        let Deployment { trial, source, reason, .. } = deployment;
+        let reason = if reason.is_empty() { default_reason(action, trial.as_ref()) } else { reason };
+        Entry {
+            trial: trial.as_ref().map(|t| t.id.clone()),
+            verdict: trial.as_ref().map(|t| t.verdict),
+            source,
+            ..self.entry(action, model, reason, at)
+        }
+    }
+
+    /// Takes the last step back: a canary goes, or else the champion before, or the base, is in office again.
     ///
     /// # Errors
     /// Nothing is deployed; the file cannot be written.
     pub fn rollback(&mut self, reason: &str, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
+        if let Some(Canary { model, .. }) = self.canary.clone() {
+            let reason =
+                if reason.is_empty() { format!("`{model}` was taken back") } else { reason.to_owned() };
+            let champion = self.champion().map(str::to_owned);
+            let entry = self.entry(Action::Rollback, champion, reason, at);
+            return self.append(Entry { canary: Some(model), ..entry });
+        }
         let Some(champion) = self.champion() else { return Err(RegistryError::NothingDeployed) };
         let reason =
             if reason.is_empty() { format!("`{champion}` was taken back") } else { reason.to_owned() };
@@ -210,10 +307,11 @@ impl Registry {
             action,
             model,
             previous: self.champion().map(str::to_owned),
+            canary: None,
+            share: None,
             trial: None,
             verdict: None,
-            dataset_sha256: None,
-            job: None,
+            source: Source::default(),
             reason,
         }
     }
@@ -226,11 +324,18 @@ impl Registry {
     }
 
     fn apply(&mut self, entry: Entry) {
-        match (entry.action, &entry.model) {
-            (Action::Promote | Action::Force, Some(model)) => self.stack.push(model.clone()),
+        // Every step ends a trial run: of the model that is promoted, or of one that was to beat another champion.
+        self.canary = None;
+        match (entry.action, &entry.model, &entry.canary) {
+            (Action::Promote | Action::Force, Some(model), _) => self.stack.push(model.clone()),
             // Forcing the base: nothing is deployed any more.
-            (Action::Promote | Action::Force, None) => self.stack.clear(),
-            (Action::Rollback, _) => drop(self.stack.pop()),
+            (Action::Promote | Action::Force, None, _) => self.stack.clear(),
+            (Action::Canary, _, Some(model)) => {
+                let (share, at) = (entry.share.unwrap_or_default(), entry.at.clone());
+                self.canary = Some(Canary { model: model.clone(), share, at });
+            }
+            (Action::Canary, _, None) | (Action::Rollback, _, Some(_)) => {}
+            (Action::Rollback, _, None) => drop(self.stack.pop()),
         }
         self.entries.push(entry);
     }
@@ -243,7 +348,7 @@ fn named(model: Option<&str>) -> String {
 
 fn entry_of(value: serde_json::Value) -> Result<Entry, String> {
     let entry: Entry = serde_json::from_value(value).map_err(|e| e.to_string())?;
-    if entry.format == FORMAT && entry.version == VERSION {
+    if entry.format == FORMAT && (OLDEST..=VERSION).contains(&entry.version) {
         return Ok(entry);
     }
     Err(format!("`{} {}` is not `{FORMAT} {VERSION}`", entry.format, entry.version))
@@ -251,8 +356,10 @@ fn entry_of(value: serde_json::Value) -> Result<Entry, String> {
 
 fn default_reason(action: Action, trial: Option<&TrialResult>) -> String {
     match (action, trial) {
+        (Action::Canary, Some(trial)) => format!("on trial, the verdict was `{}`", trial.verdict.as_str()),
         (Action::Force, Some(trial)) => format!("forced, the verdict was `{}`", trial.verdict.as_str()),
         (Action::Force, None) => "forced without a trial".into(),
+        (Action::Canary, None) => "on trial without a verdict".into(),
         (_, Some(trial)) => format!("trial `{}` says promote", trial.id),
         (_, None) => String::new(),
     }
@@ -274,6 +381,8 @@ pub enum RegistryError {
     OtherChampion { trial: String, champion: String },
     #[error("{model} is the champion already")]
     AlreadyChampion { model: String },
+    #[error("a share of {share} of the requests is none: it lies between 0 and 1")]
+    NoShare { share: f64 },
     #[error("there is nothing to roll back: the agent uses the base model")]
     NothingDeployed,
 }
@@ -283,7 +392,10 @@ impl Explain for RegistryError {
         match self {
             Self::Store(e) => e.kind(),
             Self::Untested { .. } | Self::Unsupported { .. } | Self::OtherChampion { .. } => Kind::Verdict,
-            Self::Format { .. } | Self::AlreadyChampion { .. } | Self::NothingDeployed => Kind::Input,
+            Self::Format { .. }
+            | Self::AlreadyChampion { .. }
+            | Self::NoShare { .. }
+            | Self::NothingDeployed => Kind::Input,
         }
     }
 
@@ -305,6 +417,9 @@ impl Explain for RegistryError {
             }
             Self::AlreadyChampion { .. } => {
                 Some("there is nothing to do; `hone rollback` takes it back".into())
+            }
+            Self::NoShare { .. } => {
+                Some("`--canary 0.1` sends it one request in ten; without it all go there".into())
             }
             Self::NothingDeployed => Some("`hone models` shows which models there are".into()),
         }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn at(second: i64) -> jiff::Timestamp {
+pub(super) fn at(second: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
 
@@ -32,14 +32,17 @@ fn a_promotion_is_one_line_and_survives_reopening() {
     let (_folder, mut registry) = open();
     assert_eq!(registry.champion(), None);
     let deployment = Deployment {
-        job: Some("ftjob-1".into()),
-        dataset_sha256: Some("ab".into()),
+        source: Source {
+            job: Some("ftjob-1".into()),
+            dataset_sha256: Some("ab".into()),
+            ..Source::default()
+        },
         ..promoted("ft:a", None)
     };
     registry.deploy(deployment, at(0)).unwrap();
     let text = std::fs::read_to_string(&registry.path).unwrap();
     expect_test::expect![[r#"
-        {"format":"hone.registry","version":1,"at":"2023-11-14T22:13:20Z","action":"promote","model":"ft:a","previous":null,"trial":"t-1","verdict":"promote","dataset_sha256":"ab","job":"ftjob-1","reason":"trial `t-1` says promote"}
+        {"format":"hone.registry","version":2,"at":"2023-11-14T22:13:20Z","action":"promote","model":"ft:a","previous":null,"trial":"t-1","verdict":"promote","dataset_sha256":"ab","job":"ftjob-1","reason":"trial `t-1` says promote"}
     "#]]
     .assert_eq(&text);
     let again = Registry::open(&registry.path).unwrap();
@@ -144,7 +147,7 @@ fn lines_of_another_version_are_not_guessed_at() {
     let (folder, _) = open();
     let path = folder.path().join("registry.jsonl");
     for line in
-        [r#"{"format":"hone.registry","version":2}"#, "[]", r#"{"format":"x","version":1,"action":"canary"}"#]
+        [r#"{"format":"hone.registry","version":3}"#, "[]", r#"{"format":"x","version":1,"action":"canary"}"#]
     {
         std::fs::write(&path, format!("{line}\n")).unwrap();
         let error = Registry::open(&path).unwrap_err();
@@ -152,18 +155,70 @@ fn lines_of_another_version_are_not_guessed_at() {
     }
 }
 
+#[test]
+fn lines_of_the_first_version_are_read() {
+    let (folder, _) = open();
+    let path = folder.path().join("registry.jsonl");
+    let line = r#"{"format":"hone.registry","version":1,"at":"2023-11-14T22:13:20Z","action":"promote","model":"ft:a",
+        "previous":null,"trial":"t-1","verdict":"promote","dataset_sha256":"ab","job":"ftjob-1","reason":"r"}"#;
+    std::fs::write(&path, format!("{}\n", line.replace('\n', ""))).unwrap();
+    let registry = Registry::open(&path).unwrap();
+    assert_eq!((registry.champion(), registry.canary()), (Some("ft:a"), None));
+    assert_eq!(registry.entries()[0].source.dataset_sha256.as_deref(), Some("ab"));
+}
+
+#[test]
+fn a_canary_needs_the_same_verdict_and_leaves_the_champion_in_office() {
+    let (_folder, mut registry) = open();
+    registry.deploy(promoted("ft:a", None), at(0)).unwrap();
+    let held = registry.try_out(tested("ft:b", Some("ft:a"), Verdict::Hold), 0.1, at(1)).unwrap_err();
+    assert_eq!(held.kind(), Kind::Verdict, "a canary is no way round a verdict");
+    for share in [0.0, 1.0, f64::NAN] {
+        let error = registry.try_out(promoted("ft:b", Some("ft:a")), share, at(1)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+    }
+    let entry = registry.try_out(promoted("ft:b", Some("ft:a")), 0.1, at(2)).unwrap();
+    assert_eq!(
+        (entry.action, entry.model.as_deref(), entry.subject()),
+        (Action::Canary, Some("ft:a"), Some("ft:b"))
+    );
+    assert_eq!((registry.champion(), registry.canary().unwrap().share), (Some("ft:a"), 0.1));
+    // The way back ends the trial run alone.
+    registry.rollback("it crashes", at(3)).unwrap();
+    assert_eq!((registry.champion(), registry.canary()), (Some("ft:a"), None));
+    let forced = Deployment { force: true, ..tested("ft:b", Some("ft:a"), Verdict::Hold) };
+    registry.try_out(forced, 0.5, at(4)).unwrap();
+    registry.deploy(promoted("ft:b", Some("ft:a")), at(5)).unwrap();
+    assert_eq!((registry.champion(), registry.canary()), (Some("ft:b"), None));
+    let again = Registry::open(&registry.path).unwrap();
+    assert_eq!((again.champion(), again.canary(), again.entries()), (Some("ft:b"), None, registry.entries()));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Any sequence of deployments and rollbacks: the champion is that of a plain stack, and reopening agrees.
+    /// Any sequence of deployments, trial runs and rollbacks: the champion is that of a plain stack, and reopening agrees.
     #[test]
-    fn the_champion_is_the_top_of_the_stack(steps in proptest::collection::vec(proptest::option::of(0u8..4), 0..12)) {
+    fn the_champion_is_the_top_of_the_stack(steps in proptest::collection::vec(proptest::option::of(0u8..8), 0..16)) {
         let (_folder, mut registry) = open();
         let mut stack: Vec<String> = Vec::new();
+        let mut canary: Option<String> = None;
         for (second, step) in steps.into_iter().enumerate() {
             let now = at(second as i64);
             match step {
-                None => prop_assert_eq!(registry.rollback("", now).is_ok(), stack.pop().is_some()),
+                None => {
+                    let done = canary.take().or_else(|| stack.pop()).is_some();
+                    prop_assert_eq!(registry.rollback("", now).is_ok(), done);
+                }
+                Some(n @ 4..) => {
+                    let model = format!("ft:{}", n - 4);
+                    let new = stack.last() != Some(&model);
+                    let deployment = promoted(&model, registry.champion());
+                    prop_assert_eq!(registry.try_out(deployment, 0.2, now).is_ok(), new);
+                    if new {
+                        canary = Some(model);
+                    }
+                }
                 Some(n) => {
                     let model = format!("ft:{n}");
                     let new = stack.last() != Some(&model);
@@ -171,13 +226,16 @@ proptest! {
                     prop_assert_eq!(registry.deploy(deployment, now).is_ok(), new);
                     if new {
                         stack.push(model);
+                        canary = None;
                     }
                 }
             }
             prop_assert_eq!(registry.champion(), stack.last().map(String::as_str));
+            prop_assert_eq!(registry.canary().map(|canary| &canary.model), canary.as_ref());
         }
         let again = Registry::open(&registry.path).unwrap();
         prop_assert_eq!(again.champion(), registry.champion());
+        prop_assert_eq!(again.canary(), registry.canary());
         prop_assert_eq!(again.entries(), registry.entries());
         for pair in again.entries().windows(2) {
             prop_assert_eq!(&pair[0].model, &pair[1].previous, "each line takes over from the one before");

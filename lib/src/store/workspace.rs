@@ -92,9 +92,24 @@ impl Workspace {
         self.root.join("data/sealed_openings.jsonl")
     }
 
+    /// Answers that were judged while a canary took a share of the requests.
+    pub fn canary(&self) -> PathBuf {
+        self.root.join("data/canary.jsonl")
+    }
+
+    /// What the rounds came to, for people; its picture has the same name.
+    pub fn monitor(&self) -> PathBuf {
+        self.root.join("data/monitor.md")
+    }
+
     /// Which of two apps people preferred.
     pub fn ratings(&self) -> PathBuf {
         self.root.join("data/ratings.jsonl")
+    }
+
+    /// Apps that are scored in every round of a loop: what moves is the critic.
+    pub fn anchors(&self) -> PathBuf {
+        self.root.join("data/anchors.jsonl")
     }
 
     /// Evidence of apps that were looked at again for a dataset, one file for each.
@@ -110,6 +125,16 @@ impl Workspace {
     /// Where every tuned model came from, a line each.
     pub fn models(&self) -> PathBuf {
         self.state().join("models.jsonl")
+    }
+
+    /// A dataset that a job was started with, by its hash.
+    pub fn kept_dataset(&self, sha256: &str) -> PathBuf {
+        self.state().join("datasets").join(format!("{sha256}.jsonl"))
+    }
+
+    /// The account of such a dataset.
+    pub fn kept_manifest(&self, sha256: &str) -> PathBuf {
+        self.state().join("datasets").join(format!("{sha256}.manifest.json"))
     }
 
     /// Private state: journal, jobs, tuned models, locks.

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Folders and files of `lib/src` in the order in which they may know each other: each only what stands before it.
-const ORDER: [&[&str]; 14] = [
+const ORDER: [&[&str]; 16] = [
     &["auto", "cancel", "error", "event", "text"],
     &["store"],
     &["config"],
@@ -21,6 +21,8 @@ const ORDER: [&[&str]; 14] = [
     &["dataset"],
     &["finetune", "trial"],
     &["registry", "calibrate"],
+    &["rounds"],
+    &["monitor"],
     &["plan"],
 ];
 

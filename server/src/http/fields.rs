@@ -30,6 +30,12 @@ impl Fields {
         self.take(name)?.ok_or_else(missing)
     }
 
+    /// Whoever asks, by the name that the application gives them: the field of today, or the one that it replaced.
+    pub fn caller(&mut self) -> Result<Option<String>, ApiError> {
+        let (now, before) = (self.take("safety_identifier")?, self.take("user")?);
+        Ok(now.or(before))
+    }
+
     /// A number that has to be in a range.
     pub fn number(&mut self, name: &str, least: f64, most: f64) -> Result<Option<f64>, ApiError> {
         let number = self.take::<f64>(name)?;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use hone::model::wire::{ChatRequest, Stop};
+use hone::{
+    model::wire::{ChatRequest, Stop},
+    registry::Office,
+};
 use serde_json::{Value, json};
 
 use crate::harness::{BASE, World, question};
@@ -419,10 +422,9 @@ async fn the_alias_means_the_champion() {
     let reply =
         world.client.chat(&ChatRequest { max_tokens: Some(1), ..question("ui-agent") }).await.unwrap();
     assert_eq!(reply.model, BASE);
-    let champion = || -> Option<String> { Some("ft:gone:local::aaaaaaaa".into()) };
+    let route = || Office { champion: Some("ft:gone:local::aaaaaaaa".into()), canary: None };
     let gone =
-        World::with(|config| hone_server::ServerConfig { champion: std::sync::Arc::new(champion), ..config })
-            .await;
+        World::with(|config| hone_server::ServerConfig { route: std::sync::Arc::new(route), ..config }).await;
     let error = gone.client.chat(&question("ui-agent")).await.unwrap_err();
     assert!(error.to_string().contains("ft:gone"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! The server over real sockets, with a two-layer random model and real training children.
 
 #[cfg(test)]
+mod alias;
 mod async_openai;
 #[cfg(test)]
 mod batches;

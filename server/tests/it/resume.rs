@@ -139,7 +139,7 @@ fn options(epochs: u32) -> Options {
         hyperparameters,
         seed: Some(1),
         validation: None,
-        training_type: None,
+        ..Options::default()
     }
 }
 

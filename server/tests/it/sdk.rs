@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
+use hone::registry::{Current, Deployment, Registry};
+use hone_server::ServerConfig;
+
 use crate::harness::{BASE, Process, Settings, World};
 
 const KEY: &str = "sk-guarded";
@@ -90,4 +95,56 @@ async fn openai_node() {
     std::fs::copy(script("node/conformance.mjs"), &beside).unwrap();
     let arguments = [beside.to_str().unwrap().to_owned(), world.server.base_url.clone(), BASE.into()];
     session(clients.join("node/node_modules/.bin/node"), &arguments).await;
+}
+
+/// The program in a language that docs/deploy.md shows.
+fn documented(language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/deploy.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("the document has the program");
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// Runs an application; the model that it was answered by.
+async fn application(program: &Path, script: &Path, base_url: &str) -> String {
+    let mut command = tokio::process::Command::new(program);
+    command.arg(script).env("OPENAI_BASE_URL", base_url).env("OPENAI_API_KEY", "sk-any");
+    command.env("NO_PROXY", "127.0.0.1").env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().await.unwrap_or_else(|e| panic!("{}: {e}", program.display()));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn an_application_changes_nothing_when_a_model_is_deployed() {
+    let Some(clients) = clients("an_application_changes_nothing_when_a_model_is_deployed") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let registry = folder.path().join("registry.jsonl");
+    let current = Current::new(registry.clone());
+    let world =
+        World::with(|config| ServerConfig { route: Arc::new(move || current.office()), ..config }).await;
+    let job = world.job(10, 1).await;
+    let tuned = world.end(&job.id).await.fine_tuned_model.unwrap();
+    let python = folder.path().join("app.py");
+    std::fs::write(&python, documented("python")).unwrap();
+    // Modules are looked for beside the script.
+    let typescript = clients.join("node/documented.mts");
+    std::fs::write(&typescript, documented("typescript")).unwrap();
+    let programs = [
+        (clients.join("openai-3.54.0/bin/python"), python),
+        (clients.join("node/node_modules/.bin/node"), typescript),
+    ];
+    let mut registry = Registry::open(&registry).unwrap();
+    let check = async |expected: &str| {
+        for (program, script) in &programs {
+            assert_eq!(application(program, script, &world.server.base_url).await, expected, "{script:?}");
+        }
+    };
+    check(BASE).await;
+    let deployment = Deployment { model: Some(tuned.clone()), force: true, ..Deployment::default() };
+    registry.deploy(deployment, jiff::Timestamp::now()).unwrap();
+    check(&tuned).await;
+    registry.rollback("", jiff::Timestamp::now()).unwrap();
+    check(BASE).await;
 }

@@ -6,6 +6,7 @@ use std::{borrow::Cow, time::Duration};
 use futures::future::join_all;
 use hone::{
     config::{ModelRow, Settings},
+    dataset::validate::Format,
     error::Explain,
     finetune::{self, OWN},
     model::{
@@ -150,7 +151,8 @@ fn silent(name: &str) -> Check {
 fn dataset_check(context: &Context) -> Option<Check> {
     const NAME: &str = "dataset for training";
     // One that is not there is told of beside this.
-    let report = look(&context.workspace.dataset(), context, &context.settings_again().ok()?).ok()?;
+    let report =
+        look(&context.workspace.dataset(), Format::Chat, context, &context.settings_again().ok()?).ok()?;
     Some(match faults(&report) {
         None => Check::well(NAME, "a provider would take it"),
         Some(listed) => Check::fault(

@@ -10,22 +10,33 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use hone::{
     config::Settings,
+    error::Kind,
     model::wire::ModelCard,
+    registry::Lineage,
     runtime::{Added, BASE_MODEL},
 };
 use hone_engine::model::Model;
-use hone_server::TunedCard;
+use hone_server::{ALIAS, TunedCard};
 use serde::Serialize;
 
-use crate::{bases, context::Context, error::Result, models, rows};
+use crate::{
+    bases,
+    context::Context,
+    error::{CommandError, Exit, Result},
+    models, rows,
+};
 
 /// List the models that are known: base models, tuned ones, and the rows of the settings
 ///
 /// Base models are those that can be trained here: the shipped one and what was added.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Models {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Show where this model came from instead: logs, dataset, job, trial and promotion, each hash checked. Ends with 4 when
+    /// something is no longer what was recorded
+    model: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,8 +69,29 @@ pub async fn run(args: &Models, context: &Context) -> Result {
         Some(Command::Check(check)) => check::run(check, context).await,
         Some(Command::Export(export)) => export::run(export, context),
         Some(Command::Remove(remove)) => remove::run(remove, context),
-        None => list(context).await,
+        None => match &args.model {
+            Some(model) => lineage(model, context),
+            None => list(context).await,
+        },
     }
+}
+
+fn lineage(model: &str, context: &Context) -> Result {
+    let settings = context.settings(&[])?;
+    let model = match model {
+        ALIAS => models::Models::new(context, &settings).champion()?,
+        name => name.to_owned(),
+    };
+    let adapter = hone_server::adapter(&context.workspace.server(), &model);
+    let weights = Some(adapter.as_path()).filter(|path| path.exists());
+    let lineage = Lineage::of(&context.workspace, &model, weights)?;
+    if lineage.is_unknown() && weights.is_none() {
+        let message = format!("nothing is known of where `{model}` came from");
+        return Err(CommandError::new(Kind::Input, message)
+            .hint("`hone models` lists models; those that this workspace trained have a record"));
+    }
+    context.answer(&lineage, || lineage.text())?;
+    Ok(if lineage.is_intact() { Exit::Ok } else { Exit::Verdict })
 }
 
 async fn list(context: &Context) -> Result {

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::State,
+    http::HeaderValue,
     response::{IntoResponse, Response},
 };
-use hone::model::wire::{ChatChoice, ChatReply, PromptDetails, StreamOptions, Usage};
+use hone::{
+    model::wire::{ChatChoice, ChatReply, PromptDetails, StreamOptions, Usage},
+    registry::Share,
+};
 use hone_engine::{
-    chat::ChatMessage,
+    chat::{ChatMessage, Role},
     generate::{Finish, SamplingParams},
     sample::Choice,
 };
@@ -24,7 +28,8 @@ use super::{
     sampling::{self, MOST_LOGPROBS},
 };
 use crate::{
-    app::App,
+    app::{App, Sided},
+    config::Answered,
     engine::{Answer, Ask, Format, Update},
     error::ApiError,
     ids,
@@ -42,10 +47,20 @@ pub async fn create(
     let request = ChatRequest::read(body)?;
     let (stream, usage) = (request.stream, request.stream_usage);
     let (answer, collected) = begin(&app, request).await?;
-    if stream {
-        return Ok(stream::respond(answer, collected, usage));
+    let side = collected.watched.as_ref().map(|watched| watched.side.share);
+    let response = match stream {
+        true => stream::respond(answer, collected, usage),
+        false => Json(whole(answer, collected).await?).into_response(),
+    };
+    Ok(sided(response, side))
+}
+
+/// The response, which says who answered while a canary takes a share of the requests.
+fn sided(mut response: Response, side: Option<Share>) -> Response {
+    if let Some(side) = side {
+        response.headers_mut().insert("x-hone-arm", HeaderValue::from_static(side.as_str()));
     }
-    Ok(Json(whole(answer, collected).await?).into_response())
+    response
 }
 
 /// A checked request.
@@ -58,12 +73,15 @@ struct ChatRequest {
     format: Format,
     stream: bool,
     stream_usage: bool,
+    /// Whoever asks, by the name that the application gave them.
+    caller: Option<String>,
 }
 
 impl ChatRequest {
     fn read(body: Map<String, Value>) -> Result<Self, ApiError> {
         let mut fields = Fields::new(body);
         let request = Self {
+            caller: fields.caller()?,
             model: fields.need("model")?,
             messages: messages(&mut fields)?,
             n: fields.count("n", 1, MOST_ANSWERS)?.unwrap_or(1),
@@ -137,7 +155,13 @@ fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
 
 /// Hands the request to the engine.
 async fn begin(app: &App, request: ChatRequest) -> Result<(Answer, Collected), ApiError> {
-    let model = app.resolve(&request.model)?;
+    let (model, side) = app.route(&request.model, request.caller.as_deref())?;
+    let asked = || request.messages.iter().rev().find(|message| message.role == Role::User);
+    let watched = side.map(|side| Watched {
+        side,
+        asked: asked().map(|message| message.content.clone()).unwrap_or_default(),
+        answered: Arc::clone(&app.config.answered),
+    });
     let reply = ChatReply::new(ids::random("chatcmpl-"), ids::now(), &model.id);
     let adapters = model.chain.iter().map(|id| app.tuned.folder(id)).collect();
     let params = sampling::answers(&request.params, request.n);
@@ -149,6 +173,7 @@ async fn begin(app: &App, request: ChatRequest) -> Result<(Answer, Collected), A
         cached_tokens: 0,
         completion_tokens: 0,
         logprobs: request.params.logprobs.is_some(),
+        watched,
         choices: (0..request.n).map(|_| Partial::default()).collect(),
     };
     Ok((answer, collected))
@@ -162,7 +187,23 @@ struct Collected {
     completion_tokens: usize,
     /// Whether log probabilities were asked for.
     logprobs: bool,
+    /// While a canary takes a share of the requests.
+    watched: Option<Watched>,
     choices: Vec<Partial>,
+}
+
+/// An answer that is judged afterwards.
+struct Watched {
+    side: Sided,
+    asked: String,
+    answered: Answered,
+}
+
+impl Watched {
+    fn tell(self, text: &str) {
+        let Sided { share, since } = self.side;
+        (self.answered)(crate::config::Answer { since, share, asked: self.asked, text: text.to_owned() });
+    }
 }
 
 /// One of the answers.
@@ -181,6 +222,11 @@ impl Collected {
             self.cached_tokens = cached;
         }
         self.choices[index].reason = Some(reason(finish)?);
+        if self.is_complete()
+            && let Some(watched) = self.watched.take()
+        {
+            watched.tell(&self.choices[0].text);
+        }
         Ok(())
     }
 

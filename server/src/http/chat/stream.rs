@@ -22,6 +22,9 @@ pub fn respond(answer: Answer, mut collected: Collected, usage: bool) -> Respons
     let tokenizer = answer.tokenizer.clone();
     sse::respond(answer, opening, move |update, events| match update {
         Update::Text { index, text, tokens } => {
+            if collected.watched.is_some() {
+                collected.choices[index].text.push_str(&text);
+            }
             let held = &mut collected.choices[index].likelihoods;
             held.extend(likelihoods(&tokenizer, tokens));
             // Tokens without text, as the first parts of a character are, go out with what completes them.

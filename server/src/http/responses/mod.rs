@@ -97,7 +97,7 @@ async fn begin(app: &App, request: ResponseRequest) -> Result<(Answer, Draft), A
     conversation.extend(request.input.iter().cloned());
     let instructions = request.instructions.as_ref().map(ChatMessage::system);
     let messages = instructions.into_iter().chain(conversation.iter().cloned()).collect();
-    let model = app.resolve(&request.model)?;
+    let (model, _) = app.route(&request.model, request.user.as_deref())?;
     let response = ResponseObject::opening(&request, &model.id);
     let adapters = model.chain.iter().map(|id| app.tuned.folder(id)).collect();
     let ask = Ask { model, adapters, messages, params: vec![request.params], format: request.format };
