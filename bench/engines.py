@@ -60,6 +60,14 @@ def weights(path=None):
     return pathlib.Path(path)
 
 
+def level(args):
+    """Hone's kernels, as an argument, when they are forced."""
+    # The best of what is left without AMX: every processor with AMX has AVX-512.
+    without = "avx512" if args.without_amx and has("amx_tile") else None
+    name = args.level or without
+    return [name] if name else []
+
+
 class Rates:
     """Rates of several contestants, a figure for each repetition."""
 
@@ -84,9 +92,11 @@ class Rates:
             print(f"  {name:{width}}  {self.median(name):8.0f}  {spread}, {len(rates)} runs")
 
 
-def verdict(title, ours, theirs, rates):
-    """A ratio of medians of one run, and how far single repetitions, which are neighbours in time, lie from it."""
+def verdict(title, ours, theirs, rates, reached=""):
+    """A ratio of medians of one run, and how far single repetitions, which are neighbours in time, lie from it; and the share of the
+    machine's limit that ours reached.
+    """
     pairs = sorted(a / b for a, b in zip(rates.by_name[ours], rates.by_name[theirs], strict=True))
     ratio = rates.median(ours) / rates.median(theirs)
-    print(f"{title:24} {ratio:6.2f} x  ({pairs[0]:.2f} to {pairs[-1]:.2f})  {ours} against {theirs}", flush=True)
+    print(f"{title:24} {ratio:6.2f} x  ({pairs[0]:.2f} to {pairs[-1]:.2f})  {ours} against {theirs}{reached}", flush=True)
     return ratio

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from engines import EXAMPLES, PYTHON, ROOT, TARGET, Rates, Worker, has, verdict, weights
+from engines import EXAMPLES, PYTHON, ROOT, TARGET, Rates, Worker, has, level, verdict, weights
 
 PROMPT, CONTEXT, STEPS, BATCHES = 512, 128, 32, (1, 8, 16)
 METRICS = ["prompt", *(f"decode, batch {batch}" for batch in BATCHES)]
@@ -80,9 +80,9 @@ def compare(args):
     names = builds(args.without_amx)
     files = formats(source, names[0])
     chosen = choose(files, names)
-    level = ["avx512"] if args.without_amx else [args.level] if args.level else []
-    hone = Worker("hone", [EXAMPLES / "compare_inference", source, *level])
+    hone = Worker("hone", [EXAMPLES / "compare_inference", source, *level(args)])
     about = hone.ask("about")
+    assert not (args.without_amx and about["system"] == "amx"), "AMX is used"
     us = f"hone, {about['system']}, {about['threads']} threads"
     workers = {}
     for contestants in chosen.values():
@@ -107,14 +107,29 @@ def compare(args):
     print(f"  {hone.ask('peak')['mb']:6.0f} MB  {us}")
     for (build, form), worker in workers.items():
         print(f"  {worker.ask('peak')['mb']:6.0f} MB  llama.cpp {build}, {form}, with Python")
-    print("\nHone against the fastest llama.cpp, ratios of this run")
+    limits = hone.ask("limits")
+    print("\nHone against the fastest llama.cpp, ratios of this run, and the share of the machine's limit")
     ratios = {}
     for metric in METRICS:
         theirs = rates[metric].best([contestant[0] for contestant in chosen[metric]])
-        ratios[metric] = verdict(metric, us, theirs, rates[metric])
+        ratios[metric] = verdict(metric, us, theirs, rates[metric], reached(metric, rates[metric].median(us), limits))
     for worker in (hone, *workers.values()):
         worker.close()
     return ratios
+
+
+def reached(metric, rate, limits):
+    """Shares of what the machine could do: of products of bytes, and where tokens are written one by one, of reading the weights."""
+    shares = []
+    operations = limits["operations"]
+    if metric != "prompt":
+        passes = rate / int(metric.split()[-1])
+        reading = limits["reading"]
+        shares.append(f"{100 * passes * limits['token_bytes'] / reading:.0f}% of reading at {reading / 1e9:.0f} GB/s")
+        operations += limits["head_operations"]
+    if limits["bytes"]:
+        shares.append(f"{100 * rate * operations / limits['bytes']:.0f}% of {limits['bytes'] / 1e12:.1f} TOP/s in bytes")
+    return f"; {', '.join(shares)}" if shares else ""
 
 
 def agree(hone, other, prompts=20):

@@ -1,25 +1,22 @@
 """`hone prepare` against the same work in Python: time, memory, near-copies and leaks found."""
 
 import json
-import os
 import pathlib
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
+import data
 import logs
 from engines import ROOT
 
 HONE = ROOT / "target/release/hone"
-O200K = "fb374d419588a4632f3f557e76b4b70aebbca790"
 
 
 def compare(args):
     with tempfile.TemporaryDirectory(dir=ROOT / "target") as folder:
         workspace = pathlib.Path(folder, "workspace")
+        data.table(pathlib.Path(folder, "tiktoken"))
         truth = logs.write(workspace, args.logs, args.seed)
         heldout = pathlib.Path(folder, "heldout.jsonl")
         heldout.write_text("\n".join(json.dumps(brief) for brief in logs.heldout()) + "\n")
@@ -39,41 +36,20 @@ def compare(args):
             print(f"hone takes a {ratio:.1f}th of the time")
 
 
-def run(command, **environment):
-    """Seconds on the clock, peak memory, standard output. Who waits for this one child knows what it took."""
-    started = time.perf_counter()
-    child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, env={**os.environ, **environment})
-    out = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        sys.exit(f"{command[0]} ended with {os.waitstatus_to_exitcode(status)}")
-    return {"wall": time.perf_counter() - started, "peak_mb": usage.ru_maxrss / 1024}, out
-
-
 def hone(workspace):
-    result, _ = run([HONE, "-C", workspace, "--quiet", "--json", "prepare", "--no-run"])
+    command = [HONE, "-C", workspace, "--quiet", "--json", "prepare", "--no-run"]
+    _, wall, _, peak_mb = data.run(command, workspace)
     manifest = json.loads((workspace / "data/ui_agent_openai_finetuning.manifest.json").read_text())
     rows = [row for row in manifest["rows"] if row["row"] == "positive"]
     kept = {f"{row['log'].removesuffix('.json')}#{row['iteration']}" for row in rows}
-    return {**result, "kept": kept, "rows": len(manifest["rows"]), "tokens": manifest["tokens"]}
+    return {"wall": wall, "peak_mb": peak_mb, "kept": kept, "rows": len(manifest["rows"])}
 
 
 def python(folder, workspace, heldout):
     worker = ROOT / "bench/prepare_worker.py"
-    result, out = run([sys.executable, worker, workspace, heldout, pathlib.Path(folder, "rows.jsonl")], TIKTOKEN_CACHE_DIR=vocabulary(folder))
-    answer = json.loads(out)
-    return {**result, **answer, "kept": set(answer["kept"])}
-
-
-def vocabulary(folder):
-    """tiktoken's file, which the crate of that name brings along: there may be no network."""
-    cache = pathlib.Path(folder, "tiktoken")
-    cache.mkdir(exist_ok=True)
-    home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
-    found = sorted(home.glob("registry/src/*/tiktoken-rs-*/assets/o200k_base.tiktoken"))
-    if found:
-        shutil.copy(found[-1], cache / O200K)
-    return str(cache)
+    command = [sys.executable, worker, workspace, heldout, pathlib.Path(folder, "rows.jsonl")]
+    answer, wall, _, peak_mb = data.run(command, folder)
+    return {**answer, "wall": wall, "peak_mb": peak_mb, "kept": set(answer["kept"])}
 
 
 def print_side(name, runs, truth):

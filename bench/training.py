@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 
-from engines import EXAMPLES, PYTHON, ROOT, Rates, Worker, has, verdict, weights
+from engines import EXAMPLES, PYTHON, ROOT, Rates, Worker, level, verdict, weights
 
 BATCH, STEPS = 4, 4
 # Losses are compared step by step; runs drift apart, since every step starts from the rounding of the last one.
@@ -34,7 +34,8 @@ def examples(hone, count):
 
 
 def hone_worker(args, precision):
-    return Worker(f"hone {precision}", [EXAMPLES / "compare_training", weights(args.weights), precision])
+    command = [EXAMPLES / "compare_training", weights(args.weights), precision, *level(args)]
+    return Worker(f"hone {precision}", command)
 
 
 def torch_worker(args, precision):
@@ -44,12 +45,13 @@ def torch_worker(args, precision):
 
 
 def hone_rate(worker, data, steps):
-    """Tokens per second. The first step has the run's start in it and the last one the checkpoint: neither counts."""
+    """Tokens and operations per second. The first step has the run's start in it and the last one the checkpoint: neither counts."""
     with tempfile.TemporaryDirectory() as folder:
         rows = data[:BATCH * (steps + 2)]
         settings = {"batch": BATCH, "learning_rate": 1e-3, "warmup": 3, "seed": 1, "folder": folder}
         answer = worker.ask("train", examples=rows, **settings)
-    return sum(answer["tokens"][1:-1]) / sum(answer["seconds"][1:-1]), answer["peak_mb"]
+    seconds = sum(answer["seconds"][1:-1])
+    return sum(answer["tokens"][1:-1]) / seconds, sum(answer["operations"][1:-1]) / seconds, answer["peak_mb"]
 
 
 def torch_rate(worker, data, steps, padded, picked):
@@ -64,9 +66,11 @@ def label(precision, padded, picked):
 
 
 def compare(args):
-    # In bf16 Hone uses AMX by itself where there is any.
-    own = ("f32",) if args.without_amx and has("amx_bf16") else ("f32", "bf16")
-    ours = {precision: hone_worker(args, precision) for precision in own}
+    ours = {precision: hone_worker(args, precision) for precision in ("f32", "bf16")}
+    for precision, worker in ours.items():
+        system = worker.ask("about")["system"]
+        assert not (args.without_amx and "amx" in system), f"AMX is used: {system}"
+        print(f"hone {precision} computes in {system}")
     theirs = {precision: torch_worker(args, precision) for precision in ("f32", "bf16")}
     data = examples(ours["f32"], BATCH * (STEPS + 2))
 
@@ -83,11 +87,12 @@ def compare(args):
         same.sort(key=lambda way: tried.median(label(*way)), reverse=True)
         finalists += same[:2]
 
-    rates, peaks = Rates(), {}
+    rates, useful, peaks = Rates(), Rates(), {}
     for repetition in range(args.repeat):
         for precision, worker in ours.items():
-            rate, peak = hone_rate(worker, data, STEPS)
+            rate, operations, peak = hone_rate(worker, data, STEPS)
             rates.add(f"hone {precision}", rate)
+            useful.add(f"hone {precision}", operations)
             peaks[f"hone {precision}"] = f"{peak:6.0f} MB"
         for precision, padded, picked in finalists:
             name = label(precision, padded, picked)
@@ -100,11 +105,14 @@ def compare(args):
     print("\npeak memory")
     for name, peak in peaks.items():
         print(f"  {peak}  {name}")
-    print("\nHone against the fastest PyTorch, ratios of this run")
+    print("\nHone against the fastest PyTorch, ratios of this run, and the share of the machine's limit")
     us = rates.best([f"hone {precision}" for precision in ours])
+    precision = us.removeprefix("hone ")
+    limit = ours[precision].ask("limits")[precision]
+    share = f"; {100 * useful.median(us) / limit:.0f}% of {limit / 1e9:.0f} GFLOP/s in {precision}" if limit else ""
     for precision in theirs:
         best = rates.best([label(*way) for way in finalists if way[0] == precision])
-        verdict(f"training, {precision}", us, best, rates)
+        verdict(f"training, {precision}", us, best, rates, share)
     for worker in (*ours.values(), *theirs.values()):
         worker.close()
 

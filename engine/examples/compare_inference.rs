@@ -12,7 +12,7 @@ use std::{
 };
 
 use hone_engine::{
-    infer::{Decoder, Level, Options, Precision, Sequence, step},
+    infer::{Decoder, Level, Limits, Options, Precision, Sequence, step},
     model::Model,
 };
 use serde::Deserialize;
@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Order {
     About,
+    /// What the machine could do at most, and what a token costs.
+    Limits,
     Prompt {
         ids: Vec<u32>,
     },
@@ -59,6 +61,14 @@ fn answer(decoder: &Arc<Decoder>, order: Order) -> Value {
         Order::About => {
             let options = decoder.options();
             json!({ "system": options.level.name(), "threads": options.threads })
+        }
+        Order::Limits => {
+            let (options, costs) = (decoder.options(), decoder.costs());
+            let limits = Limits::measure(options.level, options.threads.get(), costs.bytes);
+            json!({
+                "reading": limits.reading, "bytes": limits.bytes,
+                "token_bytes": costs.bytes, "operations": costs.operations, "head_operations": costs.head_operations,
+            })
         }
         Order::Prompt { ids } => {
             let mut sequence = Sequence::new(decoder, &ids);

@@ -1,6 +1,6 @@
 //! Hone's side of `bench/compare training` and `loss`: orders as lines of JSON on stdin, answers as lines of JSON on stdout.
 //!
-//!     compare_training MODEL.gguf f32|bf16
+//!     compare_training MODEL.gguf f32|bf16 [LEVEL]
 
 use std::{
     env,
@@ -12,6 +12,7 @@ use std::{
 
 use hone_engine::{
     chat::{ChatMessage, ChatTemplate},
+    infer::{Level, Limits},
     lora::LoraConfig,
     model::Model,
     tokenizer::Tokenizer,
@@ -36,6 +37,8 @@ struct Tokens {
 #[serde(tag = "do", rename_all = "snake_case")]
 enum Order {
     About,
+    /// What the machine could do at most.
+    Limits,
     /// Tokens of conversations of a question and an answer, and which of them carry loss.
     Render {
         rows: Vec<Row>,
@@ -57,6 +60,7 @@ struct Training {
 /// A base model, and what turns text into its tokens.
 struct Worker {
     frozen: Frozen,
+    level: Level,
     tokenizer: Tokenizer,
     template: ChatTemplate,
 }
@@ -64,13 +68,15 @@ struct Worker {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let (Some(path), Some(precision)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: compare_training MODEL.gguf f32|bf16".into());
+        return Err("usage: compare_training MODEL.gguf f32|bf16 [LEVEL]".into());
     };
+    let level = arguments.next().map_or(Ok(Level::best()), |name| Level::named(&name))?;
     let precision = Precision::from_name(&precision).ok_or("no such precision")?;
     let model = Model::load(Path::new(&path))?;
     let weights = std::sync::Arc::try_unwrap(model.weights).map_err(|_| "the weights are shared")?;
     let worker = Worker {
-        frozen: Frozen::new(weights, precision),
+        frozen: Frozen::with(weights, precision, level),
+        level,
         tokenizer: model.tokenizer,
         template: model.template,
     };
@@ -85,13 +91,26 @@ fn main() -> Result<(), Box<dyn Error>> {
 impl Worker {
     fn answer(&self, order: Order) -> Result<Value, Box<dyn Error>> {
         match order {
-            Order::About => Ok(json!({ "threads": rayon::current_num_threads() })),
+            Order::About => {
+                Ok(json!({ "system": self.frozen.computing(), "threads": rayon::current_num_threads() }))
+            }
+            Order::Limits => {
+                let limits = Limits::measure(self.level, rayon::current_num_threads(), 1 << 20);
+                Ok(json!({ "bf16": limits.bf16, "f32": limits.f32 }))
+            }
             Order::Render { rows } => {
                 let rendered = rows.into_iter().map(|row| self.render(row)).collect::<Result<Vec<_>, _>>()?;
                 Ok(json!({ "examples": rendered }))
             }
             Order::Train(training) => self.train(*training),
         }
+    }
+
+    /// In the frozen matrices, there and back (a product and its addition are two); those of the head at the targets alone.
+    fn operations(&self, tokens: u64, targets: usize) -> u64 {
+        let config = &self.frozen.config;
+        let of_layer = config.hidden * (config.qkv_dim() + config.q_dim() + 3 * config.ffn);
+        4 * (tokens * (config.layers * of_layer) as u64 + (targets * config.hidden * config.vocab) as u64)
     }
 
     fn render(&self, row: Row) -> Result<Value, Box<dyn Error>> {
@@ -117,18 +136,20 @@ impl Worker {
             ..Options::default()
         };
         let (mut seconds, mut tokens, mut losses, mut rates) = (vec![], vec![], vec![], vec![]);
+        let mut operations = vec![];
         let (mut last, mut seen) = (Instant::now(), 0);
         let data = Data::Supervised { train: &examples, valid: &[] };
         run(&self.frozen, &data, &options, &training.folder, &mut |step| {
             seconds.push(last.elapsed().as_secs_f64());
             tokens.push(step.tokens_trained - seen);
+            operations.push(self.operations(step.tokens_trained - seen, step.train.targets));
             losses.push(step.train.loss);
             rates.push(step.learning_rate);
             (last, seen) = (Instant::now(), step.tokens_trained);
             Control::Continue
         })?;
         Ok(json!({
-            "seconds": seconds, "tokens": tokens, "losses": losses, "rates": rates, "peak_mb": peak_mb(),
+            "seconds": seconds, "tokens": tokens, "operations": operations, "losses": losses, "rates": rates, "peak_mb": peak_mb(),
         }))
     }
 }

@@ -17,7 +17,7 @@ mod team;
 mod workspace;
 
 pub use self::{
-    decoder::{Decoder, Options, Precision},
+    decoder::{Costs, Decoder, Options, Precision},
     delta::Delta,
     sequence::Sequence,
 };
@@ -27,7 +27,7 @@ use self::{
     sequence::Pages,
     workspace::{Buffers, Workspace},
 };
-pub use crate::kernel::{Level, UnknownLevel};
+pub use crate::kernel::{Level, Limits, UnknownLevel};
 use crate::{
     kernel::{Output, PANEL},
     rope::Rotation,

@@ -3,19 +3,24 @@
 //! **Invariant:** every output element is summed in an order that depends only on the length of its own sum, never on
 //! how many rows, sequences or threads share the call. That is what makes a batched answer equal to a lone one bit by
 //! bit. A general matrix product picks its blocking by shape and so cannot promise this; hence the small kernel here.
-//! The order does differ between instruction sets (AVX-512, AVX2, NEON, ...), which are chosen at run time.
+//! In f32 the order does differ between instruction sets (AVX-512, AVX2, NEON, ...), which are chosen at run time. Products of
+//! quantised matrices are the same to the bit in all of them: sums of whole numbers are exact, and each block is then added by two
+//! fused operations in the order of the blocks. So a level may take different ways for few rows and for many.
 
 use std::{marker::PhantomData, ops::Range};
 
-pub use self::level::{Level, UnknownLevel};
 pub(crate) use self::{
     inputs::{InputWriter, Inputs, Wanted},
     linear::{Linear, products},
-    packed::{BLOCK, Block, Format, PANEL, Sums, TILE},
+    packed::{BLOCK, Block, Format, KEPT_PANELS, PANEL, Sums, TILE},
 };
 use self::{
     level::Kind,
     packed::{InputBlock, InputPart, Panel},
+};
+pub use self::{
+    level::{Level, UnknownLevel},
+    limits::Limits,
 };
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
@@ -36,9 +41,12 @@ macro_rules! unroll {
 mod arm;
 mod inputs;
 mod level;
+mod limits;
 mod linear;
 mod packed;
 mod scalar;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -169,7 +177,7 @@ impl<P: FnMut(usize, usize, f32)> Dots<'_, P> {
 
 /// [`InputPart::nearest`], by the level's instructions.
 fn nearest(level: Level, numbers: &[f32; BLOCK]) -> InputPart {
-    match level.0 {
+    match level.kind {
         // SAFETY: a level exists only where its instructions do.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => unsafe { x86::nearest_512(numbers) },
@@ -192,7 +200,7 @@ pub(crate) fn mix_half(
     wide: &mut Vec<f32>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if level.0 == Kind::Avx512 && width.is_multiple_of(PANEL) {
+    if level.kind == Kind::Avx512 && width.is_multiple_of(PANEL) {
         // SAFETY: the level exists only where its instructions do.
         unsafe { x86::mix_half(weights, stride, values, width, mixed) };
         return;
@@ -206,7 +214,7 @@ pub(crate) fn mix_half(
 
 /// Half-precision numbers in full, as many as both have.
 pub(crate) fn widen(level: Level, halves: &[f16], numbers: &mut [f32]) {
-    match level.0 {
+    match level.kind {
         // SAFETY: a level exists only where its instructions do; all of these have half precision.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { x86::widen(halves, numbers) },
@@ -216,7 +224,7 @@ pub(crate) fn widen(level: Level, halves: &[f16], numbers: &mut [f32]) {
 
 /// The nearest half-precision numbers, as many as both have.
 pub(crate) fn narrow(level: Level, numbers: &[f32], halves: &mut [f16]) {
-    match level.0 {
+    match level.kind {
         // SAFETY: as in `widen`.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { x86::narrow(numbers, halves) },
@@ -226,7 +234,7 @@ pub(crate) fn narrow(level: Level, numbers: &[f32], halves: &mut [f16]) {
 
 /// Products of a panel with `rows` rows of inputs, by the level's kernel.
 fn quantised_product(level: Level, panel: Panel, inputs: &[InputBlock], rows: usize, sums: &mut Sums) {
-    match level.0 {
+    match level.kind {
         Kind::Scalar => scalar::product(panel, inputs, rows, sums),
         // SAFETY: a level exists only where its instructions do.
         #[cfg(target_arch = "x86_64")]

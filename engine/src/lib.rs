@@ -8,6 +8,8 @@
 //! forward pass, quantised) on `kernel` and `rope`, `sample`, `stop` and `constrain` (from logits to text), `generate`
 //! (many requests at once); `lora` and `train`; `model` ties a file's parts together.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod amx;
 pub mod chat;
 pub mod constrain;
 pub mod generate;

@@ -409,7 +409,7 @@ pub fn finetune(
             (rows, rows * tokens_each, format!("{rows} rows of {tokens_each} tokens: one app for each brief"))
         }
     };
-    let by_rule = || finetune::auto_epochs(usize::try_from(examples).unwrap_or(usize::MAX));
+    let by_rule = || dataset::cost::auto_epochs(usize::try_from(examples).unwrap_or(usize::MAX));
     let passes = u64::from(epochs.unwrap_or_else(by_rule));
     let trained = tokens * passes;
     let mut assumptions = vec![

@@ -25,19 +25,21 @@ pub struct Serve {
     /// Refuse requests without this key
     #[arg(long, value_name = "KEY", env = API_KEY, hide_env_values = true)]
     api_key: Option<String>,
-    /// What answers are computed with: `auto` for the fastest, `f32` for exact arithmetic, or an instruction set such as
-    /// `avx2`; to compare with
+    /// What answers and training are computed with: `auto` for the fastest, `f32` for exact arithmetic, or an instruction
+    /// set such as `amx`, `avx512` (which leaves AMX unused) or `avx2`; to compare with
     #[arg(long, value_name = "NAME", default_value = "auto")]
     kernels: String,
 }
+
+/// What to do when there are no kernels of some name.
+pub const OTHER_KERNELS: &str = "leave `--kernels` out for the fastest";
 
 /// Variable with the key of the local server, for it and for commands that use it.
 pub const API_KEY: &str = "HONE_API_KEY";
 
 pub async fn run(args: &Serve, context: &Context) -> Result {
-    let kernels = infer::Options::named(&args.kernels).map_err(|e| {
-        CommandError::new(Kind::Input, e.to_string()).hint("leave `--kernels` out for the fastest")
-    })?;
+    let kernels = infer::Options::named(&args.kernels)
+        .map_err(|e| CommandError::new(Kind::Input, e.to_string()).hint(OTHER_KERNELS))?;
     prepare_weights(context).await?;
     let address = format!("{}:{}", args.host, args.port);
     let listener = tokio::net::TcpListener::bind(&address).await.map_err(|e| {
@@ -45,15 +47,20 @@ pub async fn run(args: &Serve, context: &Context) -> Result {
             .hint("choose another port with `--port N`; `--port 0` takes a free one")
     })?;
     let api_key = args.api_key.clone().or_else(|| context.secret(API_KEY)).map(Secret::new);
-    let config = ServerConfig { api_key, kernels, ..config(context)? };
+    let mut config = ServerConfig { api_key, kernels, ..config(context)? };
+    config.trainer.extend(["--kernels".into(), kernels.name().into()]);
     let models: Vec<String> = config.base_models().into_iter().map(|model| model.id).collect();
     let server = Server::open(config, listener)?;
     let base_url = server.base_url();
     if context.global.json {
-        print_line(&to_json(&serde_json::json!({ "base_url": base_url, "models": models })));
+        let kernels = kernels.name();
+        print_line(&to_json(
+            &serde_json::json!({ "base_url": base_url, "models": models, "kernels": kernels }),
+        ));
     } else {
         print_line(&format!(
-            "serving OpenAI's API on {base_url}  (Ctrl-C stops; training goes on and is picked up)"
+            "serving OpenAI's API on {base_url} with {} kernels  (Ctrl-C stops; training goes on and is picked up)",
+            kernels.name()
         ));
     }
     server.serve(context.cancel.clone()).await?;

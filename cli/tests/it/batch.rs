@@ -54,7 +54,8 @@ fn without(value: Value) -> Value {
 
 /// A trial of a tuned model of the fake, with a judge.
 fn trial(world: &World, more: &[&str]) -> Command {
-    let all = ["test", "ft:m:fake:ui:1", "--static-only", "--samples", "2", "--judge", "fake"];
+    let all =
+        ["test", "ft:m:fake:ui:1", "--static-only", "--no-prompt-arm", "--samples", "2", "--judge", "fake"];
     world.command(&[&all[..], more].concat())
 }
 

@@ -46,6 +46,16 @@ impl Options {
     }
 }
 
+impl Options {
+    /// The name that [`Options::named`] takes for these.
+    pub fn name(&self) -> &'static str {
+        match self.precision {
+            Precision::F32 => "f32",
+            Precision::Fast => self.level.name(),
+        }
+    }
+}
+
 impl Default for Options {
     /// Fast, with the best kernels on all processors that this process may use.
     fn default() -> Self {
@@ -68,6 +78,15 @@ pub struct Decoder {
     pub(super) options: Options,
     pub(super) parts: Parts,
     workspace: Mutex<Workspace>,
+}
+
+/// See [`Decoder::costs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Costs {
+    pub bytes: usize,
+    /// In the layers.
+    pub operations: usize,
+    pub head_operations: usize,
 }
 
 /// The matrices and vectors of a decoder.
@@ -165,6 +184,23 @@ impl Decoder {
     pub(crate) fn assemble(config: Config, options: Options, parts: Parts) -> Self {
         let workspace = Mutex::new(Workspace::new(options.threads));
         Self { config, options, parts, workspace }
+    }
+
+    /// What one token at least costs: bytes of the matrices that are read, of which tokens of one pass share the reading,
+    /// and operations in them (a product and its addition are two), without and with the output head.
+    pub fn costs(&self) -> Costs {
+        let layers = self.parts.layers.iter();
+        let matrices =
+            || layers.clone().flat_map(|block| [&block.qkv, &block.out, &block.gate_up, &block.down]);
+        let head = self.parts.head.as_ref().unwrap_or(&self.parts.embedding);
+        let bytes = |matrix: &Linear| matrix.panels() * matrix.panel_bytes();
+        let Config { hidden, ffn, vocab, .. } = self.config;
+        let of_layer = hidden * self.config.qkv_dim() + self.config.q_dim() * hidden + 3 * hidden * ffn;
+        Costs {
+            bytes: matrices().chain([head]).map(bytes).sum(),
+            operations: 2 * self.config.layers * of_layer,
+            head_operations: 2 * hidden * vocab,
+        }
     }
 
     pub fn options(&self) -> Options {

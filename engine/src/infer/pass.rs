@@ -13,7 +13,7 @@ use super::{
     workspace::Buffers,
 };
 use crate::{
-    kernel::{self, Inputs, Level, Linear, Output, PANEL, Sums, TILE, Wanted},
+    kernel::{self, Inputs, KEPT_PANELS, Level, Linear, Output, PANEL, Sums, TILE, Wanted},
     lora::Site,
     rope::Rotation,
     weights::Config,
@@ -204,13 +204,14 @@ impl Pass<'_> {
         let even = units.div_ceil(TASKS_PER_THREAD * self.team.threads());
         let per_task = even.max(MIN_PANELS / U).max(units.div_ceil(MAX_TASKS)).max(1);
         let (level, arch) = (self.level(), self.level().arch());
-        // Panels that stay in the first-level cache while all tiles pass.
-        let together = (CACHED_BYTES / (linear.panel_bytes() * U)).max(1);
+        // Panels that stay in the first-level cache while all tiles pass, or unpacked.
+        let together = (CACHED_BYTES / (linear.panel_bytes() * U)).clamp(1, KEPT_PANELS / U);
         self.team.each(units.div_ceil(per_task), |task| {
             let mut sums: [Sums; U] = [[[0.0; PANEL]; TILE]; U];
+            let mut multiplier = linear.multiplier(level, inputs);
             let mut unit = |unit: usize, tile: usize| {
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    linear.product(level, unit * U + i, inputs, tile, sums);
+                    multiplier.product(unit * U + i, tile, sums);
                 }
                 for at in 0..inputs.rows_of(tile) {
                     let row = tile * TILE + at;

@@ -4,7 +4,7 @@ use super::{
     Dots,
     inputs::Inputs,
     level::Level,
-    packed::{BLOCK, Block, Format, PANEL, Packed, Sums},
+    packed::{self, BLOCK, Block, Format, PANEL, Packed, Sums},
 };
 use crate::weights::Matrix;
 use pulp::Arch;
@@ -71,15 +71,40 @@ impl Linear {
         }
     }
 
+    /// Sets the matrix to work on the current thread.
+    pub(crate) fn multiplier<'a>(&'a self, level: Level, inputs: &'a Inputs) -> Multiplier<'a> {
+        let matrix = match self {
+            // Of all tiles the first has the most rows.
+            Self::Quantised(packed) => Working::Quantised(
+                packed.work(level, if inputs.tiles() == 0 { 0 } else { inputs.rows_of(0) }),
+            ),
+            Self::Exact(matrix, _) => Working::Exact(level.arch(), matrix),
+        };
+        Multiplier { matrix, inputs }
+    }
+}
+
+/// A matrix and the rows that it multiplies, at work on one thread.
+pub(crate) struct Multiplier<'a> {
+    matrix: Working<'a>,
+    inputs: &'a Inputs,
+}
+
+enum Working<'a> {
+    Quantised(packed::Working<'a>),
+    Exact(Arch, &'a Matrix),
+}
+
+impl Multiplier<'_> {
     /// Products of panel `panel` with the rows of tile `tile`.
-    pub(crate) fn product(&self, level: Level, panel: usize, inputs: &Inputs, tile: usize, sums: &mut Sums) {
-        let rows = inputs.rows_of(tile);
-        match self {
-            Self::Quantised(packed) => packed.product(level, panel, inputs.quantised(tile), rows, sums),
-            Self::Exact(matrix, _) => {
-                let x = inputs.exact(tile * super::TILE, rows);
+    pub(crate) fn product(&mut self, panel: usize, tile: usize, sums: &mut Sums) {
+        let rows = self.inputs.rows_of(tile);
+        match &mut self.matrix {
+            Working::Quantised(working) => working.product(panel, self.inputs.quantised(tile), rows, sums),
+            Working::Exact(arch, matrix) => {
+                let x = self.inputs.exact(tile * super::TILE, rows);
                 let w = &matrix.data[panel * PANEL * matrix.cols..][..PANEL * matrix.cols];
-                products(level.arch(), x, w, matrix.cols, |row, column, dot| sums[row][column] = dot);
+                products(*arch, x, w, matrix.cols, |row, column, dot| sums[row][column] = dot);
             }
         }
     }

@@ -21,6 +21,8 @@ pub(crate) const PANEL: usize = 16;
 pub(crate) const BLOCK: usize = 32;
 /// Input rows that a kernel takes at once.
 pub(crate) const TILE: usize = 8;
+/// Neighbouring panels that may stay unpacked while tiles of inputs pass.
+pub(crate) const KEPT_PANELS: usize = 4;
 /// Products of a panel with a tile of inputs.
 pub(crate) type Sums = [[f32; PANEL]; TILE];
 
@@ -43,7 +45,7 @@ impl Format {
     }
 
     /// Bytes of the numbers of a panel's block.
-    const fn quants(self) -> usize {
+    pub(super) const fn quants(self) -> usize {
         match self {
             Self::Four => PANEL * BLOCK / 2,
             Self::Eight => PANEL * BLOCK,
@@ -51,7 +53,7 @@ impl Format {
     }
 
     /// Bytes of the scales, and minima, of a panel's block.
-    const fn scales(self) -> usize {
+    pub(super) const fn scales(self) -> usize {
         match self {
             Self::Four => PANEL * 4,
             Self::Eight => PANEL * 2,
@@ -172,17 +174,15 @@ impl Packed {
         Panel { format: self.format, quants, scales, next: self.stride }
     }
 
-    /// Sums of the first `rows` rows of `inputs`, a tile, with panel `panel`.
-    pub(crate) fn product(
-        &self,
-        level: Level,
-        panel: usize,
-        inputs: &[InputBlock],
-        rows: usize,
-        sums: &mut Sums,
-    ) {
-        assert!(rows <= TILE && inputs.len() == self.blocks);
-        super::quantised_product(level, self.panel(panel), inputs, rows, sums);
+    /// Sets the matrix to work on the current thread, with `rows` rows of inputs in a tile at most.
+    pub(super) fn work(&self, level: Level, rows: usize) -> Working<'_> {
+        let _ = rows;
+        Working {
+            packed: self,
+            level,
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            tiles: super::tiles::Open::start(level, rows),
+        }
     }
 
     /// Writes the numbers of row `row`.
@@ -196,6 +196,27 @@ impl Packed {
                 *number = scale * (i32::from(quant) - zero) as f32 + least;
             }
         }
+    }
+}
+
+/// A quantised matrix at work on one thread.
+pub(super) struct Working<'a> {
+    packed: &'a Packed,
+    level: Level,
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    tiles: Option<super::tiles::Open>,
+}
+
+impl Working<'_> {
+    /// Sums of the first `rows` rows of `inputs`, a tile, with panel `panel`.
+    pub(super) fn product(&mut self, panel: usize, inputs: &[InputBlock], rows: usize, sums: &mut Sums) {
+        assert!(rows <= TILE && inputs.len() == self.packed.blocks);
+        let part = self.packed.panel(panel);
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        if let Some(tiles) = &mut self.tiles {
+            return tiles.product(panel, part, inputs, sums);
+        }
+        super::quantised_product(self.level, part, inputs, rows, sums);
     }
 }
 
@@ -371,11 +392,14 @@ mod tests {
         terms.sum()
     }
 
+    const SCALAR: Level = Level::vectors(crate::kernel::level::Kind::Scalar);
+
+    /// Against the numbers that the quants stand for, and against the plain kernel to the bit.
     #[test]
     fn every_level_multiplies_both_formats_right() {
-        for level in Level::available() {
+        for level in Level::tested() {
             for format in [Format::Four, Format::Eight] {
-                for (rows, per_row) in [(16, 1), (33, 3), (48, 18)] {
+                for (rows, per_row) in [(16, 1), (33, 3), (48, 4), (40, 18), (90, 5)] {
                     check(level, format, rows, per_row);
                 }
             }
@@ -387,9 +411,14 @@ mod tests {
         for rows in 1..=TILE {
             let inputs = inputs(rows, per_row * BLOCK, 2);
             let tile = inputs.quantised(0);
-            for panel in 0..packed.panels() {
-                let mut sums = [[f32::NAN; PANEL]; TILE];
-                packed.product(level, panel, tile, rows, &mut sums);
+            let mut working = packed.work(level, rows);
+            let plain = &mut packed.work(SCALAR, rows);
+            // Twice, since panels may be kept unpacked.
+            for panel in (0..packed.panels()).chain(0..packed.panels()) {
+                let (mut sums, mut plainly) = ([[f32::NAN; PANEL]; TILE], [[f32::NAN; PANEL]; TILE]);
+                working.product(panel, tile, rows, &mut sums);
+                plain.product(panel, tile, rows, &mut plainly);
+                assert_eq!(sums[..rows], plainly[..rows], "{} {format:?} {rows} {panel}", level.name());
                 for (row, lane) in (0..rows).flat_map(|row| (0..PANEL).map(move |lane| (row, lane))) {
                     let Some(weights) = blocks.chunks_exact(per_row).nth(panel * PANEL + lane) else {
                         assert_eq!(sums[row][lane], 0.0);
@@ -407,13 +436,13 @@ mod tests {
 
     #[test]
     fn a_row_of_a_product_does_not_depend_on_its_neighbours() {
-        for level in Level::available() {
+        for level in Level::tested() {
             for format in [Format::Four, Format::Eight] {
                 let (packed, _) = packed(format, 16, 18, 3);
                 let inputs = inputs(TILE, 18 * BLOCK, 4);
                 let sums = |rows: usize| {
                     let mut sums = [[0.0; PANEL]; TILE];
-                    packed.product(level, 0, inputs.quantised(0), rows, &mut sums);
+                    packed.work(level, rows).product(0, inputs.quantised(0), rows, &mut sums);
                     sums
                 };
                 let all = sums(TILE);

@@ -1,6 +1,7 @@
-//! The quantised product in plain Rust: for machines without better, and the measure of the others.
+//! The quantised product in plain Rust: for machines without better, and the measure of the others, which give the same to the
+//! bit.
 
-use super::packed::{BLOCK, InputBlock, PANEL, Panel, Sums};
+use super::packed::{BLOCK, Format, InputBlock, PANEL, Panel, Sums};
 
 pub(super) fn product(panel: Panel, inputs: &[InputBlock], rows: usize, sums: &mut Sums) {
     sums[..rows].fill([0.0; PANEL]);
@@ -11,9 +12,11 @@ pub(super) fn product(panel: Panel, inputs: &[InputBlock], rows: usize, sums: &m
             let weights: [i32; BLOCK] = block.quants.map(|quant| i32::from(quant) - zero);
             for (row, sums) in sums[..rows].iter_mut().enumerate() {
                 let products = weights.iter().zip(&input.quants[row]).map(|(w, x)| w * i32::from(*x));
-                let scale = block.scale.to_f32() * input.scales[row];
-                sums[lane] += products.sum::<i32>() as f32 * scale;
-                sums[lane] += block.least.to_f32() * input.sums[row];
+                let factor = block.scale.to_f32() * input.scales[row];
+                sums[lane] = (products.sum::<i32>() as f32).mul_add(factor, sums[lane]);
+                if panel.format == Format::Four {
+                    sums[lane] = block.least.to_f32().mul_add(input.sums[row], sums[lane]);
+                }
             }
         }
     }

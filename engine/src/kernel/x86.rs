@@ -86,7 +86,7 @@ fn line_512(bytes: &[u8], at: usize) -> __m512i {
 /// Sixteen half-precision numbers.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn halves_512(bytes: &[u8], at: usize) -> __m512 {
+pub(super) fn halves_512(bytes: &[u8], at: usize) -> __m512 {
     let halves = &bytes[at..at + LINE / 2];
     // SAFETY: the slice has as many bytes; the load needs no alignment.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })

@@ -7,6 +7,7 @@ use super::bf16::{self, Factors, Packed, Rows};
 use super::frozen::{Bf16Matrix, FrozenMatrix};
 use super::matmul::{Store, Threads, View, ViewMut, matmul};
 use super::sized;
+use super::tile::Unit;
 use crate::lora::{Adapter, Group, Member, Site};
 use crate::weights::Matrix;
 
@@ -38,7 +39,7 @@ pub struct PackedGroup {
 
 impl PackedGroup {
     /// Takes the group's values over, after each update.
-    pub fn fill(&mut self, group: &Group, outputs: usize) {
+    pub fn fill(&mut self, unit: Unit, group: &Group, outputs: usize) {
         let width = group.a.rows;
         self.whole.clear();
         self.whole.resize(outputs * width, 0.0);
@@ -51,10 +52,10 @@ impl PackedGroup {
         }
         let b = View::new(&self.whole, outputs, width);
         let a = View::from(&group.a);
-        self.narrow.fill(a.t());
-        self.widen.fill(b.t());
-        self.narrow_back.fill(b);
-        self.widen_back.fill(a);
+        self.narrow.fill(unit, a.t());
+        self.widen.fill(unit, b.t());
+        self.narrow_back.fill(unit, b);
+        self.widen_back.fill(unit, a);
     }
 }
 
@@ -65,13 +66,13 @@ pub struct PackedAdapter {
 }
 
 impl PackedAdapter {
-    /// Takes an adapter's values over.
-    pub fn fill(&mut self, adapter: &Adapter, outputs: impl Fn(usize, Site) -> usize) {
+    /// Takes an adapter's values over, for products on `unit`.
+    pub fn fill(&mut self, unit: Unit, adapter: &Adapter, outputs: impl Fn(usize, Site) -> usize) {
         self.layers.resize_with(adapter.layers.len(), Default::default);
         for (index, sites) in self.layers.iter_mut().enumerate() {
             for (site, packed) in Site::ALL.into_iter().zip(sites) {
                 match adapter.group(index, site) {
-                    Some(group) => packed.get_or_insert_default().fill(group, outputs(index, site)),
+                    Some(group) => packed.get_or_insert_default().fill(unit, group, outputs(index, site)),
                     None => *packed = None,
                 }
             }
@@ -100,14 +101,14 @@ impl Linear<'_> {
         match self.matrix {
             FrozenMatrix::F32(matrix) => self.forward_f32(matrix, y, store, x, rows, bottleneck),
             FrozenMatrix::Bf16(matrix) => {
-                scratch.wide.fill(x, self.matrix.inputs(), 1.0);
+                scratch.wide.fill(matrix.forward.unit, x, self.matrix.inputs(), 1.0);
                 let main = Factors { left: &scratch.wide, right: &matrix.forward };
                 let Some(packed) = self.packed else { return bf16::product(y, store, rows, main, None) };
                 let width = packed.narrow.cols;
                 let narrow = sized(bottleneck, rows * width);
                 let factors = Factors { left: &scratch.wide, right: &packed.narrow };
                 bf16::product(narrow, Store::Set, rows, factors, None);
-                scratch.narrow.fill(narrow, width, self.scale);
+                scratch.narrow.fill(matrix.forward.unit, narrow, width, self.scale);
                 let more = Factors { left: &scratch.narrow, right: &packed.widen };
                 bf16::product(y, store, rows, main, Some(more));
             }
@@ -143,15 +144,15 @@ impl Linear<'_> {
     pub fn take_gradient(&self, dy: &[f32], rows: usize, scratch: &mut Scratch) {
         match self.matrix {
             FrozenMatrix::F32(_) => self.narrow_gradient_f32(dy, rows, scratch),
-            FrozenMatrix::Bf16(_) => {
-                scratch.wide.fill(dy, self.matrix.outputs(), 1.0);
+            FrozenMatrix::Bf16(Bf16Matrix { backward, .. }) => {
+                scratch.wide.fill(backward.unit, dy, self.matrix.outputs(), 1.0);
                 let Some(packed) = self.packed else { return };
                 let width = packed.narrow.cols;
                 let d_narrow = sized(&mut scratch.d_narrow, rows * width);
                 let factors = Factors { left: &scratch.wide, right: &packed.narrow_back };
                 bf16::product(d_narrow, Store::Set, rows, factors, None);
                 d_narrow.iter_mut().for_each(|value| *value *= self.scale);
-                scratch.narrow.fill(d_narrow, width, 1.0);
+                scratch.narrow.fill(backward.unit, d_narrow, width, 1.0);
             }
         }
     }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::matmul::{Store, View};
-use super::tile::{self, COLS, Line, Part, Session, Target};
+use super::tile::{self, COLS, Line, Part, Session, Target, Unit};
 
 /// Pairs that one tile sums before it is written: a panel of so many stays in a core's second-level cache.
 const PAIRS_PER_TILE: usize = 768;
@@ -25,24 +25,26 @@ const NARROW: usize = 2;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Packed {
     pub cols: usize,
-    /// Pairs of one panel: half of `inner`, rounded up and padded with zeros as [`tile::bf16_shape`] wants it.
+    /// What multiplies with it.
+    pub unit: Unit,
+    /// Pairs of one panel: half of `inner`, rounded up and padded with zeros as the unit wants it.
     pairs: usize,
     /// `[panels, pairs, 2]`
     lines: Vec<Line>,
 }
 
 impl Packed {
-    pub fn new(matrix: View) -> Self {
+    pub fn new(matrix: View, unit: Unit) -> Self {
         let mut packed = Self::default();
-        packed.fill(matrix);
+        packed.fill(unit, matrix);
         packed
     }
 
-    /// Packs another matrix into the memory of this one.
-    pub fn fill(&mut self, matrix: View) {
+    /// Packs another matrix into the memory of this one, for products on `unit`.
+    pub fn fill(&mut self, unit: Unit, matrix: View) {
         let (inner, cols) = (matrix.rows(), matrix.cols());
-        self.cols = cols;
-        self.pairs = pairs_of(inner);
+        (self.unit, self.cols) = (unit, cols);
+        self.pairs = pairs_of(inner, self.unit);
         self.lines.clear();
         self.lines.resize(cols.div_ceil(COLS) * self.pairs * 2, Line::default());
         let pairs = self.pairs;
@@ -111,11 +113,11 @@ fn pack_column(lines: &mut [Line], matrix: View, index: usize, lane: usize, pair
 }
 
 /// Pairs that hold `values` of them in a row or a column.
-fn pairs_of(values: usize) -> usize {
-    values.div_ceil(2).next_multiple_of(tile::bf16_shape().1)
+fn pairs_of(values: usize, unit: Unit) -> usize {
+    values.div_ceil(2).next_multiple_of(unit.shape().1)
 }
 
-/// Rows of bf16 pairs, padded as [`tile::bf16_shape`] wants it.
+/// Rows of bf16 pairs, padded as a unit wants it.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     pairs: Vec<u32>,
@@ -128,12 +130,12 @@ impl Rows {
         Self { pairs: Vec::with_capacity(values.div_ceil(2)), stride: 0 }
     }
 
-    /// Rounds `scale * values`, rows of `width`, into these.
-    pub fn fill(&mut self, values: &[f32], width: usize, scale: f32) {
-        self.stride = pairs_of(width);
+    /// Rounds `scale * values`, rows of `width`, into these, for products on `unit`.
+    pub fn fill(&mut self, unit: Unit, values: &[f32], width: usize, scale: f32) {
+        self.stride = pairs_of(width, unit);
         let rows = values.len() / width;
         // What is below the last row is read by tiles that reach over it, and changes nothing that is kept.
-        self.pairs.resize(rows.next_multiple_of(tile::bf16_shape().0) * self.stride, 0);
+        self.pairs.resize(rows.next_multiple_of(unit.shape().0) * self.stride, 0);
         let (stride, task) = (self.stride, 16);
         let tasks = self.pairs.par_chunks_mut(stride * task).zip(values.par_chunks(width * task));
         tasks.for_each(|(pairs, values)| {
@@ -185,12 +187,13 @@ pub fn product(dst: &mut [f32], store: Store, rows: usize, main: Factors, more: 
     assert_eq!(dst.len(), rows * cols, "the destination has another shape");
     assert!(more.is_none_or(|more| more.right.cols == cols), "the two products have other shapes");
     let shared = Shared(dst.as_mut_ptr());
-    let (rows_per_tile, _) = tile::bf16_shape();
+    let unit = main.right.unit;
+    let (rows_per_tile, _) = unit.shape();
     let tiles = if main.right.panels() <= NARROW { TILES_PER_NARROW_TASK } else { TILES_PER_TASK };
     let per_task = tiles * rows_per_tile;
     let chunks = rows.div_ceil(per_task);
     (0..main.right.panels() * chunks).into_par_iter().for_each(|task| {
-        let session = Session::start();
+        let mut session = Session::start(unit);
         let (panel, start) = (task / chunks, task % chunks * per_task);
         let end = rows.min(start + per_task);
         let width = COLS.min(cols - panel * COLS);
@@ -211,7 +214,7 @@ pub fn product(dst: &mut [f32], store: Store, rows: usize, main: Factors, more: 
                 let first_pair = index * PAIRS_PER_TILE;
                 // SAFETY: the tile lies inside `dst` by the assertion above, and no other task has its rows and columns.
                 unsafe {
-                    tile::bf16_tile(&session, &target, [main.left.part(row, first_pair, block), extra])
+                    tile::bf16_tile(&mut session, &target, [main.left.part(row, first_pair, block), extra])
                 };
             }
         }
@@ -228,26 +231,31 @@ mod tests {
         Matrix { rows, cols, data: (0..rows * cols).map(|i| ((i * step) % 11) as f32 - 5.0).collect() }
     }
 
-    fn rows_of(matrix: &Matrix) -> Rows {
+    fn rows_of(matrix: &Matrix, unit: Unit) -> Rows {
         let mut rows = Rows::default();
-        rows.fill(&matrix.data, matrix.cols, 1.0);
+        rows.fill(unit, &matrix.data, matrix.cols, 1.0);
         rows
     }
 
-    fn check(rows: usize, inner: usize, cols: usize, extra: usize) {
+    fn check(unit: Unit, rows: usize, inner: usize, cols: usize, extra: usize) {
         let (left, right) = (counting(rows, inner, 7), counting(inner, cols, 5));
         let (more_left, more_right) = (counting(rows, extra, 3), counting(extra, cols, 9));
         let expected = |i: usize, j: usize| -> f32 {
             let main: f32 = (0..inner).map(|k| left.row(i)[k] * right.row(k)[j]).sum();
             main + (0..extra).map(|k| more_left.row(i)[k] * more_right.row(k)[j]).sum::<f32>()
         };
-        let main = Factors { left: &rows_of(&left), right: &Packed::new((&right).into()) };
-        let more = Factors { left: &rows_of(&more_left), right: &Packed::new((&more_right).into()) };
+        let main = Factors { left: &rows_of(&left, unit), right: &Packed::new((&right).into(), unit) };
+        let more =
+            Factors { left: &rows_of(&more_left, unit), right: &Packed::new((&more_right).into(), unit) };
         let mut dst = vec![2.0; rows * cols];
         product(&mut dst, Store::Set, rows, main, Some(more));
         product(&mut dst, Store::Add, rows, main, Some(more));
         for (i, j) in (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))) {
-            assert_eq!(dst[i * cols + j], 2.0 * expected(i, j), "{rows} {inner} {cols} {extra}: {i} {j}");
+            assert_eq!(
+                dst[i * cols + j],
+                2.0 * expected(i, j),
+                "{unit:?} {rows} {inner} {cols} {extra}: {i} {j}"
+            );
         }
     }
 
@@ -261,7 +269,7 @@ mod tests {
             (37, 64, 20, 1),
             (2, 3200, 31, 24),
         ] {
-            check(rows, inner, cols, extra);
+            Unit::tested().into_iter().for_each(|unit| check(unit, rows, inner, cols, extra));
         }
     }
 
@@ -272,8 +280,8 @@ mod tests {
         for (i, j) in (0..9).flat_map(|i| (0..5).map(move |j| (i, j))) {
             turned.data[j * 9 + i] = matrix.row(i)[j];
         }
-        let packed = Packed::new(View::from(&matrix).t());
-        assert_eq!(packed, Packed::new((&turned).into()));
+        let packed = Packed::new(View::from(&matrix).t(), Unit::default());
+        assert_eq!(packed, Packed::new((&turned).into(), Unit::default()));
         let mut row = [0.0; 5];
         packed.column(7, &mut row);
         assert_eq!(row, matrix.row(7));
@@ -283,7 +291,7 @@ mod tests {
     fn rows_are_read_as_they_were_rounded() {
         let values: Vec<f32> = (0..7 * 35).map(|i| (i as f32).sin()).collect();
         let (mut rows, mut back) = (Rows::default(), vec![0.0; values.len()]);
-        rows.fill(&values, 35, 2.0);
+        rows.fill(Unit::default(), &values, 35, 2.0);
         rows.read(&mut back, 35);
         for (value, back) in values.iter().zip(&back) {
             let (rounded, _) = tile::unpack(tile::pack(2.0 * value, 0.0));

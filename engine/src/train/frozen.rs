@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::bf16::Packed;
 use super::matmul::View;
-use super::tile;
+use super::tile::Unit;
+use crate::kernel::Level;
 use crate::lora::Site;
 use crate::weights::{Config, Layer, Matrix, Weights};
 
@@ -31,11 +32,11 @@ impl Precision {
         [Self::Auto, Self::F32, Self::Bf16].into_iter().find(|precision| precision.to_string() == name)
     }
 
-    /// What it means on this machine.
-    pub fn resolve(self) -> Self {
+    /// What it means with what multiplies bf16 here.
+    fn resolve(self, unit: Unit) -> Self {
         match self {
-            Self::Auto if tile::has_fast_bf16() => Self::Bf16,
-            Self::Auto => Self::F32,
+            Self::Auto if unit == Unit::Portable => Self::F32,
+            Self::Auto => Self::Bf16,
             fixed => fixed,
         }
     }
@@ -66,11 +67,11 @@ pub struct Bf16Matrix {
 }
 
 impl FrozenMatrix {
-    fn new(matrix: Matrix, precision: Precision) -> Self {
+    fn new(matrix: Matrix, precision: Precision, unit: Unit) -> Self {
         match precision {
             Precision::Bf16 => Self::Bf16(Bf16Matrix {
-                forward: Packed::new(View::from(&matrix).t()),
-                backward: Packed::new((&matrix).into()),
+                forward: Packed::new(View::from(&matrix).t(), unit),
+                backward: Packed::new((&matrix).into(), unit),
             }),
             Precision::F32 | Precision::Auto => Self::F32(matrix),
         }
@@ -114,9 +115,9 @@ pub struct FrozenLayer {
 }
 
 impl FrozenLayer {
-    fn new(layer: Layer, precision: Precision) -> Self {
+    fn new(layer: Layer, precision: Precision, unit: Unit) -> Self {
         let Layer { attn_norm, qkv, qkv_bias, out, ffn_norm, gate_up, down } = layer;
-        let matrices = [qkv, out, gate_up, down].map(|matrix| FrozenMatrix::new(matrix, precision));
+        let matrices = [qkv, out, gate_up, down].map(|matrix| FrozenMatrix::new(matrix, precision, unit));
         Self { attn_norm, ffn_norm, qkv_bias, matrices }
     }
 
@@ -137,21 +138,33 @@ pub struct Frozen {
     pub norm: Vec<f32>,
     /// Never [`Precision::Auto`].
     precision: Precision,
+    unit: Unit,
     digest: [u8; 32],
 }
 
 impl Frozen {
-    /// Takes the weights matrix by matrix, so that they are never in memory twice.
+    /// With the fastest that the machine has: see [`Frozen::with`].
     pub fn new(weights: Weights, precision: Precision) -> Self {
-        let (digest, precision) = (digest(&weights), precision.resolve());
+        Self::with(weights, precision, Level::best())
+    }
+
+    /// Products of bf16 use no instructions beyond those of `level`; everything in f32 uses the machine's widest vectors
+    /// always. Takes the weights matrix by matrix, so that they are never in memory twice.
+    pub fn with(weights: Weights, precision: Precision, level: Level) -> Self {
+        Self::on(weights, precision, Unit::of(level))
+    }
+
+    pub(super) fn on(weights: Weights, precision: Precision, unit: Unit) -> Self {
+        let (digest, precision) = (digest(&weights), precision.resolve(unit));
         let Weights { config, embedding, layers, norm, head } = weights;
         Self {
-            embedding: FrozenMatrix::new(embedding, precision),
-            head: head.map(|head| FrozenMatrix::new(head, precision)),
-            layers: layers.into_iter().map(|layer| FrozenLayer::new(layer, precision)).collect(),
+            embedding: FrozenMatrix::new(embedding, precision, unit),
+            head: head.map(|head| FrozenMatrix::new(head, precision, unit)),
+            layers: layers.into_iter().map(|layer| FrozenLayer::new(layer, precision, unit)).collect(),
             config,
             norm,
             precision,
+            unit,
             digest,
         }
     }
@@ -163,6 +176,19 @@ impl Frozen {
 
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// What multiplies where products are of bf16.
+    pub(super) fn unit(&self) -> Unit {
+        self.unit
+    }
+
+    /// What the large products are computed in and with, for logs: `f32`, `bf16 with amx`.
+    pub fn computing(&self) -> String {
+        match self.precision {
+            Precision::Bf16 => format!("bf16 with {}", self.unit.name()),
+            precision => precision.to_string(),
+        }
     }
 
     /// Tells models apart: see [`digest`].

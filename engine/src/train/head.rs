@@ -70,7 +70,7 @@ impl Head {
                     matmul(product, Store::Set, 1.0, d_logits, embedding.into(), Threads::Pool);
                 }
                 FrozenMatrix::Bf16(embedding) => {
-                    self.half.fill(logits, vocab, 1.0);
+                    self.half.fill(embedding.backward.unit, logits, vocab, 1.0);
                     let factors = Factors { left: &self.half, right: &embedding.backward };
                     bf16::product(d_normed, Store::Set, targets.len(), factors, None);
                 }
@@ -123,7 +123,7 @@ fn logits<'a>(
             matmul(product, Store::Set, 1.0, normed, View::from(embedding).t(), Threads::Pool);
         }
         FrozenMatrix::Bf16(embedding) => {
-            half.fill(normed, hidden, 1.0);
+            half.fill(embedding.forward.unit, normed, hidden, 1.0);
             let factors = Factors { left: half, right: &embedding.forward };
             bf16::product(logits, Store::Set, rows, factors, None);
         }

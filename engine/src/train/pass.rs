@@ -15,6 +15,7 @@ use super::head::Head;
 use super::matmul::Store;
 use super::ops::{self, RopeTable, RowLoss, Turn};
 use super::sized;
+use super::tile::Unit;
 use crate::lora::{Adapter, Site};
 
 /// Values that the backward pass reads again, as f32 or rounded to bf16.
@@ -35,7 +36,8 @@ impl Kept {
     /// Keeps rows of `width`; rounds the values themselves when they are kept rounded.
     fn store(&mut self, values: &mut [f32], width: usize, precision: Precision) {
         if precision == Precision::Bf16 {
-            self.half.fill(values, width, 1.0);
+            // Only read back, never multiplied as they are.
+            self.half.fill(Unit::Portable, values, width, 1.0);
             self.half.read(values, width);
         } else {
             sized(&mut self.whole, values.len()).copy_from_slice(values);
@@ -252,7 +254,8 @@ impl<'w> Pass<'w> {
             self.rope = RopeTable::new(config, longest.next_power_of_two());
         }
         if let Some(adapter) = adapter.filter(|_| frozen.precision() == Precision::Bf16) {
-            self.packed.fill(adapter, |index, site| frozen.layers[index].matrix(site).outputs());
+            self.packed
+                .fill(frozen.unit(), adapter, |index, site| frozen.layers[index].matrix(site).outputs());
         }
         let stream = sized(&mut self.scratch.stream, batch.rows() * config.hidden);
         if start.layer > 0 {

@@ -2,7 +2,7 @@
 //!
 //! A tile is up to [`ROWS`] x [`COLS`]. With AVX-512 that is 24 of the 32 vector registers; each step of the sum loads two
 //! vectors of the right matrix and broadcasts one element of each row of the left one. The bf16 tile sums pairs of
-//! products (`vdpbf16ps`, f32 accumulation), which doubles the rate of f32; where there is AMX, larger blocks go to it. Every
+//! products (`vdpbf16ps`, f32 accumulation), which doubles the rate of f32; where there is AMX, larger blocks go to it. A run says which [`Unit`] it uses. Every
 //! element is summed in the order of its index, whatever tile it falls into, so results depend neither on threads nor on
 //! neighbours.
 
@@ -11,6 +11,11 @@ use std::sync::LazyLock;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use super::amx;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+use crate::amx::model::Model;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::amx::{self as tiles, WHOLE_TILES};
+use crate::kernel::Level;
 
 /// Rows of a tile.
 pub const ROWS: usize = 12;
@@ -53,16 +58,80 @@ pub struct Target {
     pub add: bool,
 }
 
-/// Whether this machine multiplies bf16 faster than f32.
-pub fn has_fast_bf16() -> bool {
+/// What multiplies pairs of bf16. A value is only made where the machine has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Loops over f32, slower than products in f32 are.
+    #[default]
+    Portable,
     #[cfg(target_arch = "x86_64")]
-    {
-        static FOUND: LazyLock<bool> =
-            LazyLock::new(|| is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"));
-        *FOUND
+    Avx512,
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    Amx,
+    /// A model of AMX's tiles.
+    #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+    Model,
+}
+
+impl Unit {
+    /// The best that a level allows.
+    pub fn of(level: Level) -> Self {
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        if level.has_amx() {
+            return Self::Amx;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if level.has_avx512() && has_fast_bf16() {
+            return Self::Avx512;
+        }
+        let _ = level;
+        Self::Portable
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+
+    /// Rows that one call of [`bf16_tile`] should get, and the number of pairs that rows and panels are best padded to.
+    pub fn shape(self) -> (usize, usize) {
+        match self {
+            Self::Portable => (ROWS, 1),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => (ROWS, 1),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Self::Amx => (amx::SIDE, amx::PAIRS),
+            #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+            Self::Model => (amx::SIDE, amx::PAIRS),
+        }
+    }
+
+    /// For logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "no instructions of its own",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512-bf16",
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Self::Amx => "amx",
+            #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+            Self::Model => "a model of amx",
+        }
+    }
+
+    /// All that this machine has, and the model.
+    #[cfg(test)]
+    pub fn tested() -> Vec<Self> {
+        let mut units = vec![Self::Portable];
+        units.extend(Level::available().into_iter().map(Self::of));
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        units.push(Self::Model);
+        units.dedup();
+        units
+    }
+}
+
+/// Whether this machine multiplies bf16 faster than f32, and has instructions to round to it.
+#[cfg(target_arch = "x86_64")]
+fn has_fast_bf16() -> bool {
+    static FOUND: LazyLock<bool> =
+        LazyLock::new(|| is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16"));
+    *FOUND
 }
 
 /// Whether [`f32_tile`] has its vectors.
@@ -76,26 +145,27 @@ pub fn has_f32_tile() -> bool {
     false
 }
 
-/// Rows that one call of [`bf16_tile`] should get, and the number of pairs that rows and panels are best padded to.
-pub fn bf16_shape() -> (usize, usize) {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    if amx::is_usable() {
-        return (amx::SIDE, amx::PAIRS);
-    }
-    (ROWS, 1)
-}
-
 /// What the current thread needs to have open while it calls [`bf16_tile`].
-pub struct Session {
+pub enum Session {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    unit: Option<amx::Session>,
+    Amx(tiles::Unit),
+    #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+    Model(Box<Model>),
 }
 
 impl Session {
-    pub fn start() -> Self {
-        Self {
+    pub fn start(unit: Unit) -> Self {
+        match unit {
+            Unit::Portable => Self::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Unit::Avx512 => Self::Avx512,
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-            unit: amx::is_usable().then(amx::Session::start),
+            Unit::Amx => Self::Amx(tiles::Unit::start(&WHOLE_TILES)),
+            #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+            Unit::Model => Self::Model(Model::new(&WHOLE_TILES).into()),
         }
     }
 }
@@ -104,22 +174,22 @@ impl Session {
 ///
 /// # Safety
 /// The target must be writable, and nobody else may touch it meanwhile.
-pub unsafe fn bf16_tile(session: &Session, target: &Target, parts: [Part; 2]) {
+pub unsafe fn bf16_tile(session: &mut Session, target: &Target, parts: [Part; 2]) {
     assert!(target.cols <= COLS);
     for part in &parts {
         let needed = (target.rows.max(1) - 1) * part.stride + part.pairs();
         assert!(part.pairs() == 0 || needed <= part.left.len(), "rows of pairs end early");
     }
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    if session.unit.is_some() && target.rows <= amx::SIDE && parts.iter().all(amx::fits) {
-        let mut block = amx::Block([0.0; amx::SIDE * amx::SIDE]);
-        // SAFETY: the session is open and the parts are in whole tiles; the target is writable as promised by the caller.
-        return unsafe {
-            amx::block(&mut block, parts);
-            write(target, &block.0, amx::SIDE);
-        };
+    if target.rows <= amx::SIDE && parts.iter().all(amx::fits) {
+        // SAFETY: the parts are in whole tiles, of which the session has set the shapes; the target is as the caller promises.
+        match session {
+            Session::Amx(unit) => return unsafe { on_tiles(unit, target, parts) },
+            #[cfg(test)]
+            Session::Model(model) => return unsafe { on_tiles(&mut **model, target, parts) },
+            Session::Portable | Session::Avx512 => {}
+        }
     }
-    let _ = session;
     for first in (0..target.rows).step_by(ROWS) {
         let target = Target {
             start: target.start.wrapping_add(first * target.stride),
@@ -127,14 +197,30 @@ pub unsafe fn bf16_tile(session: &Session, target: &Target, parts: [Part; 2]) {
             ..*target
         };
         let parts = parts.map(|part| part.below(first));
-        #[cfg(target_arch = "x86_64")]
-        if has_fast_bf16() {
-            // SAFETY: the instructions are there, the reads were checked above, the writes are the caller's promise.
-            unsafe { avx512::bf16(&target, parts) };
-            continue;
+        match session {
+            // SAFETY: as promised by the caller.
+            Session::Portable => unsafe { portable_bf16(&target, parts) },
+            // SAFETY: where the unit is, are the instructions; the reads were checked above, the writes are promised.
+            #[cfg(target_arch = "x86_64")]
+            _ if has_fast_bf16() => unsafe { avx512::bf16(&target, parts) },
+            // SAFETY: as promised by the caller.
+            #[cfg(target_arch = "x86_64")]
+            _ => unsafe { portable_bf16(&target, parts) },
         }
-        // SAFETY: as promised by the caller.
-        unsafe { portable_bf16(&target, parts) }
+    }
+}
+
+/// One block on tiles.
+///
+/// # Safety
+/// As for [`bf16_tile`] and [`amx::block`].
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+unsafe fn on_tiles(tiles: &mut impl crate::amx::Tiles, target: &Target, parts: [Part; 2]) {
+    let mut block = amx::Block([0.0; amx::SIDE * amx::SIDE]);
+    // SAFETY: passed on from the caller.
+    unsafe {
+        amx::block(tiles, &mut block, parts);
+        write(target, &block.0, amx::SIDE);
     }
 }
 
@@ -471,7 +557,50 @@ mod tests {
         ((i * 7) % 11) as f32 - 5.0
     }
 
-    /// Every size of a tile, from one part and from two, against the definition; forced onto the portable loop as well.
+    /// Blocks of whole tiles, which AMX takes, and of fewer rows and columns than that.
+    #[test]
+    fn blocks_are_exact_on_whole_numbers() {
+        let (stride, pairs) = (48, 32);
+        let left: Vec<u32> = (0..32 * stride).map(|i| pack(small(i), small(i + 3))).collect();
+        let line = |i: usize| Line(std::array::from_fn(|j| pack(small(i * 16 + j), small(i * 5 + j))));
+        let right: Vec<Line> = (0..2 * pairs).map(line).collect();
+        let (first, second) = right.split_at(pairs);
+        let parts =
+            [Part { left: &left, stride, right: first }, Part { left: &left[16..], stride, right: second }];
+        for (unit, rows, cols) in Unit::tested()
+            .into_iter()
+            .flat_map(|unit| [(unit, 32, 32), (unit, 32, 1), (unit, 17, 20), (unit, 1, 32)])
+        {
+            let mut out = vec![1.0f32; 32 * 40];
+            let target = Target { start: out.as_mut_ptr(), stride: 40, rows, cols, add: true };
+            // SAFETY: `out` has room for the whole tile.
+            unsafe { bf16_tile(&mut Session::start(unit), &target, parts) };
+            for (at, got) in out.iter().enumerate() {
+                let (r, c) = (at / 40, at % 40);
+                let products = (0..pairs).map(|t| {
+                    let (a, b) = unpack(left[r * stride + t]);
+                    let (x, y) = unpack(right[2 * t + c.min(31) / 16].0[c % 16]);
+                    a * x + b * y
+                });
+                let sum = if r < rows && c < cols { products.sum::<f32>() } else { 0.0 };
+                assert_eq!(*got, 1.0 + sum, "{unit:?} {rows} x {cols}: {r} {c}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_level_uses_no_more_than_it_says() {
+        for level in Level::available() {
+            let unit = Unit::of(level);
+            match level.name() {
+                "amx" => assert_eq!(unit.name(), "amx"),
+                "avx512" => assert!(["avx512-bf16", "no instructions of its own"].contains(&unit.name())),
+                _ => assert_eq!(unit, Unit::Portable),
+            }
+        }
+    }
+
+    /// Every size of a tile, from one part and from two, against the definition; on every unit.
     #[test]
     fn bf16_tiles_of_every_size_are_exact_on_whole_numbers() {
         let (stride, pairs) = (9, 7);
@@ -495,18 +624,14 @@ mod tests {
                         let sum: f32 = products.sum();
                         expected[r * 40 + c] = if add { 1.0 + sum } else { sum };
                     }
-                    for (parts, portable) in [([whole, none], false), (split, false), (split, true)] {
+                    let ways =
+                        Unit::tested().into_iter().flat_map(|unit| [(unit, [whole, none]), (unit, split)]);
+                    for (unit, parts) in ways {
                         let mut out = vec![1.0f32; ROWS * 40];
                         let target = Target { start: out.as_mut_ptr(), stride: 40, rows, cols, add };
                         // SAFETY: `out` has room for the whole tile.
-                        unsafe {
-                            if portable {
-                                portable_bf16(&target, parts)
-                            } else {
-                                bf16_tile(&Session::start(), &target, parts)
-                            }
-                        }
-                        assert_eq!(out, expected, "{rows} x {cols}, add {add}, portable {portable}");
+                        unsafe { bf16_tile(&mut Session::start(unit), &target, parts) };
+                        assert_eq!(out, expected, "{rows} x {cols}, add {add}, {unit:?}");
                     }
                 }
             }

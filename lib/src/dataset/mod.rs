@@ -36,6 +36,8 @@ mod workers;
 #[cfg(test)]
 mod corpus_tests;
 #[cfg(test)]
+mod lessons_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::DatasetError;

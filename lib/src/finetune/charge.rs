@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{FinetuneError, JobRecord, Options, Trainer, records, state::State, trainer::Estimate};
 use crate::{
     auto::Auto,
-    dataset::{ChatRow, tokens},
+    dataset::{ChatRow, cost::auto_epochs, tokens},
     event::Events,
     model::{
         journal::{Journal, Settled},
@@ -24,11 +24,6 @@ use crate::{
 
 /// What is added to tokens that were counted, in percent.
 const AROUND: u64 = 10;
-/// Epochs that the published rule aims at, and the sizes (examples times epochs) between which it lets them be.
-const EPOCHS: usize = 3;
-const FEWEST_STEPS: usize = 100;
-const MOST_STEPS: usize = 25_000;
-const MOST_EPOCHS: usize = 25;
 
 /// Under what a job's money is held, and what its tokens cost. Beside the job on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,19 +138,6 @@ fn tokens_of(line: &str) -> u64 {
     counted as u64
 }
 
-/// The published rule for `auto`.
-pub fn auto_epochs(examples: usize) -> u32 {
-    let examples = examples.max(1);
-    let epochs = if examples * EPOCHS < FEWEST_STEPS {
-        (FEWEST_STEPS / examples).min(MOST_EPOCHS)
-    } else if examples * EPOCHS > MOST_STEPS {
-        (MOST_STEPS / examples).max(1)
-    } else {
-        EPOCHS
-    };
-    epochs as u32
-}
-
 /// Books what jobs of this workspace have cost that were seen to end. Each is booked once, whoever looks when.
 ///
 /// Money that is held for a job of which nothing is on disk any more counts as lost.
@@ -205,15 +187,6 @@ fn cost(record: &JobRecord) -> Settled {
 mod tests {
     use super::*;
     use crate::model::wire::Job;
-
-    #[test]
-    fn epochs_follow_the_published_rule() {
-        for (examples, expected) in
-            [(0, 25), (1, 25), (10, 10), (33, 3), (80, 3), (8_333, 3), (10_000, 2), (99_999, 1)]
-        {
-            assert_eq!(auto_epochs(examples), expected, "{examples}");
-        }
-    }
 
     #[test]
     fn what_ended_how_costs_what() {

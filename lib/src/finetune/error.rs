@@ -133,7 +133,8 @@ impl Explain for FinetuneError {
             }
             Self::NoPrice { row, .. } => format!(
                 "say it under `[models.{row}]`: `price = {{ input = 0.0, output = 0.0, training = 0.0, as_of = \"2026-01-31\" }}` \
-                 in US dollars per million tokens; or go without a budget: `--budget inf`"
+                 in US dollars per million tokens; or go without a budget: `--budget inf`; see \
+                 docs/troubleshooting/unknown-price.md"
             ),
             Self::Unsupported { instead, .. } => instead.clone(),
             Self::NoAccount { row } => {

@@ -17,6 +17,7 @@ use hone::{
 };
 use hone_engine::{
     chat::ChatMessage,
+    infer,
     lora::Adapter,
     model::Model,
     train::{self, Control, Data, Example, Frozen, Options, Outcome, Pair, Step, TrainError, Trained},
@@ -63,14 +64,16 @@ impl From<io::Error> for Fault {
 /// Trains the job in `folder`, or goes on training it. Returns the process's exit code: 0 when the job has come to an
 /// end, whichever; 1 when it may be tried again, with the reason on stderr.
 ///
+/// Products use no instructions beyond those of `kernels`, and f32 where those are exact and the job names no precision.
+///
 /// Call it at the start of a process made for it: the process becomes a session of its own, so that closing the terminal
 /// leaves it running, and gives way to interactive work.
-pub fn run_training_child(folder: &Path) -> u8 {
+pub fn run_training_child(folder: &Path, kernels: infer::Options) -> u8 {
     // A process group leader cannot start a session, and needs none.
     let _ = rustix::process::setsid();
     let _ = rustix::process::nice(5);
     let folder = JobFolder::at(folder);
-    match run(&folder) {
+    match run(&folder, kernels) {
         Ok(()) => 0,
         Err(Fault::Machine(why)) => {
             // Nobody may read stderr; the exit code says enough.
@@ -87,14 +90,14 @@ pub fn run_training_child(folder: &Path) -> u8 {
     }
 }
 
-fn run(folder: &JobFolder) -> Result<(), Fault> {
+fn run(folder: &JobFolder, kernels: infer::Options) -> Result<(), Fault> {
     let _lock = lock(folder)?;
     let record = folder.read()?;
     if !record.job.status.is_trained() {
         return Ok(());
     }
     let record = folder.update(|record| record.job.status = JobStatus::Running)?;
-    let run = Run::new(folder, record)?;
+    let run = Run::new(folder, record, kernels)?;
     // One job trains at a time, so what is half written is nobody's any more.
     run.tuned.clean();
     run.start()
@@ -128,17 +131,18 @@ struct Run<'a> {
     record: JobRecord,
     files: Files,
     tuned: Tuned,
+    kernels: infer::Options,
     /// The last step that the history has.
     reported: u64,
 }
 
 impl<'a> Run<'a> {
-    fn new(folder: &'a JobFolder, record: JobRecord) -> Result<Self, Fault> {
+    fn new(folder: &'a JobFolder, record: JobRecord, kernels: infer::Options) -> Result<Self, Fault> {
         let root = folder.path().parent().and_then(Path::parent);
         let root =
             root.ok_or_else(|| Fault::Machine("the job's folder is not in a server's folder".into()))?;
         let reported = folder.events()?.iter().filter_map(report::step_of).max().unwrap_or(0);
-        Ok(Self { folder, record, files: Files::new(root), tuned: Tuned::new(root), reported })
+        Ok(Self { folder, record, files: Files::new(root), tuned: Tuned::new(root), kernels, reported })
     }
 
     fn job(&self) -> &Job {
@@ -157,7 +161,9 @@ impl<'a> Run<'a> {
             None => Rows::default(),
         };
         let weights = self.with_parents(model)?;
-        let frozen = Frozen::new(weights, plan::precision(self.job()));
+        let frozen =
+            Frozen::with(weights, plan::precision(self.job(), self.kernels.precision), self.kernels.level);
+        self.folder.event_once(Level::Info, &format!("Computing in {}", frozen.computing()))?;
         match self.train(&frozen, &train, &valid)? {
             Outcome::Stopped { .. } if self.folder.is_cancel_asked() => Ok(self.folder.cancelled()?),
             Outcome::Stopped { step, total_steps } => Ok(self.folder.paused(Some((step, total_steps)))?),

@@ -6,6 +6,7 @@ use hone::{
     model::wire::{Hyperparameters, Job, Method},
 };
 use hone_engine::{
+    infer,
     lora::Projection,
     train::{EarlyStop, Options, Precision},
 };
@@ -77,9 +78,13 @@ fn auto_batch(examples: usize) -> u32 {
     u32::try_from((examples / 500).clamp(1, 256)).unwrap_or(1)
 }
 
-/// What a job computes in.
-pub fn precision(job: &Job) -> Precision {
-    job.hyperparameters.precision.as_deref().and_then(Precision::from_name).unwrap_or_default()
+/// What a job computes in: as it asks for, or as the server's kernels do.
+pub fn precision(job: &Job, kernels: infer::Precision) -> Precision {
+    let asked = job.hyperparameters.precision.as_deref().and_then(Precision::from_name);
+    match (asked.unwrap_or_default(), kernels) {
+        (Precision::Auto, infer::Precision::F32) => Precision::F32,
+        (asked, _) => asked,
+    }
 }
 
 /// The engine's options for a settled job.
@@ -168,6 +173,20 @@ mod tests {
         let dpo = job(serde_json::json!({"type": "dpo"}));
         assert_eq!(dpo.method.unwrap().beta(), Auto::Fixed(0.1));
         assert_eq!(job(serde_json::json!({"type": "supervised"})).method.unwrap().beta(), Auto::Auto);
+    }
+
+    #[test]
+    fn exact_kernels_train_in_f32_unless_the_job_says_otherwise() {
+        let check = |asked: Option<&str>, kernels: infer::Precision, expected: Precision| {
+            let values = serde_json::json!({"hyperparameters": {"precision": asked}});
+            let job = job(serde_json::json!({"type": "supervised", "supervised": values}));
+            assert_eq!(precision(&job, kernels), expected, "{asked:?} {kernels:?}");
+        };
+        check(None, infer::Precision::Fast, Precision::Auto);
+        check(None, infer::Precision::F32, Precision::F32);
+        check(Some("auto"), infer::Precision::F32, Precision::F32);
+        check(Some("bf16"), infer::Precision::F32, Precision::Bf16);
+        check(Some("f32"), infer::Precision::Fast, Precision::F32);
     }
 
     #[test]

@@ -42,8 +42,19 @@ static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
 fn train_child() {
     let folder = std::env::args().next_back().unwrap();
     if Path::new(&folder).join("job.json").exists() {
-        exit(i32::from(run_training_child(Path::new(&folder))));
+        let kernels = std::env::var(KERNELS).unwrap_or_else(|_| "auto".into());
+        let kernels = hone_engine::infer::Options::named(&kernels).unwrap();
+        exit(i32::from(run_training_child(Path::new(&folder), kernels)));
     }
+}
+
+/// Names the kernels of the training child.
+const KERNELS: &str = "HONE_TEST_KERNELS";
+
+/// The trainer with kernels of that name.
+pub fn trainer_with(kernels: &str) -> Vec<OsString> {
+    let variable = OsString::from(format!("{KERNELS}={kernels}"));
+    ["env".into(), variable].into_iter().chain(trainer()).collect()
 }
 
 /// This binary, told to run nothing but the child.

@@ -4,7 +4,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use hone::auto::Auto;
 use hone::model::wire::{JobRequest, JobStatus, Level};
 
-use crate::harness::{BASE, World, data, request, row};
+use hone_engine::infer;
+use hone_server::ServerConfig;
+
+use crate::harness::{BASE, World, data, request, row, trainer_with};
 
 #[tokio::test]
 async fn a_job_ends_in_a_model_that_has_learnt() {
@@ -81,6 +84,28 @@ async fn the_history_is_in_order_and_checkpoints_are_usable() {
     // The one that made room is gone.
     let models = world.client.models().await.unwrap();
     assert!(!models.iter().any(|card| card.id.ends_with("ckpt-step-10")));
+}
+
+/// Whichever kernels are forced, the job's history says that they were used.
+#[tokio::test]
+async fn training_uses_the_kernels_that_are_forced() {
+    let mut names: Vec<&str> = infer::Level::available().into_iter().map(infer::Level::name).collect();
+    names.push("f32");
+    for name in names {
+        let world = World::with(|config| ServerConfig { trainer: trainer_with(name), ..config }).await;
+        let job = world.job(10, 1).await;
+        world.end(&job.id).await;
+        let events = world.client.events(&job.id, None).await.unwrap();
+        let told: Vec<&str> =
+            events.iter().filter_map(|event| event.message.strip_prefix("Computing in ")).collect();
+        let expected: &[&str] = match name {
+            "amx" => &["bf16 with amx"],
+            // AVX-512 with bf16 came later than AVX-512.
+            "avx512" => &["bf16 with avx512-bf16", "f32"],
+            _ => &["f32"],
+        };
+        assert!(told.len() == 1 && expected.contains(&told[0]), "{name}: {told:?}");
+    }
 }
 
 #[tokio::test]

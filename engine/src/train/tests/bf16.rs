@@ -11,6 +11,7 @@ use crate::train::batch::{Packed, Rows, prepare};
 use crate::train::objective::Lesson;
 use crate::train::pass::{Pass, Scales, Start};
 use crate::train::testing::{random_examples, tiny_config, with_random_b};
+use crate::train::tile::Unit;
 use crate::train::{Control, Data, Example, Frozen, Options, Pair, Precision, Step, TrainError, run};
 use crate::weights::{Config, RopeLayout, Weights};
 
@@ -40,13 +41,16 @@ fn check(config: &Config, lora: &LoraConfig, lengths: &[usize]) {
     let adapter = with_random_b(Adapter::new(config, lora), 4);
     // Biases and a head of their own take the way of other families through the same code.
     let weights = Weights::random(config.clone(), 1).with_random_biases(6).with_random_head(7);
-    let frozen = |precision| Frozen::new(weights.clone(), precision);
-    let of = |precision| gradients(&mut Pass::new(&frozen(precision), 0), &adapter, &batch);
-    let ((exact, expected), (loss, found)) = (of(Precision::F32), of(Precision::Bf16));
-    assert!((loss - exact).abs() < 2e-3 * exact, "{loss} {exact}");
-    let (whole, worst) = (whole_distance(&found, &expected), distance(&found, &expected));
-    println!("off by {whole:.4} as a whole, by {worst:.4} in a tensor");
-    assert!(whole < 4e-2 && worst < 8e-2 && whole > 0.0, "gradients are off by {whole}, {worst} in a tensor");
+    let frozen = |precision, unit| Frozen::on(weights.clone(), precision, unit);
+    let of = |precision, unit| gradients(&mut Pass::new(&frozen(precision, unit), 0), &adapter, &batch);
+    let (exact, expected) = of(Precision::F32, Unit::Portable);
+    for unit in Unit::tested() {
+        let (loss, found) = of(Precision::Bf16, unit);
+        assert!((loss - exact).abs() < 2e-3 * exact, "{unit:?}: {loss} {exact}");
+        let (whole, worst) = (whole_distance(&found, &expected), distance(&found, &expected));
+        println!("{unit:?}: off by {whole:.4} as a whole, by {worst:.4} in a tensor");
+        assert!(whole < 4e-2 && worst < 8e-2 && whole > 0.0, "{unit:?}: off by {whole}, {worst} in a tensor");
+    }
 }
 
 #[test]

@@ -94,14 +94,15 @@ impl Composer {
         // Each attempt draws other sample content.
         let plan = Plan::read(brief, self.seed.wrapping_add(u64::from(attempt)));
         match (operator, parents.first()) {
-            (Operator::Restart, _) => plan.variant(self.seed, 3 * attempt).write(),
+            (Operator::Restart, _) => plan.variant(self.seed, attempt).write(),
             (Operator::Repair, Some(parent)) => repair(parent.candidate, parent.critique, parent.evidence)
                 .unwrap_or_else(|| plan.variant(self.seed, attempt).write()),
             (Operator::Revise, Some(parent)) => {
                 plan.variant(self.seed, attempt).revised(brief, parent.critique).write()
             }
-            // Of each four plans near one, the last has other widgets, another order and one section more or less.
-            (Operator::Restyle, _) => plan.variant(self.seed, 4 * attempt + 3).write(),
+            // Of each four plans near one, the last has other widgets, another order and one section more or less: the first
+            // restyle. Fresh plans and restyles go through the four in opposite directions, so that two rounds meet all.
+            (Operator::Restyle, _) => plan.variant(self.seed, 3 * attempt + 4).write(),
             (Operator::Merge, _) => {
                 let other = Plan::read(brief, self.seed.wrapping_add(u64::from(attempt) + 101));
                 plan.grafted(&other.variant(self.seed, attempt + 1)).write()
