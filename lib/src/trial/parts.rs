@@ -57,8 +57,11 @@ fn parts(results: &Results, name: impl Fn(&Row) -> &str) -> Vec<Part> {
     finished.collect()
 }
 
-/// Name and reader of each sub-score, in the order in which they are shown.
-pub(super) const SUB_SCORES: [(&str, fn(&SubScores) -> Option<f64>); 6] = [
+/// What one sub-score is called, and how it is read.
+type SubScore = (&'static str, fn(&SubScores) -> Option<f64>);
+
+/// The sub-scores in the order in which they are shown.
+pub(super) const SUB_SCORES: [SubScore; 6] = [
     ("behaviour", |scores| scores.behaviour),
     ("executes", |scores| scores.executes),
     ("accessibility", |scores| scores.accessibility),
