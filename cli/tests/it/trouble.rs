@@ -422,9 +422,9 @@ fn cut_off() {
         assert!(ran.stderr.contains(said), "no `{said}` in {ran:?}");
     }
     let ran = world.run(&EVOLVE);
-    assert_eq!((&evolved(&ran)["cut"], &evolved(&ran)["declined"]), (&json!(2), &json!(0)));
+    assert_eq!((&evolved(&ran)["cut"], &evolved(&ran)["declined"]), (&json!(4), &json!(0)));
     assert!(
-        ran.stderr.contains("replies cut by the limit on their length: 2")
+        ran.stderr.contains("replies cut by the limit on their length: 4")
             && ran.stderr.contains("cut-off.md"),
         "{ran:?}"
     );
