@@ -126,7 +126,7 @@ mod tests {
             let entries = std::fs::read_dir(app).unwrap().map(|entry| entry.unwrap().path());
             let mut paths: Vec<_> = entries.filter(|path| path.is_file()).collect();
             paths.sort();
-            let read = |path: &std::path::PathBuf| {
+            let of = |path: &std::path::PathBuf| {
                 let name = path.file_name().unwrap().to_str().unwrap();
                 file(name, &std::fs::read_to_string(path).unwrap())
             };
