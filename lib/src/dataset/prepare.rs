@@ -323,8 +323,8 @@ impl Prepared {
 
 /// Exports of an earlier dataset say nothing of this one.
 fn remove_exports(workspace: &Workspace) -> Result<(), DatasetError> {
-    let names = Shape::ALL.into_iter().flat_map(Shape::files);
-    names.map(|name| remove(&workspace.exports().join(name))).collect()
+    let mut names = Shape::ALL.into_iter().flat_map(Shape::files);
+    names.try_for_each(|name| remove(&workspace.exports().join(name)))
 }
 
 fn remove(path: &Path) -> Result<(), DatasetError> {

@@ -13,7 +13,8 @@ use super::{
 pub(super) fn items(prepared: &Prepared, split: Split) -> Vec<Value> {
     let rows = if split == Split::Train { &prepared.train } else { &prepared.validation };
     let records = prepared.manifest.rows.iter().filter(|record| record.split == split);
-    let (mut best, mut places): (Vec<(&str, f64, &ChatRow)>, HashMap<&str, usize>) = Default::default();
+    let mut best: Vec<(&str, f64, &ChatRow)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for (record, row) in records.zip(rows).filter(|(record, _)| record.row == RowKind::Positive) {
         let place = *places.entry(&record.brief).or_insert(best.len());
         let this = (record.brief.as_str(), record.source.score, row);
