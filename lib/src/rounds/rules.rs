@@ -127,13 +127,15 @@ pub fn look(rounds: &[Round], round: u32, wanted: u32, keep_going: bool, moment:
 
 /// What speaks against another round after the last one.
 fn harm(rounds: &[Round]) -> Option<(Reason, String)> {
+    type Read = fn(&Round) -> Option<Diversity>;
+
     let verdicts: Vec<Verdict> =
         rounds.iter().filter_map(|round| Some(round.result.as_ref()?.verdict)).collect();
     let last = rounds.last()?;
     if verdicts.last() == Some(&Verdict::RollBack) {
         return Some((Reason::RolledBack, String::new()));
     }
-    let of: [(&str, fn(&Round) -> Option<Diversity>); 2] =
+    let of: [(&str, Read); 2] =
         [("what it learns from", |round| round.taught), ("its answers", |round| round.answered)];
     for (what, read) in of {
         let first = rounds.iter().find_map(read);

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod alias;
+#[cfg(test)]
 mod async_openai;
 #[cfg(test)]
 mod batches;

@@ -130,7 +130,7 @@ mod tests {
                 let name = path.file_name().unwrap().to_str().unwrap();
                 file(name, &std::fs::read_to_string(path).unwrap())
             };
-            check(&paths.iter().map(read).collect::<Vec<_>>());
+            check(&paths.iter().map(of).collect::<Vec<_>>());
         }
     }
 }
