@@ -111,7 +111,7 @@ struct Found {
     promoted: f64,
     /// "Surely worse than the base", were it the champion.
     taken_back: f64,
-    /// Two-sided p below 5%.
+    /// The 95% interval lies on one side of zero.
     seen: f64,
     /// Mean of the smallest difference that a trial says it can show.
     stated: f64,
@@ -136,7 +136,7 @@ fn simulate(world: &World, trials: usize, resamples: usize) -> Found {
         found.gate += count(gate.status == Status::Pass);
         found.promoted += count(decision.verdict == Verdict::Promote);
         found.taken_back += count(decision.verdict == Verdict::RollBack);
-        found.seen += count(score.p.unwrap() < 0.05);
+        found.seen += count(bounds.0 > 0.0 || bounds.1 < 0.0);
         let diffs = results.diffs(Arm::TUNED, Arm::BASE, Metric::Score);
         found.stated += share * stats::detectable_score(&diffs).unwrap_or(0.0);
     }
@@ -275,7 +275,9 @@ fn full() {
             100.0 * found.seen,
             100.0 * found.promoted
         );
-        if !(0.75..=0.85).contains(&found.seen) {
+        // Of three values the tests take what is possible, which is less than 5%, and see a little less for it.
+        let least = if matches!(world.shape, Shape::Normal { .. }) { 0.75 } else { 0.70 };
+        if !(least..=0.85).contains(&found.seen) {
             faults.push(world.name());
         }
     }
