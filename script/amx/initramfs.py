@@ -1,4 +1,4 @@
-"""Packs a program with the libraries it needs as the first file system of a kernel: initramfs.py PROGRAM OUTPUT"""
+"""Packs a program with the libraries it needs as the first file system of a kernel: initramfs.py INIT PROGRAM OUTPUT, where INIT needs none"""
 
 import pathlib
 import re
@@ -15,7 +15,7 @@ def entry(name, mode, data=b"", device=(0, 0)):
     return padded(head) + padded(data)
 
 
-def main(program, output):
+def main(init, program, output):
     listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     # `name => path (address)`, and the loader as a path alone.
     libraries = re.findall(r"(/\S+) \(0x", listed)
@@ -27,6 +27,7 @@ def main(program, output):
                 folders.add(folder)
                 members.append(entry(str(folder).lstrip("/"), 0o40755))
         members.append(entry(library.lstrip("/"), 0o100755, pathlib.Path(library).read_bytes()))
+    members.append(entry("init", 0o100755, pathlib.Path(init).read_bytes()))
     members.append(entry("tests", 0o100755, pathlib.Path(program).read_bytes()))
     members.append(entry("TRAILER!!!", 0))
     pathlib.Path(output).write_bytes(b"".join(members))
