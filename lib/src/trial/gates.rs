@@ -271,7 +271,8 @@ impl<'a> Comparison<'a> {
 
     /// `95%`: how sure a one-sided bound is.
     fn sureness(&self) -> String {
-        format!("{}%", short(100.0 * (1.0 - self.precision.alpha)))
+        // A tenth of a percent tells rounds apart; more digits say no more.
+        format!("{}%", short((1000.0 * (1.0 - self.precision.alpha)).round() / 10.0))
     }
 
     /// The habit is what the tuning is for; it must not be bought off with score.
