@@ -291,7 +291,9 @@ fn remaining(logs: &[Evolved]) -> Vec<Remaining> {
 /// What an issue is about: the same thing said of another field is the same issue.
 fn kind(issue: &Issue) -> Sort {
     let mut message = String::new();
-    for (index, part) in issue.message.split('`').enumerate() {
+    // After a colon come the particulars: which words, which elements.
+    let general = issue.message.split_once(": ").map_or(issue.message.as_str(), |(general, _)| general);
+    for (index, part) in general.split('`').enumerate() {
         message.push_str(if index % 2 == 1 { "`..`" } else { part });
     }
     let mut plain = String::new();

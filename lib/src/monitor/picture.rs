@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use plotters::{coord::types::RangedCoordf64, prelude::*};
+use plotters::{
+    coord::types::RangedCoordf64,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 
 use super::RoundView;
 use crate::{
@@ -10,13 +14,26 @@ use crate::{
     store::{StoreError, write_atomic},
 };
 
-const SIZE: (u32, u32) = (760, 420);
+const SIZE: (u32, u32) = (760, 480);
 const INK: RGBColor = RGBColor(0x16, 0x20, 0x2c);
 const GRID: RGBColor = RGBColor(0xe6, 0xea, 0xef);
 const TUNED: RGBColor = RGBColor(0x0b, 0x63, 0xb5);
 const BASE: RGBColor = RGBColor(0x9a, 0x5b, 0x00);
 const BEST: RGBColor = RGBColor(0x0a, 0x6b, 0x3d);
 const FONT: &str = "sans-serif";
+/// Height of the legend.
+const LEGEND: i32 = 76;
+
+/// A score of a round.
+type Read = fn(&RoundView) -> Option<f64>;
+
+const SERIES: [(&str, RGBColor, Read); 3] = [
+    ("best apps of the search (training briefs)", BEST, |round| round.best),
+    ("tuned model (held-out briefs), 95% interval of its gain over the base", TUNED, |round| {
+        round.trial.as_ref()?.tuned.score
+    }),
+    ("base model (held-out briefs)", BASE, |round| round.trial.as_ref()?.base.score),
+];
 
 /// The picture could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +84,9 @@ fn chart<'a>(
     rounds: &[RoundView],
 ) -> Result<(), Fault> {
     root.fill(&WHITE)?;
+    let (head, plot) = root.split_vertically(LEGEND);
     let last = rounds.iter().map(|round| round.round).max().unwrap_or(1);
-    let mut chart: Chart<'a> = ChartBuilder::on(root)
+    let mut chart: Chart<'a> = ChartBuilder::on(&plot)
         .margin(12)
         .margin_right(20)
         .set_label_area_size(LabelAreaPosition::Left, 44)
@@ -93,33 +111,26 @@ fn chart<'a>(
         .draw()?;
     lines(&mut chart, rounds)?;
     intervals(&mut chart, rounds, 0.03 * f64::from(last))?;
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GRID)
-        .label_font(text)
-        .draw()?;
+    legend(&head)
+}
+
+/// Above the plot, where it hides nothing.
+fn legend(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Result<(), Fault> {
+    for ((name, colour, _), row) in SERIES.iter().zip(0..) {
+        let y = 20 + 22 * row;
+        area.draw(&PathElement::new([(56, y), (80, y)], colour.stroke_width(3)))?;
+        let style = (FONT, 16).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+        area.draw(&Text::new(*name, (90, y), style))?;
+    }
     Ok(())
 }
 
 /// The three scores of every round.
 fn lines(chart: &mut Chart<'_>, rounds: &[RoundView]) -> Result<(), Fault> {
-    let points = |read: fn(&RoundView) -> Option<f64>| -> Vec<(f64, f64)> {
-        rounds.iter().filter_map(|round| Some((f64::from(round.round), read(round)?))).collect()
-    };
-    let series = [
-        ("best apps of the search (training briefs)", BEST, points(|round| round.best)),
-        ("base model (held-out briefs)", BASE, points(|round| round.trial.as_ref()?.base.score)),
-        (
-            "tuned model (held-out briefs), 95% interval of its gain",
-            TUNED,
-            points(|round| round.trial.as_ref()?.tuned.score),
-        ),
-    ];
-    for (name, colour, points) in series {
-        let key = move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2));
-        chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?.label(name).legend(key);
+    for (_, colour, read) in SERIES {
+        let points: Vec<(f64, f64)> =
+            rounds.iter().filter_map(|round| Some((f64::from(round.round), read(round)?))).collect();
+        chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
         chart.draw_series(points.into_iter().map(|at| Circle::new(at, 4, colour.filled())))?;
     }
     Ok(())

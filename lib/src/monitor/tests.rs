@@ -112,4 +112,8 @@ fn the_same_issue_of_another_field_is_one_issue() {
     check("the button `Send` does nothing", "the button `..` does nothing");
     check("contrast 3.21 is below 4.5", "contrast N.N is below N.N");
     check("`a` and `b`", "`..` and `..`");
+    check(
+        "the brief asks for what the page does not show: a, b",
+        "the brief asks for what the page does not show",
+    );
 }
