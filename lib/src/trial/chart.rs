@@ -2,7 +2,11 @@
 //!
 //! The colours drawn here are markers: the report's style sheet maps each to a colour of the reader's theme.
 
-use plotters::prelude::*;
+use plotters::{
+    coord::types::RangedCoordf64,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 
 use super::{LossPoint, report::ReportError};
 
@@ -69,21 +73,7 @@ pub(super) fn intervals(title: &str, intervals: &[Interval]) -> Result<String, R
             .set_label_area_size(LabelAreaPosition::Right, 176)
             .set_label_area_size(LabelAreaPosition::Bottom, 40)
             .build_cartesian_2d(-reach..reach, 0.0..below)?;
-        let text = (FONT, TEXT).into_font().color(&INK);
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .y_labels(0)
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(INK)
-            .label_style(text.clone())
-            .axis_desc_style(text.clone())
-            .x_desc("tuned minus base, % of the scale")
-            .x_labels(3)
-            .x_label_formatter(&|x| format!("{x:+.0}"))
-            .draw()?;
+        across(&mut chart, "tuned minus base, % of the scale", 3, &|x| format!("{x:+.0}"))?;
         chart.draw_series(LineSeries::new([(0.0, 0.0), (0.0, below)], INK.stroke_width(1)))?;
         for (interval, y) in intervals.iter().zip(&rows) {
             let at = |share: f64| ((share * 100.0).clamp(-reach, reach), *y);
@@ -93,12 +83,12 @@ pub(super) fn intervals(title: &str, intervals: &[Interval]) -> Result<String, R
             chart.draw_series([Circle::new(at(interval.mean), 4, colour.filled())])?;
         }
         let plot = chart.plotting_area();
-        let (left, right) = (left_aligned(), right_aligned());
+        let (left, right) = (beside(HPos::Left), beside(HPos::Right));
         for (interval, y) in intervals.iter().zip(&rows) {
             let (first, row) = plot.map_coordinate(&(-reach, *y));
             let (last, _) = plot.map_coordinate(&(reach, *y));
-            root.draw_text(&interval.label, &text.pos(right), (first - 8, row))?;
-            root.draw_text(&interval.shown, &text.pos(left), (last + 8, row))?;
+            root.draw_text(&interval.label, &right, (first - 8, row))?;
+            root.draw_text(&interval.shown, &left, (last + 8, row))?;
         }
         Ok(())
     })
@@ -162,21 +152,7 @@ pub(super) fn pairs(pairs: &[Pair]) -> Result<String, ReportError> {
             .set_label_area_size(LabelAreaPosition::Left, 176)
             .set_label_area_size(LabelAreaPosition::Bottom, 48)
             .build_cartesian_2d(0.0..10.0, 0.0..sorted.len() as f64)?;
-        let text = (FONT, TEXT).into_font().color(&INK);
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .y_labels(0)
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(INK)
-            .label_style(text.clone())
-            .axis_desc_style(text.clone())
-            .x_desc("score (0-10)")
-            .x_labels(6)
-            .x_label_formatter(&|x| format!("{x:.0}"))
-            .draw()?;
+        across(&mut chart, "score (0-10)", 6, &|x| format!("{x:.0}"))?;
         for (i, pair) in sorted.iter().enumerate() {
             let (base, tuned) = ((pair.base, row(i)), (pair.tuned, row(i)));
             let line = if pair.tuned >= pair.base { TUNED } else { BASE };
@@ -189,23 +165,45 @@ pub(super) fn pairs(pairs: &[Pair]) -> Result<String, ReportError> {
         }
         // The library spreads axis labels evenly over a range; briefs need one at each row.
         let plot = chart.plotting_area();
-        let right = right_aligned();
+        let right = beside(HPos::Right);
         for i in 0..sorted.len() {
             let (x, y) = plot.map_coordinate(&(0.0, row(i)));
-            root.draw_text(&label(i), &text.pos(right), (x - 8, y))?;
+            root.draw_text(&label(i), &right, (x - 8, y))?;
         }
         Ok(())
     })
 }
 
-fn right_aligned() -> plotters::style::text_anchor::Pos {
-    use plotters::style::text_anchor::{HPos, Pos, VPos};
-    Pos::new(HPos::Right, VPos::Center)
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// The axis of a chart whose rows have labels of their own.
+fn across(
+    chart: &mut Chart<'_, '_>,
+    title: &str,
+    labels: usize,
+    label: &dyn Fn(&f64) -> String,
+) -> Result<(), Fault> {
+    let text = (FONT, TEXT).into_font().color(&INK);
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .y_labels(0)
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(INK)
+        .label_style(text.clone())
+        .axis_desc_style(text)
+        .x_desc(title)
+        .x_labels(labels)
+        .x_label_formatter(&label)
+        .draw()?;
+    Ok(())
 }
 
-fn left_aligned() -> plotters::style::text_anchor::Pos {
-    use plotters::style::text_anchor::{HPos, Pos, VPos};
-    Pos::new(HPos::Left, VPos::Center)
+/// Text in the middle of a row, with its left or right end at a point.
+fn beside(end: HPos) -> TextStyle<'static> {
+    (FONT, TEXT).into_font().color(&INK).pos(Pos::new(end, VPos::Center))
 }
 
 /// A brief's label; a star marks kinds that training never saw.
