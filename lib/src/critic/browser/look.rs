@@ -133,7 +133,7 @@ struct Heard {
 
 /// Streamlit's own files that a page asked for: what they draw is not there before they are, and how long they take is
 /// the machine's doing and not the app's. They come from us, so that no app can keep them back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Loads {
     under_way: BTreeSet<String>,
     ended: usize,
@@ -336,8 +336,10 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    fn files(&self) -> Loads {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).files.clone()
+    /// How many files of Streamlit's came or failed, and how many are under way; one of them changes with every file.
+    fn files(&self) -> (usize, usize) {
+        let files = &self.heard.lock().unwrap_or_else(PoisonError::into_inner).files;
+        (files.ended, files.under_way.len())
     }
 
     /// Writes down what was heard; the page's own address is left out.
@@ -431,11 +433,11 @@ impl World<'_> {
         let (mut size, mut files, mut rests) = (String::new(), self.page.files(), 0);
         loop {
             let now: Rest = self.ask("hone.rest()").await?;
-            let came = self.page.files();
+            let came @ (_, under_way) = self.page.files();
             if came != files {
                 end = Instant::now() + limit;
             }
-            let rests_still = now.quiet && now.size == size && came == files && came.under_way.is_empty();
+            let rests_still = now.quiet && now.size == size && came == files && under_way == 0;
             rests = if rests_still { rests + 1 } else { 0 };
             (size, files) = (now.size, came);
             if rests >= RESTS || Instant::now() >= end.min(last) {
