@@ -184,7 +184,7 @@ pub async fn execute(
     pairs.extend(people(args, &trial, &rows, context)?);
     let mut summary = trial::summarise_with(trial.spec(), &rows, &pairs);
     let extras = Extras {
-        loss: loss_curve(&spec, context, models).await,
+        loss: loss_curve(&spec, models).await,
         facts: openings,
         made_at: jiff::Zoned::now().strftime("%Y-%m-%d %H:%M %Z").to_string(),
     };
@@ -271,11 +271,7 @@ fn rated(path: &Path, trial: &str) -> Result<Vec<Rating>> {
         brief: pair.brief,
         a: side(pair.a),
         b: side(pair.b),
-        prefers: match pair.prefers {
-            calibrate::Choice::A => rating::Choice::A,
-            calibrate::Choice::B => rating::Choice::B,
-            calibrate::Choice::Tie => rating::Choice::Tie,
-        },
+        prefers: pair.prefers,
         shown_first: rating::Which::A,
     };
     Ok(calibrate::read_pairs(path)?.into_iter().map(rating).collect())
@@ -364,8 +360,8 @@ fn before(champion: &str, context: &Context) -> Result<Option<String>> {
 fn training(tuned: &str, context: &Context) -> Result<Option<Training>> {
     let workspace = &context.workspace;
     let Some((job, dataset_sha256)) = finetune::origin(workspace, tuned) else { return Ok(None) };
-    let record = finetune::records(workspace).into_iter().find(|record| record.job == job);
-    let epochs = record.and_then(|record| record.last.hyperparameters.n_epochs.fixed());
+    let epochs =
+        finetune::record_of(workspace, &job).and_then(|record| record.last.hyperparameters.n_epochs.fixed());
     let mut training = Training { job: Some(job), epochs, ..Training::default() };
     // The manifest is that of the dataset as it is now, which another run may have made anew.
     let manifest = store::read_text(&workspace.manifest()).ok();
@@ -452,11 +448,12 @@ fn drawn(ids: &[String], context: &Context) -> Result<Vec<Brief>> {
 }
 
 /// Loss by step of the job that made the tuned model; empty when it cannot be had: a report without a curve is still a report.
-async fn loss_curve(spec: &TrialSpec, context: &Context, models: &mut Models<'_>) -> Vec<LossPoint> {
-    let model = spec.arm(Arm::TUNED).map(|arm| arm.model.as_str()).unwrap_or_default();
-    let Some((job, _)) = finetune::origin(&context.workspace, model) else { return Vec::new() };
+async fn loss_curve(spec: &TrialSpec, models: &mut Models<'_>) -> Vec<LossPoint> {
+    let Some(job) = spec.training.as_ref().and_then(|training| training.job.as_deref()) else {
+        return Vec::new();
+    };
     let Ok((client, _)) = models.trainer().await else { return Vec::new() };
-    let Ok(events) = client.events(&job, None).await else { return Vec::new() };
+    let Ok(events) = client.events(job, None).await else { return Vec::new() };
     let mut points: Vec<LossPoint> = events.iter().filter_map(loss_point).collect();
     points.sort_by_key(|point| point.step);
     points

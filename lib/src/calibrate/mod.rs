@@ -20,7 +20,7 @@ pub use self::{
     degrade::Grade,
     offers::{Offer, Ratings, Wins, offers, ratings},
     page::{page, terminal},
-    pairs::{Agreement, Choice, Pair, PairsError, Rater, read_pairs},
+    pairs::{Agreement, Pair, PairsError, Rater, read_pairs},
     report::{Calibration, ClassReport, Length, Noise, Score, Target, summarise},
 };
 use self::{degrade::Change, source::Source};

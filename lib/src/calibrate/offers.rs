@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::pairs::{Agreement, Choice, Pair, Scores, agreement, key};
+use super::pairs::{Agreement, Pair, Scores, agreement, key};
 use crate::{
     agent::Candidate,
     brief::Brief,
@@ -177,7 +177,6 @@ fn of_trial(workspace: &Workspace, id: &str) -> Vec<Offer> {
         .into_iter()
         .map(|line| ((line.value.brief.clone(), line.value.sample, line.value.arm.clone()), line.value))
         .collect();
-    let reference = if spec.arm(Arm::CHAMPION).is_some() { Arm::CHAMPION } else { Arm::BASE };
     let side = |row: &Row| Side {
         model: row.model.clone(),
         arm: Some(row.arm.clone()),
@@ -187,16 +186,12 @@ fn of_trial(workspace: &Workspace, id: &str) -> Vec<Offer> {
         score: Some(row.score),
         files: row.files.clone(),
     };
-    let picture = |row: &Row| {
-        let names = row.evidence["browser"]["screenshots"].as_array()?;
-        let name = names.iter().filter_map(|name| name.as_str()).find(|name| name.contains("-1280."))?;
-        Some(folder.join("screenshots").join(name))
-    };
+    let picture = |row: &Row| Some(folder.join("screenshots").join(row.picture()?));
     let mut offers = Vec::new();
     for brief in &spec.briefs {
         for sample in 0..spec.samples {
             let row = |arm: &str| rows.get(&(brief.id.to_string(), sample, arm.to_owned()));
-            let (Some(a), Some(b)) = (row(reference), row(Arm::TUNED)) else { continue };
+            let (Some(a), Some(b)) = (row(spec.reference()), row(Arm::TUNED)) else { continue };
             if a.files == b.files {
                 continue;
             }
@@ -275,11 +270,7 @@ fn pair(rating: &Rating) -> Pair {
         brief: rating.brief.clone(),
         a: candidate(&rating.a),
         b: candidate(&rating.b),
-        prefers: match rating.prefers {
-            rating::Choice::A => Choice::A,
-            rating::Choice::B => Choice::B,
-            rating::Choice::Tie => Choice::Tie,
-        },
+        prefers: rating.prefers,
         rater: rating.rater.clone(),
     }
 }

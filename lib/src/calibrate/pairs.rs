@@ -12,6 +12,7 @@ use crate::{
     agent::{Candidate, SourceFile},
     brief::Brief,
     error::{Explain, Kind},
+    rating::Choice,
     store::{self, StoreError},
     trial::stats,
 };
@@ -25,14 +26,6 @@ pub struct Pair {
     pub prefers: Choice,
     /// Who compared them; empty when the file does not say.
     pub rater: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Choice {
-    A,
-    B,
-    Tie,
 }
 
 /// A line of the file: `{"brief", "a": {path: content}, "b": {...}, "prefers": "a"|"b"|"tie", "rater"?}`.

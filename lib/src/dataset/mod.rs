@@ -50,7 +50,9 @@ pub use options::PrepareOptions;
 pub use overlap::trained_on;
 pub use prepare::{Inputs, Prepared, build, prepare};
 pub use ratings::Votes;
-pub use read::{BadLog, Entry, LogHash, Logs, Look, OriginalEntry, OriginalLog, SourceLog, read_logs};
+pub use read::{
+    BadLog, Entry, LogHash, Logs, Look, OriginalEntry, OriginalLog, SourceLog, logs_sha256, read_logs,
+};
 pub use rft::grader;
 pub use rows::{ChatRow, PreferenceInput, PreferenceRow};
 pub use summary::{Examples, Summary};

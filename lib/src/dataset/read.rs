@@ -198,12 +198,16 @@ impl Logs {
 
     /// Of names and contents together: what a dataset was made from.
     pub fn sha256(&self) -> String {
-        let all = self
-            .hashes
-            .iter()
-            .fold(Sha256::new(), |hash, log| hash.chain_update(format!("{}\n{}\n", log.file, log.sha256)));
-        crate::text::hex(&all.finalize())
+        logs_sha256(&self.hashes)
     }
+}
+
+/// Of the names and contents of logs together.
+pub fn logs_sha256(logs: &[LogHash]) -> String {
+    let all = logs
+        .iter()
+        .fold(Sha256::new(), |hash, log| hash.chain_update(format!("{}\n{}\n", log.file, log.sha256)));
+    crate::text::hex(&all.finalize())
 }
 
 /// A file that was looked into.

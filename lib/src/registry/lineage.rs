@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Action, Entry, Registry, RegistryError};
 use crate::{
+    dataset::{LogHash, logs_sha256},
     finetune::{self, Origin},
     store::{Workspace, read_text},
     text::hex,
@@ -117,12 +118,6 @@ struct Account {
     logs: Vec<LogHash>,
 }
 
-#[derive(Deserialize)]
-struct LogHash {
-    file: String,
-    sha256: String,
-}
-
 fn logs(workspace: &Workspace, origin: Option<&Origin>) -> Link {
     let sha256 = origin.and_then(|origin| origin.learnt.logs_sha256.clone());
     let link = |state, detail: String| Link { step: Step::Logs, state, sha256: sha256.clone(), detail };
@@ -133,11 +128,7 @@ fn logs(workspace: &Workspace, origin: Option<&Origin>) -> Link {
     let (Some(recorded), Some(account)) = (&sha256, account) else {
         return link(State::Unknown, "no record of the logs behind it".into());
     };
-    let all = account
-        .logs
-        .iter()
-        .fold(Sha256::new(), |hash, log| hash.chain_update(format!("{}\n{}\n", log.file, log.sha256)));
-    if hex(&all.finalize()) != *recorded {
+    if logs_sha256(&account.logs) != *recorded {
         return link(State::Changed, "the list of logs is not the one that was recorded".into());
     }
     let states: Vec<(State, &str)> = account

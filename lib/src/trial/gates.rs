@@ -84,11 +84,6 @@ pub(super) struct Decision {
     pub(super) next: Option<String>,
 }
 
-/// The arm that the tuned one has to beat: the champion where it takes part, else the base.
-pub(super) fn reference(spec: &TrialSpec) -> &'static str {
-    if spec.arm(Arm::CHAMPION).is_some() { Arm::CHAMPION } else { Arm::BASE }
-}
-
 /// What is known beside the rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Beside<'a> {
@@ -139,7 +134,7 @@ impl<'a> Comparison<'a> {
         precision: &'a Precision,
         beside: &'a Beside<'a>,
     ) -> Self {
-        let reference = reference(spec);
+        let reference = spec.reference();
         let of = |metric| results.difference(Arm::TUNED, reference, metric, precision);
         let (score, ui_first, runs) = (of(Metric::Score), of(Metric::UiFirst), of(Metric::Runs));
         Self { spec, results, precision, beside, reference, score, ui_first, runs }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Arm, Row, TrialSpec,
     stats::{self, Diff, Estimate, Precision},
+    verdict::family,
 };
 use crate::critic::Judged;
 
@@ -29,12 +30,12 @@ pub(super) fn figures(spec: &TrialSpec, rows: &[&Row]) -> Option<JudgeFigures> {
     let judge = rows.iter().find_map(|row| row.judge.as_ref())?.row.clone();
     let (base, tuned) = (of_arm(rows, Arm::BASE), of_arm(rows, Arm::TUNED));
     let both: BTreeSet<&str> = base.keys().filter(|brief| tuned.contains_key(*brief)).copied().collect();
-    let family = |brief: &str| {
+    let family_of = |brief: &str| {
         let row = rows.iter().find(|row| row.brief == brief);
-        row.map(|row| row.family.as_str()).filter(|family| !family.is_empty()).unwrap_or(brief).to_owned()
+        row.map_or_else(|| brief.to_owned(), |row| family(row).to_owned())
     };
     let diffs: Vec<Diff> =
-        both.iter().map(|brief| Diff::new(family(brief), tuned[brief] - base[brief])).collect();
+        both.iter().map(|brief| Diff::new(family_of(brief), tuned[brief] - base[brief])).collect();
     let absent =
         rows.iter().filter_map(|row| row.judge.as_ref()).filter(|said| said.absent.is_some()).count();
     Some(JudgeFigures {

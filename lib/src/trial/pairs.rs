@@ -11,7 +11,7 @@ use std::{
 use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::{Arm, Row, Trial, TrialError, TrialSpec, gates, stats};
+use super::{Arm, Row, Trial, TrialError, TrialSpec, stats};
 use crate::{
     agent::{Candidate, SourceFile},
     brief::Brief,
@@ -112,7 +112,7 @@ pub async fn ask(
     cancel: &Cancel,
 ) -> Result<Vec<Pair>, TrialError> {
     let spec = trial.spec();
-    let reference = gates::reference(spec);
+    let reference = spec.reference();
     let known = read(trial, judge.row(), reference)?;
     let missing = spec.briefs.iter().filter(|brief| !known.contains_key(brief.id.as_str()));
     let two = missing.filter_map(|brief| {
@@ -223,7 +223,7 @@ pub fn of_people(spec: &TrialSpec, rows: &[Row], ratings: &[Rating]) -> (Vec<Pai
 }
 
 fn pair_of(spec: &TrialSpec, rows: &[Row], rating: &Rating) -> Option<Pair> {
-    let reference = gates::reference(spec);
+    let reference = spec.reference();
     let asked = rating.brief.id.as_str();
     let (a, b) = (side(rows, asked, &rating.a)?, side(rows, asked, &rating.b)?);
     if a.brief != b.brief {

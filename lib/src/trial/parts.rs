@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Arm, Row, TrialSpec,
     stats::{self, Diff, Estimate},
-    verdict::{Metric, Results},
+    verdict::{Metric, Results, family},
 };
 use crate::critic::SubScores;
 
@@ -29,7 +29,7 @@ pub struct Part {
 
 /// One line for each family, by name.
 pub(super) fn by_family(results: &Results) -> Vec<Part> {
-    parts(results, |row| if row.family.is_empty() { &row.brief } else { &row.family })
+    parts(results, family)
 }
 
 /// One line for each kind, by name.
@@ -84,8 +84,7 @@ pub(super) fn sub_score_differences(spec: &TrialSpec, results: &Results) -> BTre
         let pairs = results.pairs(Arm::TUNED, Arm::BASE).into_iter();
         let diffs: Vec<Diff> = pairs
             .filter_map(|(tuned, base)| {
-                let family = if tuned[0].family.is_empty() { &tuned[0].brief } else { &tuned[0].family };
-                Some(Diff::new(family, mean_of(tuned, of)? - mean_of(base, of)?))
+                Some(Diff::new(family(tuned[0]), mean_of(tuned, of)? - mean_of(base, of)?))
             })
             .collect();
         (!diffs.is_empty()).then(|| stats::score_difference(&diffs, &spec.precision()))

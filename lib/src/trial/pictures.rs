@@ -8,8 +8,6 @@ use super::{Arm, Row, TrialSpec};
 
 /// Bytes of pictures that a report may hold, as they stand in it.
 const BUDGET: usize = 12 * 1024 * 1024;
-/// Width that is shown, in pixels; a browser looks at others too.
-const WIDTH: u32 = 1280;
 
 /// Pictures by brief and arm, as `data:` addresses.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,7 +37,7 @@ impl Pictures {
         wanted.sort_by_key(|(later, place, row)| (*later, *place, row.arm.clone()));
         let (mut pictures, mut room) = (Self::default(), budget);
         for (.., row) in wanted {
-            let Some(bytes) = name(row).and_then(|name| std::fs::read(folder.join(name)).ok()) else {
+            let Some(bytes) = row.picture().and_then(|name| std::fs::read(folder.join(name)).ok()) else {
                 continue;
             };
             let address = format!("data:image/webp;base64,{}", BASE64_STANDARD.encode(bytes));
@@ -57,14 +55,6 @@ impl Pictures {
         let first = row.sample == 0;
         first.then(|| self.shown.get(&(row.brief.clone(), row.arm.clone())))?.map(String::as_str)
     }
-}
-
-/// File name of a row's picture. Names are the critic's own; one that leads out of the folder is nobody's.
-fn name(row: &Row) -> Option<&str> {
-    let names = row.evidence.get("browser")?.get("screenshots")?.as_array()?;
-    let wide = format!("-{WIDTH}.webp");
-    let name = names.iter().filter_map(|name| name.as_str()).find(|name| name.ends_with(&wide))?;
-    (!name.contains(['/', '\\'])).then_some(name)
 }
 
 #[cfg(test)]

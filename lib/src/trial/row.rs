@@ -14,6 +14,8 @@ use crate::{
 
 pub(super) const FORMAT: &str = "hone.trial";
 pub(super) const VERSION: u32 = 1;
+/// Width of the pictures that are shown, in pixels; a browser looks at others too.
+const PICTURE_WIDTH: u32 = 1280;
 
 /// A row keeps this many issues, the gravest first.
 const ISSUES_KEPT: usize = 5;
@@ -103,6 +105,15 @@ impl Row {
     /// Whether the reply ended because it reached `max_tokens`.
     pub fn truncated(&self) -> bool {
         self.finish_reason.as_deref() == Some("length")
+    }
+
+    /// File name of the picture that the browser took at the usual width. Names are the critic's own; one that leads out of
+    /// the folder is nobody's.
+    pub fn picture(&self) -> Option<&str> {
+        let names = self.evidence.get("browser")?.get("screenshots")?.as_array()?;
+        let wide = format!("-{PICTURE_WIDTH}.webp");
+        let name = names.iter().filter_map(|name| name.as_str()).find(|name| name.ends_with(&wide))?;
+        (!name.contains(['/', '\\'])).then_some(name)
     }
 
     pub(super) fn key(&self) -> Key {

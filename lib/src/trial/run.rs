@@ -17,7 +17,7 @@ use rand::{SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 use tokio::sync::Semaphore;
 
 use super::{
-    Arm, Generation, Judgement, Opened, Row, Trial, TrialError, TrialSpec, gates, row::Key, sequential,
+    Arm, Generation, Judgement, Opened, Row, Trial, TrialError, TrialSpec, row::Key, sequential,
     spec::same_critic, verdict::Results,
 };
 use crate::{
@@ -215,7 +215,7 @@ impl<'a> Ledger<'a> {
     fn has_ended(&self) -> bool {
         let spec = self.trial.spec();
         let rows = self.rows();
-        let ended = || sequential::watch(spec, &Results::of(rows.values()), gates::reference(spec)).stopped;
+        let ended = || sequential::watch(spec, &Results::of(rows.values()), spec.reference()).stopped;
         spec.sequential && ended()
     }
 

@@ -115,7 +115,7 @@ pub struct Training {
 /// The usual error budget of a trial.
 pub const ALPHA: f64 = 0.05;
 
-fn usual_alpha() -> f64 {
+pub(super) fn usual_alpha() -> f64 {
     ALPHA
 }
 
@@ -155,6 +155,11 @@ impl TrialSpec {
     /// The arm of that name.
     pub fn arm(&self, name: &str) -> Option<&Arm> {
         self.arms.iter().find(|arm| arm.name == name)
+    }
+
+    /// Name of the arm that the tuned one has to beat: the champion where it takes part, else the base.
+    pub fn reference(&self) -> &'static str {
+        if self.arm(Arm::CHAMPION).is_some() { Arm::CHAMPION } else { Arm::BASE }
     }
 
     fn check(&self) -> Result<(), TrialError> {

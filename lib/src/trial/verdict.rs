@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ALPHA, Arm, Row, TrialSpec,
+    Arm, Row, TrialSpec,
     gates::{self, Beside, Gate},
     judge::{self, JudgeFigures},
     pairs::{self, Pair, PairFigures},
@@ -92,7 +92,7 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<PairFigures>,
     /// The error budget that one-sided bounds and the score's p-value are held to.
-    #[serde(default = "usual_alpha")]
+    #[serde(default = "super::spec::usual_alpha")]
     pub alpha: f64,
     /// What a judge said of base and tuned; no gate looks at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,10 +103,6 @@ pub struct Summary {
     pub seed: u64,
     /// Path of `report.html`, once it is written.
     pub report: Option<String>,
-}
-
-fn usual_alpha() -> f64 {
-    ALPHA
 }
 
 /// An arm without a name of its own in the summary.
@@ -196,7 +192,7 @@ pub fn summarise(spec: &TrialSpec, rows: &[Row]) -> Summary {
 pub fn summarise_with(spec: &TrialSpec, rows: &[Row], pairs: &[Pair]) -> Summary {
     let precision = spec.precision();
     let all = Results::of(rows.iter());
-    let sequential = spec.sequential.then(|| sequential::watch(spec, &all, gates::reference(spec)));
+    let sequential = spec.sequential.then(|| sequential::watch(spec, &all, spec.reference()));
     let rows: Vec<&Row> = match sequential {
         Some(found) => sequential::counted(spec, rows, found.n),
         None => rows.iter().collect(),
@@ -222,7 +218,7 @@ pub fn summarise_with(spec: &TrialSpec, rows: &[Row], pairs: &[Pair]) -> Summary
         delta_sub_scores: parts::sub_score_differences(spec, &table),
         mde: table.detectable(Arm::BASE),
         verdict: verdict.verdict,
-        compared_with: gates::reference(spec).into(),
+        compared_with: spec.reference().into(),
         reasons: verdict.gates.iter().map(Gate::line).collect(),
         gates: verdict.gates,
         cause: verdict.cause,
@@ -417,7 +413,7 @@ fn habits(rows: &[&Row]) -> BTreeMap<String, f64> {
 }
 
 /// A brief without a family is one of its own.
-fn family(row: &Row) -> &str {
+pub(super) fn family(row: &Row) -> &str {
     if row.family.is_empty() { &row.brief } else { &row.family }
 }
 
