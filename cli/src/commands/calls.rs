@@ -93,12 +93,11 @@ fn cells(row: &LedgerRow) -> [String; 12] {
 
 fn sentence(ledger: &Ledger) -> String {
     let [spent, held, lost] = [ledger.spent_usd, ledger.held_usd, ledger.lost_usd].map(Usd::of);
-    let known =
-        if ledger.rows.iter().any(|row| row.usd.is_none()) { ", and what has no known price" } else { "" };
+    let unknown = ledger.unknown();
     let cap =
         ledger.cap_usd.map_or_else(|| "no budget".into(), |cap| format!("the budget is {}", Usd::of(cap)));
     format!(
-        "spent {spent}{known}; of it {lost} for calls whose end nobody knows, at their worst; {held} may still be billed; {cap}"
+        "spent {spent}{unknown}; of it {lost} for calls whose end nobody knows, at their worst; {held} may still be billed; {cap}"
     )
 }
 

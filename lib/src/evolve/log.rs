@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::SourceFile,
     critic::{Critique, Evidence, Preference},
-    model::wire::Usage,
+    model::wire::{Finish, Usage},
     store::read_text,
 };
 
@@ -114,6 +114,13 @@ pub struct LogEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
     pub took_ms: u64,
+}
+
+impl LogEntry {
+    /// The model's reply ended at the limit on its length.
+    pub fn is_cut(&self) -> bool {
+        self.finish_reason.as_deref() == Some(Finish::Length.as_str())
+    }
 }
 
 fn is_zero(number: &u32) -> bool {

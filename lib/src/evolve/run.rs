@@ -26,7 +26,6 @@ use crate::{
     model::{
         client::ModelError,
         journal::{Journal, Sent},
-        wire::Finish,
     },
     store::{self, Lock, LockError, StoreError, Workspace},
 };
@@ -518,10 +517,9 @@ impl Summary {
 
     /// Counts replies of a new log that are no whole answers.
     fn add_halves(&mut self, log: &EvolutionLog, declined: u32) {
-        let cut = |entry: &&LogEntry| entry.finish_reason.as_deref() == Some(Finish::Length.as_str());
         let halves: Vec<&LogEntry> =
             log.evolution_history.iter().filter(|entry| entry.finish_reason.is_some()).collect();
-        let cut = halves.iter().copied().filter(cut).count();
+        let cut = halves.iter().filter(|entry| entry.is_cut()).count();
         self.cut += cut as u64;
         self.declined += (halves.len() - cut) as u64 + u64::from(declined);
     }

@@ -257,9 +257,8 @@ impl<'a> Search<'a> {
     async fn drafts(&mut self) -> Result<(), EvolveError> {
         let wanted = self.options.drafts as usize;
         let most = if self.options.fixed.is_some() { wanted } else { 2 * wanted };
-        let is_cut = |entry: &&LogEntry| entry.finish_reason.as_deref() == Some(Finish::Length.as_str());
         while self.history.len() < most && !self.is_spent() {
-            let cut = self.history.iter().filter(is_cut).count();
+            let cut = self.history.iter().filter(|entry| entry.is_cut()).count();
             if self.history.len() - cut >= wanted {
                 break;
             }

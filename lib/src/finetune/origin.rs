@@ -3,14 +3,14 @@
 //! A dataset and its manifest are replaced by the next `prepare`; what a job was started with is kept beside, under the
 //! dataset's hash, so that a model can be traced to its logs however many rounds later.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{record::JobRecord, record_of};
 use crate::{
     model::wire::{Job, JobStatus, Method},
-    store::{StoreError, Workspace, append_line, parse_lines, read_text},
+    store::{StoreError, Workspace, append_line, copy_atomic, parse_lines, read_text, write_atomic},
 };
 
 const FORMAT: &str = "hone.model";
@@ -94,17 +94,12 @@ fn account(text: &str, dataset_sha256: &str) -> Option<Account> {
 /// Keeps the dataset of a job that is to be started, and its manifest where that is its.
 pub(super) fn keep_dataset(workspace: &Workspace, dataset: &Path, sha256: &str) -> Result<(), StoreError> {
     let kept = workspace.kept_dataset(sha256);
-    let failed = |e| StoreError::new("write", &kept, e);
-    if let Some(folder) = kept.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
     if !kept.exists() {
-        // A dataset is never written in place, so a second name of the same file costs nothing.
-        fs::hard_link(dataset, &kept).or_else(|_| fs::copy(dataset, &kept).map(drop)).map_err(failed)?;
+        copy_atomic(dataset, &kept)?;
     }
     match read_text(&workspace.manifest()) {
         Ok(text) if account(&text, sha256).is_some() => {
-            crate::store::write_atomic(&workspace.kept_manifest(sha256), text.as_bytes())
+            write_atomic(&workspace.kept_manifest(sha256), text.as_bytes())
         }
         // A dataset that was not prepared here has none.
         _ => Ok(()),
@@ -171,8 +166,8 @@ mod tests {
         std::fs::write(workspace.dataset(), "one\n").unwrap();
         write_json(&workspace.manifest(), &manifest).unwrap();
         keep_dataset(&workspace, &workspace.dataset(), "d1").unwrap();
-        // The next dataset takes the names.
-        crate::store::write_atomic(&workspace.dataset(), b"two\n").unwrap();
+        // The next dataset takes the names, be it in the very file of the last.
+        std::fs::write(workspace.dataset(), "two\n").unwrap();
         write_json(&workspace.manifest(), &serde_json::json!({})).unwrap();
         keep_dataset(&workspace, &workspace.dataset(), "d2").unwrap();
 

@@ -299,7 +299,7 @@ impl Prices {
     pub fn listed(&self, provider: &str, model: &str) -> Option<Listed> {
         let row =
             |priced: &Priced| (priced.input.is_some() || priced.output.is_some()).then(|| priced.listed());
-        find(&self.own, provider, model, row).or_else(|| find(&self.shipped, provider, model, row))
+        self.find(provider, model, row)
     }
 
     /// The day, as it was written down, on which what a model costs was true; none where no price is known.
@@ -315,19 +315,19 @@ impl Prices {
             .as_ref()
             .map(|price| (Rates::per_million(price.input, price.output), price.as_of.clone()));
         let of_row = row.clone().filter(|_| payer.model == model);
-        let own = || find(&self.own, &payer.provider, model, known);
-        let shipped = || find(&self.shipped, &payer.provider, model, known);
-        of_row.or_else(own).or_else(shipped).or(row)
+        of_row.or_else(|| self.find(&payer.provider, model, known)).or(row)
+    }
+
+    /// What the user's own table says, else the shipped one.
+    fn find<T>(&self, provider: &str, model: &str, of: impl Fn(&Priced) -> Option<T>) -> Option<T> {
+        find(&self.own, provider, model, &of).or_else(|| find(&self.shipped, provider, model, &of))
     }
 
     /// What training a model through a row costs.
     pub fn training(&self, payer: &Payer, model: &str, on_this_machine: bool) -> Training {
         let row = payer.price.as_ref().and_then(|price| price.training);
         let trained = |priced: &Priced| priced.training;
-        let known = row
-            .or_else(|| find(&self.own, &payer.provider, model, trained))
-            .or_else(|| find(&self.shipped, &payer.provider, model, trained));
-        match known {
+        match row.or_else(|| self.find(&payer.provider, model, trained)) {
             Some(price) => Training::Known(price),
             None if on_this_machine => Training::Free,
             None => Training::Unknown,

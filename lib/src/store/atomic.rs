@@ -12,11 +12,21 @@ use super::StoreError;
 
 /// Writes `bytes` to `path` through a temporary file beside it; makes the folder when it is missing.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    atomically(path, |file| file.write_all(bytes))
+}
+
+/// Copies a file in the same way: the copy is whole, and nothing that is done to the other changes it.
+pub fn copy_atomic(from: &Path, path: &Path) -> Result<(), StoreError> {
+    let mut source = File::open(from).map_err(|e| StoreError::new("read", from, e))?;
+    atomically(path, |file| std::io::copy(&mut source, file).map(drop))
+}
+
+fn atomically(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), StoreError> {
     let fail = |e| StoreError::new("write", path, e);
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(fail)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
+    fill(file.as_file_mut()).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     make_readable(file.as_file()).map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;

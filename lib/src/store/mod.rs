@@ -5,7 +5,7 @@ mod jsonl;
 mod lock;
 mod workspace;
 
-pub use atomic::{append_line, rewrite, set_aside, write_atomic, write_json};
+pub use atomic::{append_line, copy_atomic, rewrite, set_aside, write_atomic, write_json};
 pub use jsonl::{Line, LineError, parse_lines};
 pub use lock::{Lock, LockError};
 pub use workspace::Workspace;

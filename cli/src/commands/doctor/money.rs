@@ -55,19 +55,15 @@ fn budget_check(context: &Context, settings: &Settings) -> Option<Check> {
 
 fn left(ledger: &Ledger, pays: bool) -> Check {
     const NAME: &str = "budget";
-    let Ledger { spent_usd, held_usd, lost_usd, .. } = ledger;
-    let unknown = match ledger.rows.iter().any(|row| row.usd.is_none()) {
-        true => ", and what has no known price",
-        false => "",
-    };
-    let spent =
-        format!("${spent_usd:.2} is spent{unknown} (${lost_usd:.2} of it may never have been billed)");
+    let [spent, held, lost] = [ledger.spent_usd, ledger.held_usd, ledger.lost_usd].map(Usd::of);
+    let unknown = ledger.unknown();
+    let spent = format!("{spent} is spent{unknown} ({lost} of it may never have been billed)");
     let Some(cap) = ledger.cap_usd else { return Check::well(NAME, format!("none is set; {spent}")) };
     if cap == 0.0 {
         return Check::well(NAME, format!("0: no call is allowed that is not on this machine; {spent}"));
     }
-    let detail = format!("{spent} of ${cap:.2}, ${held_usd:.2} is held for calls under way");
-    match spent_usd + held_usd >= cap && pays {
+    let detail = format!("{spent} of {}, {held} is held for calls under way", Usd::of(cap));
+    match ledger.spent_usd + ledger.held_usd >= cap && pays {
         true => Check::fault(
             NAME,
             detail,

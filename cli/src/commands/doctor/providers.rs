@@ -34,7 +34,7 @@ pub async fn checks(context: &Context, settings: &Settings) -> Vec<Check> {
         rows.into_iter().map(async |(name, row)| row_checks(&models, context, settings, name, row).await);
     let mut checks: Vec<Check> = join_all(asked).await.into_iter().flatten().collect();
     checks.extend(own.into_iter().map(|(name, row)| own_check(context, name, row)));
-    checks.extend(dataset_check(context));
+    checks.extend(dataset_check(context, settings));
     checks.extend(job_check(context, &models).await);
     models.close().await;
     checks
@@ -148,11 +148,10 @@ fn silent(name: &str) -> Check {
 }
 
 /// What a provider would refuse in the dataset.
-fn dataset_check(context: &Context) -> Option<Check> {
+fn dataset_check(context: &Context, settings: &Settings) -> Option<Check> {
     const NAME: &str = "dataset for training";
     // One that is not there is told of beside this.
-    let report =
-        look(&context.workspace.dataset(), Format::Chat, context, &context.settings_again().ok()?).ok()?;
+    let report = look(&context.workspace.dataset(), Format::Chat, context, settings).ok()?;
     Some(match faults(&report) {
         None => Check::well(NAME, "a provider would take it"),
         Some(listed) => Check::fault(

@@ -93,6 +93,12 @@ pub struct Header {
 }
 
 impl Endpoint {
+    /// Whether its address is this machine's own; one that cannot be used is nobody's.
+    pub fn is_local(&self) -> bool {
+        Url::parse(&self.base_url)
+            .is_ok_and(|base| matches!(base.scheme(), "http" | "https") && is_loopback(&base))
+    }
+
     /// Something that speaks OpenAI's protocol, with the usual patience: 600 s for an answer, 5 s for a connection.
     pub fn new(name: impl Into<String>, base_url: impl Into<String>) -> Self {
         let (base_url, access) = (base_url.into(), Access::default());

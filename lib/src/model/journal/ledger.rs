@@ -83,6 +83,11 @@ impl Measured {
 }
 
 impl Ledger {
+    /// What to add to an amount in words where calls have no known price.
+    pub fn unknown(&self) -> &'static str {
+        if self.rows.iter().any(|row| row.usd.is_none()) { ", and what has no known price" } else { "" }
+    }
+
     /// Reads the ledger of a journal's folder. Where nothing was asked yet it is empty.
     pub fn read(folder: &Path, cap: Option<Usd>) -> Result<Self, StoreError> {
         let mut ledger = Self { cap_usd: cap.map(Usd::dollars), ..Self::default() };

@@ -1,7 +1,7 @@
 //! A batch on disk: its calls, its input as it is uploaded, and how far it has come.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -20,6 +20,8 @@ const FOLDER: &str = "batches";
 /// What a batch is called as an owner of claims and holds begins with.
 const OWNER: &str = "batch-";
 const FORMAT: &str = "hone.batch";
+/// What the names of its files end in, in the order in which they are removed.
+const ENDS: [&str; 4] = ["json", "jsonl", "calls", "lock"];
 
 /// Whether an owner of claims and holds is a batch.
 pub(in super::super) fn is_owner(owner: &str) -> bool {
@@ -110,8 +112,13 @@ impl Open {
         let folder = journal.join(FOLDER);
         let Ok(entries) = fs::read_dir(&folder) else { return Vec::new() };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let ids = names.filter_map(|name| name.strip_suffix(".lock").map(str::to_owned));
-        ids.filter_map(|id| Self::orphan(&folder, &id, identity)).collect()
+        // Any of its files: whoever found its process dead may have removed the lock.
+        let ids: BTreeSet<String> = names
+            .filter_map(|name| name.rsplit_once('.').map(|(id, end)| (id.to_owned(), end.to_owned())))
+            .filter(|(id, end)| !id.is_empty() && ENDS.contains(&end.as_str()))
+            .map(|(id, _)| id)
+            .collect();
+        ids.iter().filter_map(|id| Self::orphan(&folder, id, identity)).collect()
     }
 
     fn orphan(folder: &Path, id: &str, identity: &str) -> Option<Self> {
@@ -197,7 +204,7 @@ impl Open {
 
 /// Removes a batch's files, the record first: what stays behind without one is no batch.
 fn clear(folder: &Path, id: &str) {
-    for end in ["json", "jsonl", "calls", "lock"] {
+    for end in ENDS {
         // A file that cannot be removed is found again by whoever looks for batches next.
         let _ = fs::remove_file(folder.join(format!("{id}.{end}")));
     }

@@ -94,9 +94,11 @@ fn left(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Waits for something that is under way.
+/// Waits for something that is under way, and fails where it never comes.
 async fn until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
     while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it never came");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -359,6 +361,23 @@ async fn a_batch_that_was_never_sent_is_sent_once_and_one_without_a_record_is_no
         until(|| left(folder.path()).is_empty()).await;
         check_books(&journal, folder.path(), &fake).await;
     }
+}
+
+#[tokio::test]
+async fn nothing_stays_of_a_batch_that_was_never_recorded() {
+    let (fake, folder) = (fake(Batching::Answers), tempfile::tempdir().unwrap());
+    let (journal, client) = (journal(folder.path()), client(&fake));
+    let calls = claimed(&journal, &client, 0..2).await;
+    let batch = open(&journal.shared, &client, &calls).await.unwrap();
+    let id = batch.record.id.clone();
+    drop(batch);
+    // What whoever finds its owner dead removes.
+    for end in ["json", "lock"] {
+        std::fs::remove_file(folder.path().join(format!("batches/{id}.{end}"))).unwrap();
+    }
+    assert_eq!(left(folder.path()).len(), 2);
+    assert!(Open::orphans(folder.path(), &client.endpoint().identity).is_empty());
+    assert_eq!(left(folder.path()), Vec::<String>::new());
 }
 
 #[tokio::test]
