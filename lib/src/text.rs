@@ -1,23 +1,32 @@
 //! How digests and large numbers are written, and how many tokens a text has.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use toktok::Tokenizer;
 
-static O200K: LazyLock<Tokenizer> = LazyLock::new(|| match Tokenizer::builtin("o200k_base") {
-    Ok(tokenizer) => tokenizer,
-    // The table is part of the program and tested; a build that has another one is no build of ours.
-    Err(why) => unreachable!("o200k_base: {why}"),
-});
+static O200K: OnceLock<Tokenizer> = OnceLock::new();
+
+fn o200k() -> &'static Tokenizer {
+    O200K.get_or_init(|| match Tokenizer::builtin("o200k_base") {
+        Ok(tokenizer) => tokenizer,
+        // The table is part of the program and tested; a build that has another one is no build of ours.
+        Err(why) => unreachable!("o200k_base: {why}"),
+    })
+}
 
 /// Tokens by OpenAI's o200k_base; special tokens in the text count as plain text. The table is loaded at the first count.
 pub fn tokens(text: &str) -> usize {
-    O200K.count(text.as_bytes())
+    o200k().count(text.as_bytes())
 }
 
 /// Loads the table of [`tokens`] beside what goes on; without a thread to spare the first count loads it.
 pub fn load_tokens() {
-    let _ = std::thread::Builder::new().name("tokens".to_owned()).spawn(|| LazyLock::force(&O200K));
+    let _ = std::thread::Builder::new().name("tokens".to_owned()).spawn(o200k);
+}
+
+/// Whether that has come to its end.
+pub fn tokens_are_loaded() -> bool {
+    O200K.get().is_some()
 }
 
 /// Lower-case hexadecimal.

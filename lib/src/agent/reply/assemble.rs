@@ -1,26 +1,27 @@
 //! Parts to files: a safe path each, none twice.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
-use super::{Part, language::Language, path};
+use super::{Part, clean, language::Language, path};
 use crate::agent::{Candidate, SourceFile};
 
 /// Files that are kept; a reply with more is repeating itself.
 const MAX_FILES: usize = 64;
 
 pub(super) fn assemble(parts: Vec<Part>) -> Candidate {
-    let mut named: HashSet<String> = parts.iter().filter_map(|p| path::safe(p.path.as_deref()?)).collect();
+    let paths: Vec<Option<String>> = parts.iter().map(|part| path::safe(part.path.as_deref()?)).collect();
+    let mut named: HashSet<String> = paths.iter().flatten().cloned().collect();
     let mut files: Vec<SourceFile> = Vec::new();
-    for part in parts {
-        let content = tidy(&part.content);
+    for (Part { language, content, .. }, path) in parts.into_iter().zip(paths) {
+        let content = tidy(content);
         if content.is_empty() {
             continue;
         }
         let is_full = files.len() >= MAX_FILES;
-        let path = match part.path.as_deref().and_then(path::safe) {
+        let path = match path {
             Some(path) => path,
             None if is_full => continue,
-            None => unused(default_path(&part, &content, &named), &mut named),
+            None => unused(default_path(language, &content, &named), &mut named),
         };
         if let Some(earlier) = files.iter_mut().find(|f| f.path == path) {
             replace(earlier, content);
@@ -32,12 +33,21 @@ pub(super) fn assemble(parts: Vec<Part>) -> Candidate {
 }
 
 /// No blank lines before, one newline after.
-fn tidy(content: &str) -> String {
-    let content = content.replace("\r\n", "\n").replace('\r', "\n").replace(['\0', '\u{feff}'], "");
-    let body = content.trim_end();
-    let first = body.len() - body.trim_start().len();
-    let start = body[..first].rfind('\n').map_or(0, |newline| newline + 1);
-    if body.is_empty() { String::new() } else { format!("{}\n", &body[start..]) }
+fn tidy(content: String) -> String {
+    let plain = match clean::plain(&content) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(plain) => Some(plain),
+    };
+    let mut content = plain.unwrap_or(content);
+    content.truncate(content.trim_end().len());
+    let first = content.len() - content.trim_start().len();
+    if let Some(newline) = content[..first].rfind('\n') {
+        content.drain(..=newline);
+    }
+    if !content.is_empty() {
+        content.push('\n');
+    }
+    content
 }
 
 /// A later version replaces an earlier one; an excerpt does not.
@@ -47,12 +57,12 @@ fn replace(earlier: &mut SourceFile, content: String) {
     }
 }
 
-fn default_path(part: &Part, content: &str, named: &HashSet<String>) -> &'static str {
+fn default_path(language: Language, content: &str, named: &HashSet<String>) -> &'static str {
     let draws = content.contains("streamlit") || content.contains("st.");
-    if part.language == Language::Python && draws && !named.contains("app.py") {
+    if language == Language::Python && draws && !named.contains("app.py") {
         return "app.py";
     }
-    part.language.default_path(content)
+    language.default_path(content)
 }
 
 fn unused(path: &str, named: &mut HashSet<String>) -> String {

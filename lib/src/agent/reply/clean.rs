@@ -6,10 +6,28 @@ use super::{MAX_REPLY, strings::Strings};
 
 /// The reply with plain newlines, without byte-order marks, thoughts, NUL characters or a template's end tokens, cut at
 /// [`MAX_REPLY`].
-pub(super) fn clean(reply: &str) -> String {
-    let text =
-        cut(reply, MAX_REPLY).replace("\r\n", "\n").replace('\r', "\n").replace(['\0', '\u{feff}'], "");
-    without_end_tokens(without_thoughts(&text)).to_owned()
+pub(super) fn clean(reply: &str) -> Cow<'_, str> {
+    match plain(cut(reply, MAX_REPLY)) {
+        Cow::Borrowed(text) => Cow::Borrowed(answer(text)),
+        Cow::Owned(text) => Cow::Owned(answer(&text).to_owned()),
+    }
+}
+
+fn answer(text: &str) -> &str {
+    without_end_tokens(without_thoughts(text))
+}
+
+/// Text with plain newlines, without byte-order marks and NUL characters. Most text is plain already, and is not copied.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    /// What the UTF-8 of a byte-order mark begins with.
+    const MARK: u8 = 0xef;
+    match memchr::memchr3(b'\r', b'\0', MARK, text.as_bytes()) {
+        None => Cow::Borrowed(text),
+        Some(_) => {
+            let text = text.replace("\r\n", "\n").replace('\r', "\n");
+            Cow::Owned(text.replace(['\0', '\u{feff}'], ""))
+        }
+    }
 }
 
 fn cut(text: &str, at: usize) -> &str {
@@ -75,8 +93,9 @@ pub(super) fn unescape(code: String) -> String {
 fn has_entity_outside_strings(code: &str) -> bool {
     let mut strings = Strings::default();
     code.split('\n').any(|line| {
-        let outside: Cow<'_, str> = strings.feed(line);
-        ENTITIES.iter().any(|(entity, _)| outside.contains(entity))
+        let mut found = false;
+        strings.feed_to(line, |outside| found |= ENTITIES.iter().any(|(entity, _)| outside.contains(entity)));
+        found
     })
 }
 
@@ -106,6 +125,7 @@ mod tests {
     fn thoughts_and_end_tokens_go() {
         assert_eq!(clean("\u{feff}<think>\n```py\nx\n```\n</think>a\r\nb<|im_end|>\n</s>"), "a\nb");
         assert_eq!(clean("<think>for ever"), "");
+        assert_eq!(clean("a\rb\r\n\0c\u{feff}\u{ff0c}\r"), "a\nb\nc\u{ff0c}\n");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Blocks between fences, found the way models mean them rather than as CommonMark has it.
 
+use std::cell::OnceCell;
+
 use super::{language, language::Language, marker, path, strings::Strings};
 
 /// A stretch of a reply.
@@ -36,8 +38,7 @@ struct Fence<'a> {
 
 /// Cuts a reply into blocks and the text between them.
 pub(super) fn segments(text: &str) -> Vec<Segment<'_>> {
-    let lines: Vec<&str> = text.split('\n').collect();
-    let reader = Reader { longest: longest_closings(&lines), lines };
+    let reader = Reader { lines: text.split('\n').collect(), longest: OnceCell::new() };
     let mut segments = Vec::new();
     let mut prose = Vec::new();
     let mut at = 0;
@@ -95,7 +96,8 @@ fn longest_closings(lines: &[&str]) -> Vec<[usize; 2]> {
 
 struct Reader<'a> {
     lines: Vec<&'a str>,
-    longest: Vec<[usize; 2]>,
+    /// [`longest_closings`], which only a reply with long fences needs.
+    longest: OnceCell<Vec<[usize; 2]>>,
 }
 
 /// Where a block ends.
@@ -118,10 +120,15 @@ impl<'a> Reader<'a> {
         (Block { info, lines }, end.next)
     }
 
+    /// Whether a fence at least as long follows.
+    fn is_closed(&self, start: usize, open: Fence<'_>) -> bool {
+        let longest = self.longest.get_or_init(|| longest_closings(&self.lines));
+        longest[start][usize::from(open.mark == b'~')] >= open.length
+    }
+
     fn end(&self, start: usize, open: Fence<'a>, info: &Info) -> End<'a> {
         // A long fence that is never closed by its like was closed by a short one.
-        let closed = self.longest[start][usize::from(open.mark == b'~')] >= open.length;
-        let length = if closed { open.length } else { 3 };
+        let length = if open.length == 3 || self.is_closed(start, open) { open.length } else { 3 };
         let is_like = |fence: &Fence<'_>| fence.mark == open.mark && fence.length >= length;
         let language =
             info.title.as_deref().or(info.path.as_deref()).map(language::of_path).or(info.language);
@@ -194,6 +201,9 @@ impl<'a> Reader<'a> {
 /// `st.write(1)```` `: code whose closing fence did not get a line of its own.
 fn before_final_fence(line: &str, mark: u8, length: usize) -> Option<&str> {
     let line = line.trim_end();
+    if !line.ends_with(mark as char) {
+        return None;
+    }
     let code = line.trim_end_matches(mark as char);
     let run = line.len() - code.len();
     let code = code.trim_end();

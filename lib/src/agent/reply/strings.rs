@@ -1,6 +1,6 @@
 //! Where Python's string literals are, line by line, without parsing: good enough for code that is cut or broken.
 
-use std::borrow::Cow;
+use memchr::{memchr2, memchr3};
 
 /// Follows triple-quoted strings over lines. Other strings end with their line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,13 +19,14 @@ impl Strings {
         self.open.map(|quote| if quote == b'"' { "\"\"\"" } else { "'''" })
     }
 
-    /// Reads one line; returns what of it is neither string nor comment.
-    pub fn feed<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+    /// Reads one line.
+    pub fn feed(&mut self, line: &str) {
+        self.feed_to(line, |_| {});
+    }
+
+    /// Reads one line, of which `outside` gets what is neither string nor comment, piece by piece.
+    pub fn feed_to<'a>(&mut self, line: &'a str, mut outside: impl FnMut(&'a str)) {
         let bytes = line.as_bytes();
-        if self.open.is_none() && !bytes.iter().any(|b| matches!(b, b'"' | b'\'' | b'#')) {
-            return Cow::Borrowed(line);
-        }
-        let mut outside = String::new();
         let mut at = 0;
         while at < bytes.len() {
             let from = at;
@@ -33,11 +34,9 @@ impl Strings {
                 at = self.skip_triple(bytes, at, quote);
                 continue;
             }
-            while at < bytes.len() && !matches!(bytes[at], b'"' | b'\'') && !is_comment(bytes, at) {
-                at += 1;
-            }
+            at = next_mark(bytes, at);
             // Quotes and `#` are ASCII, so both ends are character boundaries.
-            outside.push_str(&line[from..at]);
+            outside(&line[from..at]);
             match bytes.get(at) {
                 None | Some(b'#') => break,
                 Some(&quote) if bytes[at..].starts_with(&[quote; 3]) => {
@@ -47,38 +46,49 @@ impl Strings {
                 Some(&quote) => at = after_short(bytes, at + 1, quote),
             }
         }
-        Cow::Owned(outside)
     }
 
     fn skip_triple(&mut self, bytes: &[u8], mut at: usize, quote: u8) -> usize {
-        while at < bytes.len() {
-            match bytes[at] {
-                b'\\' => at += 2,
-                _ if bytes[at..].starts_with(&[quote; 3]) => {
-                    self.open = None;
-                    return at + 3;
-                }
-                _ => at += 1,
+        while let Some(found) = next_quote(bytes, at, quote) {
+            if bytes[found..].starts_with(&[quote; 3]) {
+                self.open = None;
+                return found + 3;
             }
+            at = found + 1;
         }
         bytes.len()
     }
 }
 
-/// `&#39;` is an escaped quote, not a comment.
-fn is_comment(bytes: &[u8], at: usize) -> bool {
-    bytes[at] == b'#' && (at == 0 || bytes[at - 1] != b'&')
-}
-
-fn after_short(bytes: &[u8], mut at: usize, quote: u8) -> usize {
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 2,
-            b if b == quote => return at + 1,
-            _ => at += 1,
+/// Where the next string or comment begins; the end when there is none.
+fn next_mark(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(found) = memchr3(b'"', b'\'', b'#', bytes.get(at..).unwrap_or_default()) {
+        at += found;
+        // `&#39;` is an escaped quote, not a comment.
+        let is_escape = bytes[at] == b'#' && at > 0 && bytes[at - 1] == b'&';
+        if !is_escape {
+            return at;
         }
+        at += 1;
     }
     bytes.len()
+}
+
+/// The next of such quotes that no backslash stands before.
+fn next_quote(bytes: &[u8], mut at: usize, quote: u8) -> Option<usize> {
+    while let Some(found) = memchr2(quote, b'\\', bytes.get(at..)?) {
+        at += found;
+        if bytes[at] == quote {
+            return Some(at);
+        }
+        at += 2;
+    }
+    None
+}
+
+fn after_short(bytes: &[u8], at: usize, quote: u8) -> usize {
+    next_quote(bytes, at, quote).map_or(bytes.len(), |found| found + 1)
 }
 
 #[cfg(test)]
@@ -88,7 +98,12 @@ mod tests {
     #[track_caller]
     fn check(code: &str, outside: &str, inside_after: bool) {
         let mut strings = Strings::default();
-        let seen: Vec<String> = code.split('\n').map(|l| strings.feed(l).into_owned()).collect();
+        let mut outside_of = |line| {
+            let mut seen = String::new();
+            strings.feed_to(line, |piece| seen.push_str(piece));
+            seen
+        };
+        let seen: Vec<String> = code.split('\n').map(&mut outside_of).collect();
         assert_eq!((seen.join("\n").as_str(), strings.inside()), (outside, inside_after), "{code}");
     }
 
@@ -102,5 +117,8 @@ mod tests {
         check("s = 'never closed\nt", "s = \nt", false);
         check("é = 'ü' + ö", "é =  + ö", false);
         check("'''\\'''\nx", "\n", true);
+        check("'''\\", "", true);
+        check("'\\", "", false);
+        check("a &#39; b # c &# d", "a &#39; b ", false);
     }
 }

@@ -58,14 +58,8 @@ pub fn fix(
     cancel: &Cancel,
 ) -> io::Result<Fixed> {
     on_deep_stack(|| {
-        let mut fixer = Fixer {
-            copy,
-            diff,
-            options,
-            format: options.format,
-            seen: HashSet::default(),
-            fixed: Fixed::default(),
-        };
+        let mut fixer =
+            Fixer { copy, diff, options, format: None, seen: HashSet::default(), fixed: Fixed::default() };
         fixer.all(source, cancel)?;
         Ok(fixer.fixed)
     })?
@@ -75,7 +69,7 @@ struct Fixer<'o, C, D> {
     copy: C,
     diff: D,
     options: &'o Options,
-    /// Of the first row; known from then on.
+    /// That of the first row that shows one, as when a file is only looked at.
     format: Option<Format>,
     seen: HashSet<u64, FixedState>,
     fixed: Fixed,
@@ -117,7 +111,8 @@ impl<C: Write, D: Write> Fixer<'_, C, D> {
     }
 
     fn mend(&mut self, text: &str) -> Mended {
-        let format = *self.format.get_or_insert_with(|| rules::format_of_first(text).unwrap_or_default());
+        self.format = self.format.or_else(|| rules::format_of_first(text));
+        let format = self.format.or(self.options.format).unwrap_or_default();
         let mended = mend(text, format, self.options.ui_first);
         let new = match &mended {
             Mended::Same => text,
@@ -259,6 +254,30 @@ mod tests {
             &row(&format!("{config}\n\n{APP}"), ""),
             Mended::Changed(row(&format!("{APP}\n\n{config}"), "")),
         );
+    }
+
+    /// Rows of the copy, those of them that were changed, and lines that were left out.
+    #[track_caller]
+    fn kept(text: &str, wanted: Option<Format>) -> (u64, u64, u64) {
+        let options = Options { format: wanted, ..Options::default() };
+        let fixed = fix(text.as_bytes(), io::sink(), io::sink(), &options, &Cancel::new()).unwrap();
+        (fixed.rows, fixed.changed, fixed.left_out)
+    }
+
+    #[test]
+    fn a_file_is_what_its_first_row_shows() {
+        let answer = |text: &str| format!(r#"[{{"role":"assistant","content":"{text}"}}]"#);
+        let pair = format!(
+            r#"{{"input":{{"messages":[{{"role":"user","content":"a"}}]}},"preferred_output":{},"non_preferred_output":{}}}"#,
+            answer("b"),
+            answer("c")
+        );
+        // A first line that cannot be read says nothing about the rest.
+        assert_eq!(kept(&format!("{{\n{pair}\n"), None), (1, 0, 1));
+        // What was asked for counts only where the file shows nothing.
+        let chat = row("b", "");
+        assert_eq!(kept(&format!("{chat}\n"), Some(Format::Dpo)), (1, 0, 0));
+        assert_eq!(kept(&format!("{pair}\n"), Some(Format::Chat)), (1, 0, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A file as blocks of whole lines, worked on by several threads, their results in the file's order.
 //!
-//! Memory is that of a few blocks, however large the file is. Blocks go to the workers in turn and results are taken in the
+//! Memory is that of some blocks, however large the file is. Blocks go to the workers in turn and results are taken in the
 //! same turn, so what comes out does not depend on how many workers there are.
 
 use std::{io::Read, sync::mpsc, thread};
@@ -8,11 +8,11 @@ use std::{io::Read, sync::mpsc, thread};
 use crate::{cancel::Cancel, critic::STACK};
 
 /// Bytes that a block has at least, but for the last.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 1 << 18;
 /// A longer line is no example; it is passed over without being held.
 pub(super) const LONGEST: usize = 64 << 20;
-/// Blocks that wait for each worker, or for whoever takes results.
-const AHEAD: usize = 2;
+/// Blocks that are under way at each worker: enough for what it reads until it can count ([`Work::may_finish`]).
+const AHEAD: usize = 32;
 
 /// Whole lines of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,9 +28,12 @@ impl Block {
     /// Each line with its number, without its end. What follows the last newline is a line when it is not empty.
     pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let body = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
-        let lines = body.split(|&byte| byte == b'\n').zip(self.first..);
+        let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
+        let lines = ends.scan(0, |from, end| Some(&body[std::mem::replace(from, end + 1)..end]));
         let take = if self.bytes.is_empty() { 0 } else { usize::MAX };
-        lines.take(take).map(|(line, number)| (number, line.strip_suffix(b"\r").unwrap_or(line)))
+        (self.first..)
+            .zip(lines.take(take))
+            .map(|(number, line)| (number, line.strip_suffix(b"\r").unwrap_or(line)))
     }
 }
 
@@ -57,7 +60,10 @@ impl<R: Read> Blocks<R> {
 
     /// The next block; none at the end.
     pub fn next(&mut self) -> std::io::Result<Option<Block>> {
-        let mut bytes = std::mem::take(&mut self.rest);
+        let rest = std::mem::take(&mut self.rest);
+        // Room for one byte more than is read, by which the end is known without growing.
+        let mut bytes = Vec::with_capacity(rest.len() + self.block + 1);
+        bytes.extend_from_slice(&rest);
         let mut searched = 0;
         loop {
             self.fill(&mut bytes)?;
@@ -115,29 +121,40 @@ pub(super) enum Stopped {
     Cancelled,
 }
 
-/// Does `work` on every block with so many workers; `take` gets the results in the file's order.
+/// What is done with a block, in two steps.
+pub(super) trait Work: Sync {
+    /// What the first step makes of a block.
+    type Read;
+    /// What the second makes of that.
+    type Done: Send;
+
+    fn read(&self, block: Block) -> Self::Read;
+
+    fn finish(&self, read: Self::Read) -> Self::Done;
+
+    /// Whether the second step needs no more waiting. Until then a worker goes on with further blocks, if there are any.
+    fn may_finish(&self) -> bool;
+}
+
+/// Does the work on every block with so many workers; `take` gets the results in the file's order.
 ///
 /// Workers have the stack that parsing needs.
-pub(super) fn each_block<R: Read, T: Send>(
+pub(super) fn each_block<R: Read, W: Work>(
     blocks: &mut Blocks<R>,
     first: Option<Block>,
     workers: usize,
     cancel: &Cancel,
-    work: impl Fn(Block) -> T + Sync,
-    mut take: impl FnMut(T),
+    work: &W,
+    mut take: impl FnMut(W::Done),
 ) -> Result<(), Stopped> {
     thread::scope(|scope| {
         let mut lanes = Vec::new();
         let mut threads = Vec::new();
         for _ in 0..workers.max(1) {
             let (send, todo) = mpsc::sync_channel::<Block>(AHEAD);
-            let (done, results) = mpsc::sync_channel::<T>(AHEAD + 1);
-            let work = &work;
+            let (done, results) = mpsc::sync_channel::<W::Done>(AHEAD + 1);
             let builder = thread::Builder::new().name("validate".to_owned()).stack_size(STACK);
-            let run = move || {
-                // Nobody takes results any more: the rest need not be worked on.
-                let _ = todo.iter().map(work).try_for_each(|result| done.send(result));
-            };
+            let run = move || lane(work, &todo, &done);
             threads.push(builder.spawn_scoped(scope, run).map_err(Stopped::Thread)?);
             lanes.push((send, results));
         }
@@ -147,6 +164,22 @@ pub(super) fn each_block<R: Read, T: Send>(
         let panic = threads.into_iter().find_map(|thread| thread.join().err());
         panic.map_or(ended, |panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Works on the blocks of one lane, until there are no more or nobody takes results any more.
+fn lane<W: Work>(work: &W, todo: &mpsc::Receiver<Block>, done: &mpsc::SyncSender<W::Done>) {
+    while let Ok(block) = todo.recv() {
+        let mut held = vec![work.read(block)];
+        while !work.may_finish() && held.len() < AHEAD {
+            let Ok(block) = todo.try_recv() else { break };
+            held.push(work.read(block));
+        }
+        for read in held {
+            if done.send(work.finish(read)).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 type Lane<T> = (mpsc::SyncSender<Block>, mpsc::Receiver<T>);
@@ -188,21 +221,41 @@ fn feed<R: Read, T>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn lines_of(bytes: &[u8], block: usize, longest: usize, workers: usize) -> Vec<(u64, Option<Vec<u8>>)> {
         let mut found = Vec::new();
-        let own = |block: Block| {
+        let mut blocks = Blocks::sized(bytes, block, longest);
+        let own = Own(AtomicUsize::new(0));
+        each_block(&mut blocks, None, workers, &Cancel::new(), &own, |lines| found.extend(lines)).unwrap();
+        found
+    }
+
+    /// Every line with its number. Its second step is ready now and then.
+    struct Own(AtomicUsize);
+
+    impl Work for Own {
+        type Read = Block;
+        type Done = Vec<(u64, Option<Vec<u8>>)>;
+
+        fn read(&self, block: Block) -> Block {
+            block
+        }
+
+        fn finish(&self, block: Block) -> Self::Done {
             if block.too_long {
                 return vec![(block.first, None)];
             }
             block.lines().map(|(number, line)| (number, Some(line.to_vec()))).collect()
-        };
-        let mut blocks = Blocks::sized(bytes, block, longest);
-        each_block(&mut blocks, None, workers, &Cancel::new(), own, |lines| found.extend(lines)).unwrap();
-        found
+        }
+
+        fn may_finish(&self) -> bool {
+            self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
+        }
     }
 
     #[test]
@@ -219,7 +272,8 @@ mod tests {
     fn a_cancel_stops_between_blocks() {
         let cancel = Cancel::new();
         cancel.cancel();
-        let ended = each_block(&mut Blocks::new(&b"a"[..]), None, 1, &cancel, |_| (), |()| ());
+        let own = Own(AtomicUsize::new(0));
+        let ended = each_block(&mut Blocks::new(&b"a"[..]), None, 1, &cancel, &own, drop);
         assert!(matches!(ended, Err(Stopped::Cancelled)));
     }
 

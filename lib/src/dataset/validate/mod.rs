@@ -167,8 +167,8 @@ fn validate_from(source: impl Read, options: &Options, cancel: &Cancel) -> Resul
     let found = first.as_ref().and_then(first_format);
     let format = found.or(options.format).unwrap_or_default();
     let mut whole = Whole::new(format, options);
-    let look = |block: Block| Seen::of(&block, format, options);
-    lines::each_block(&mut blocks, first, options.workers, cancel, look, |seen| whole.take(seen))?;
+    let look = Look { format, options };
+    lines::each_block(&mut blocks, first, options.workers, cancel, &look, |seen| whole.take(seen))?;
     Ok(whole.report())
 }
 
@@ -199,26 +199,45 @@ struct Seen {
     code: CodeTally,
 }
 
-impl Seen {
-    fn of(block: &Block, format: Format, options: &Options) -> Self {
-        let problems = Collected::new(options.most);
-        let mut seen = Self { rows: Vec::new(), problems, code: CodeTally::default() };
+/// What is done with every block. The table of tokens is being loaded while the first rows are read.
+struct Look<'o> {
+    format: Format,
+    options: &'o Options,
+}
+
+impl lines::Work for Look<'_> {
+    type Read = (Seen, Vec<(u64, Row<'static>)>);
+    type Done = Seen;
+
+    fn read(&self, block: Block) -> Self::Read {
+        let problems = Collected::new(self.options.most);
+        let mut seen = Seen { rows: Vec::new(), problems, code: CodeTally::default() };
         if block.too_long {
             let message = format!("the line has more than {} MiB", lines::LONGEST >> 20);
             seen.problems.add(Problem::new(Code::LineTooLong, message).on(block.first));
         }
-        let mut read: Vec<(u64, Row<'_>)> = Vec::new();
+        let mut rows = Vec::new();
         for (number, line) in block.lines() {
-            read.extend(seen.line(number, line, format, options).map(|row| (number, row)));
+            let row = seen.line(number, line, self.format, self.options);
+            rows.extend(row.map(|row| (number, row.into_owned())));
         }
-        // Counting comes last: the table of tokens is being loaded while the first rows are read.
-        let mut meter = Meter::new(options.local.as_ref());
-        for (number, row) in read {
-            seen.take(number, row, options, &mut meter);
+        (seen, rows)
+    }
+
+    fn finish(&self, (mut seen, rows): Self::Read) -> Seen {
+        let mut meter = Meter::new(self.options.local.as_ref());
+        for (number, row) in rows {
+            seen.count(number, row, self.options, &mut meter);
         }
         seen
     }
 
+    fn may_finish(&self) -> bool {
+        text::tokens_are_loaded()
+    }
+}
+
+impl Seen {
     /// Reads a line and the code in it; none when it is no row at all.
     fn line<'b>(
         &mut self,
@@ -252,7 +271,7 @@ impl Seen {
         Some(row)
     }
 
-    fn take(&mut self, number: u64, row: Row<'_>, options: &Options, meter: &mut Meter<'_>) {
+    fn count(&mut self, number: u64, row: Row<'_>, options: &Options, meter: &mut Meter<'_>) {
         let tokens = count(&row, row.said.len(), meter);
         let too_long = too_long(&row, tokens, &options.target, meter);
         let fails = |problem: &Problem| {

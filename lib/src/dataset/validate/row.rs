@@ -60,6 +60,25 @@ pub(super) struct Row<'a> {
     pub problems: Vec<Problem>,
 }
 
+impl Row<'_> {
+    /// The same, whatever becomes of the line.
+    pub fn into_owned(self) -> Row<'static> {
+        let said = self.said.into_iter().map(|said| Said {
+            role: said.role.into_owned().into(),
+            text: said.text.into_owned().into(),
+            more: said.more,
+            part: said.part,
+        });
+        Row {
+            said: said.collect(),
+            format: self.format,
+            tools: self.tools,
+            print: self.print,
+            problems: self.problems,
+        }
+    }
+}
+
 /// Control tokens, which have no business in a text.
 pub(super) const SPECIAL_TOKENS: [&str; 7] = [
     "<|im_start|>",
