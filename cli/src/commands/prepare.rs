@@ -78,15 +78,14 @@ async fn refresh(
     settings: &Settings,
 ) -> Result<()> {
     let wanting = dataset::wanting(logs, options);
-    if wanting.total() == 0 {
+    if wanting == 0 {
         return Ok(());
     }
-    context.events.note(format!("looking at {} candidates again", wanting.total()));
+    context.events.note(format!("looking at {wanting} candidates again"));
     let critic = match evolve::open_critic(context, evolve::critic_options(context, settings)?).await {
         Ok(critic) => critic,
         Err(error) if error.kind == Kind::Environment => {
-            let text =
-                format!("left out {} candidates that nobody looked at twice: {error}", wanting.total());
+            let text = format!("left out {wanting} candidates that nobody looked at twice: {error}");
             context.events.warn(text, Some("`hone doctor` says what is missing".into()));
             return Ok(());
         }

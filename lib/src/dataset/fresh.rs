@@ -4,7 +4,7 @@
 //! no evidence at all. Such candidates are looked at again, each on disk before it counts: `data/re_evaluated/` has a file
 //! for each, named for what was looked at and by whom, so that a second `prepare` looks at none of them.
 
-use std::{future::Future, path::Path};
+use std::{borrow::Cow, future::Future, path::Path};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -40,25 +40,9 @@ pub struct OriginalRecord {
     pub re_evaluated: usize,
 }
 
-/// Candidates that nobody looked at twice, and that could be taught if somebody did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanting {
-    /// Of the original workflow.
-    pub originals: usize,
-    pub others: usize,
-}
-
-impl Wanting {
-    pub fn total(self) -> usize {
-        self.originals + self.others
-    }
-}
-
-/// Counts what a second look is wanting for.
-pub fn wanting(logs: &Logs, options: &PrepareOptions) -> Wanting {
-    let all = looks(logs, options);
-    let originals = all.iter().filter(|look| matches!(look.at, At::Original(..))).count();
-    Wanting { originals, others: all.len() - originals }
+/// How many candidates nobody looked at twice that could be taught if somebody did.
+pub fn wanting(logs: &Logs, options: &PrepareOptions) -> usize {
+    due(logs, options).count()
 }
 
 /// Where a candidate stands in [`Logs`]: the index of its log, and its own.
@@ -75,23 +59,25 @@ struct Wanted {
     files: Vec<SourceFile>,
 }
 
-fn looks(logs: &Logs, options: &PrepareOptions) -> Vec<Wanted> {
-    let mut wanted = Vec::new();
-    for (log, original) in logs.originals.iter().enumerate() {
-        let Some(brief) = brief_of(original) else { continue };
-        for (index, entry) in original.entries.iter().enumerate().filter(|(_, entry)| !entry.files.is_empty())
-        {
-            let at = At::Original(log, index);
-            wanted.push(Wanted { at, brief: brief.clone(), files: entry.files.clone() });
-        }
-    }
-    for (log, source) in logs.logs.iter().enumerate() {
-        for (index, entry) in source.entries.iter().enumerate().filter(|(_, entry)| is_due(entry, options)) {
-            let at = At::Ours(log, index);
-            wanted.push(Wanted { at, brief: source.brief.clone(), files: entry.files.clone() });
-        }
-    }
-    wanted
+/// Every candidate that wants a second look, with its brief.
+fn due<'l>(
+    logs: &'l Logs,
+    options: &'l PrepareOptions,
+) -> impl Iterator<Item = (At, Cow<'l, Brief>, &'l [SourceFile])> {
+    let originals = logs.originals.iter().enumerate().filter_map(|(log, original)| {
+        let brief = brief_of(original)?;
+        let candidates = original.entries.iter().enumerate().filter(|(_, entry)| !entry.files.is_empty());
+        Some(candidates.map(move |(index, entry)| {
+            (At::Original(log, index), Cow::Owned(brief.clone()), entry.files.as_slice())
+        }))
+    });
+    let ours = logs.logs.iter().enumerate().flat_map(move |(log, source)| {
+        let candidates = source.entries.iter().enumerate().filter(|(_, entry)| is_due(entry, options));
+        candidates.map(move |(index, entry)| {
+            (At::Ours(log, index), Cow::Borrowed(&source.brief), entry.files.as_slice())
+        })
+    });
+    originals.flatten().chain(ours)
 }
 
 fn is_due(entry: &Entry, options: &PrepareOptions) -> bool {
@@ -134,11 +120,11 @@ pub struct Refresh<'a> {
 }
 
 impl Refresh<'_> {
-    /// Looks at everything that is wanting, as closely as the logs' standard asks for; how many looks that took.
+    /// Looks at everything that is wanting, as closely as the logs' standard asks for.
     ///
     /// # Errors
     /// The critic cannot look or was told to stop, or a look cannot be written.
-    pub async fn run(&self, logs: &mut Logs) -> Result<usize, DatasetError> {
+    pub async fn run(&self, logs: &mut Logs) -> Result<(), DatasetError> {
         let looker = Looker {
             version: self.critic.version(),
             level: level(logs).min(self.critic.level()),
@@ -179,11 +165,13 @@ impl Looker<'_> {
         logs: &mut Logs,
         options: &PrepareOptions,
         look: impl Fn(Brief, Candidate) -> L,
-    ) -> Result<usize, DatasetError>
+    ) -> Result<(), DatasetError>
     where
         L: Future<Output = Result<(Evidence, Critique), CriticError>>,
     {
-        let wanted = looks(logs, options);
+        let wanted: Vec<Wanted> = due(logs, options)
+            .map(|(at, brief, files)| Wanted { at, brief: brief.into_owned(), files: files.to_vec() })
+            .collect();
         let total = wanted.len() as u64;
         let mut running = stream::iter(wanted)
             .map(|wanted| {
@@ -204,9 +192,8 @@ impl Looker<'_> {
             self.events.emit(Event::Progress { phase: Phase::Prepare, done, total: Some(total), note });
         }
         drop(running);
-        let looked = found.len();
         enter(logs, found);
-        Ok(looked)
+        Ok(())
     }
 
     /// A look from disk, or a new one that is on disk before this returns.
@@ -356,7 +343,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let last_is_good = |candidate: &Candidate| if candidate.files.len() == 1 { 8.0 } else { 2.0 };
         let mut logs = original("old", "a form for the club");
-        assert_eq!(wanting(&logs, &PrepareOptions::default()), Wanting { originals: 2, others: 0 });
+        assert_eq!(wanting(&logs, &PrepareOptions::default()), 2);
         assert_eq!(refreshed(&mut logs, folder.path(), last_is_good).await, 2);
         assert_eq!(logs.found(), 1);
         let prepared = build(&logs, &Inputs::default(), &PrepareOptions::default()).unwrap();
@@ -394,7 +381,7 @@ mod tests {
         let mut logs = original("old", "a form for the club");
         refreshed(&mut logs, folder.path(), last_is_good).await;
         let options = PrepareOptions::default();
-        assert_eq!(wanting(&logs, &options).total(), 0);
+        assert_eq!(wanting(&logs, &options), 0);
         let change = |index: usize, score: f64| {
             let mut logs = logs.clone();
             let entry = &mut logs.logs[0].entries[index];
@@ -402,15 +389,11 @@ mod tests {
             logs
         };
         for (score, expected) in [(5.9, 0), (6.0, 1), (9.9, 1)] {
-            assert_eq!(
-                wanting(&change(0, score), &options),
-                Wanting { originals: 0, others: expected },
-                "{score}"
-            );
+            assert_eq!(wanting(&change(0, score), &options), expected, "{score}");
         }
         let mut stale = change(1, 9.9);
         stale.logs[0].entries[1].finish_reason = Some("length".into());
-        assert_eq!(wanting(&stale, &options).total(), 0);
+        assert_eq!(wanting(&stale, &options), 0);
         // Of a score that was the best of many, the fresh one remains.
         let mut biased = change(1, 9.9);
         let other = tempfile::tempdir().unwrap();

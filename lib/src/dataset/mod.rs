@@ -42,7 +42,7 @@ mod tests;
 
 pub use error::DatasetError;
 pub use export::{Export, Shape, export};
-pub use fresh::{OriginalRecord, Refresh, Wanting, wanting};
+pub use fresh::{OriginalRecord, Refresh, wanting};
 pub use manifest::{
     By, DropReason, Dropped, Manifest, Policy, Roles, RowKind, RowRecord, RowSource, Step, Withheld,
 };
