@@ -14,7 +14,7 @@ use hone::{
     critic::{Critic, CriticOptions, Judge},
     dataset::{self, validate},
     error::Kind,
-    finetune,
+    finetune::{self, Learnt},
     model::wire::{JobEvent, Message},
     rating::{self, Rating},
     store,
@@ -362,18 +362,19 @@ fn training(tuned: &str, context: &Context) -> Result<Option<Training>> {
     let Some((job, dataset_sha256)) = finetune::origin(workspace, tuned) else { return Ok(None) };
     let epochs =
         finetune::record_of(workspace, &job).and_then(|record| record.last.hyperparameters.n_epochs.fixed());
-    let mut training = Training { job: Some(job), epochs, ..Training::default() };
-    // The manifest is that of the dataset as it is now, which another run may have made anew.
-    let manifest = store::read_text(&workspace.manifest()).ok();
-    let manifest = manifest.and_then(|text| serde_json::from_str::<dataset::Manifest>(&text).ok());
-    if let Some(manifest) = manifest.filter(|manifest| manifest.dataset_sha256 == dataset_sha256) {
-        training.rows = Some(manifest.examples.chat());
-        training.config_first_share = config_first_share(&workspace.dataset(), context)?;
-        training.prompt_sha256 = Some(manifest.prompt_sha256);
-        training.logs_sha256 = manifest.logs_sha256;
-    }
-    training.dataset_sha256 = Some(dataset_sha256);
-    Ok(Some(training))
+    let Learnt { logs_sha256, prompt_sha256, rows } = Learnt::of(workspace, &dataset_sha256);
+    // As it was when the job began: the dataset of the workspace may be that of a later round.
+    let kept = workspace.kept_dataset(&dataset_sha256);
+    let config_first_share = if kept.exists() { config_first_share(&kept, context)? } else { None };
+    Ok(Some(Training {
+        job: Some(job),
+        dataset_sha256: Some(dataset_sha256),
+        logs_sha256,
+        prompt_sha256,
+        rows,
+        epochs,
+        config_first_share,
+    }))
 }
 
 /// Share of a dataset's answers that begin with configuration, which is what they teach; none when no answer holds code.
