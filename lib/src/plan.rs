@@ -392,12 +392,19 @@ impl Rows {
     }
 }
 
-/// The phase of training. `epochs` is none where the trainer chooses, by the published rule. `speed` is that of earlier jobs
-/// there: tokens a second, and of how many jobs.
+/// How often training goes through the rows.
+#[derive(Clone, Copy, Debug)]
+pub enum Passes {
+    Fixed(u32),
+    /// What `auto` is where jobs have this shape.
+    Auto(finetune::Shape),
+}
+
+/// The phase of training. `speed` is that of earlier jobs there: tokens a second, and of how many jobs.
 pub fn finetune(
     trainer: &Known,
     rows: Rows,
-    epochs: Option<u32>,
+    passes: Passes,
     speed: Option<(f64, usize)>,
     missing: Option<String>,
 ) -> PlannedPhase {
@@ -409,16 +416,22 @@ pub fn finetune(
             (rows, rows * tokens_each, format!("{rows} rows of {tokens_each} tokens: one app for each brief"))
         }
     };
-    let by_rule = || dataset::cost::auto_epochs(usize::try_from(examples).unwrap_or(usize::MAX));
-    let passes = u64::from(epochs.unwrap_or_else(by_rule));
-    let trained = tokens * passes;
-    let mut assumptions = vec![
-        assumed,
-        format!(
-            "{passes} epochs{}",
-            if epochs.is_none() { ", by the published rule for `auto`" } else { "" }
-        ),
-    ];
+    let (epochs, by_rule) = match passes {
+        Passes::Fixed(epochs) => (epochs, ""),
+        Passes::Auto(shape) => {
+            let epochs = finetune::auto_epochs(shape, usize::try_from(examples).unwrap_or(usize::MAX));
+            (
+                epochs,
+                if shape == finetune::Shape::OpenAi {
+                    ", by the published rule for `auto`"
+                } else {
+                    ", which is its `auto`"
+                },
+            )
+        }
+    };
+    let trained = tokens * u64::from(epochs);
+    let mut assumptions = vec![assumed, format!("{epochs} epochs{by_rule}")];
     match trainer.training {
         Training::Unknown => assumptions.push(format!("what training `{}` costs is unknown", trainer.name)),
         Training::Known(price) => assumptions.push(format!("{} per million tokens trained", Usd::of(price))),
@@ -565,6 +578,8 @@ mod tests {
     use super::*;
     use crate::{brief, model::price::Rates};
 
+    const BY_RULE: Passes = Passes::Auto(finetune::Shape::OpenAi);
+
     fn known(name: &str, price: Option<(f64, f64)>) -> Known {
         let tariff = match price {
             None => Tariff::Unknown,
@@ -616,14 +631,16 @@ mod tests {
         // 4 drafts and 16 proposals of 36 s, four at once.
         assert_eq!((measured.hours, measured.output_tokens), (Some(0.05), 800));
         let rows = Rows::Counted { rows: 10, tokens: 9 };
-        assert_eq!(finetune(&known("t", Some((1.0, 1.0))), rows, None, None, None).usd, None);
-        let plan = Plan::of(vec![paid, finetune(&known("t", None), rows, Some(2), None, None)]);
+        assert_eq!(finetune(&known("t", Some((1.0, 1.0))), rows, BY_RULE, None, None).usd, None);
+        let plan = Plan::of(vec![paid, finetune(&known("t", None), rows, Passes::Fixed(2), None, None)]);
         assert_eq!((plan.usd, plan.hours), (None, None));
         // Ten examples have ten epochs by the rule, at the speed of an earlier job.
         let trainer = Known { training: Training::Known(25.0), ..known("t", None) };
         let rows = Rows::Counted { rows: 10, tokens: 40_000 };
-        let known = finetune(&trainer, rows, None, Some((400_000.0 / 7200.0, 1)), None);
+        let known = finetune(&trainer, rows, BY_RULE, Some((400_000.0 / 7200.0, 1)), None);
         assert_eq!((known.usd, known.hours.map(|hours| (hours * 1e6).round())), (Some(10.0), Some(2e6)));
+        let once = finetune(&trainer, rows, Passes::Auto(finetune::Shape::Together), None, None);
+        assert_eq!(once.usd, Some(1.0));
     }
 
     #[test]
@@ -687,7 +704,7 @@ mod tests {
             finetune(
                 &trainer,
                 Rows::Expected { rows: 2, tokens_each: 900 },
-                None,
+                BY_RULE,
                 None,
                 Some("to set `OPENAI_API_KEY`".into()),
             ),

@@ -7,12 +7,13 @@ use hone::{
     config::Settings,
     dataset::{ChatRow, tokens},
     evolve::Options,
+    finetune::Shape,
     model::{
         journal::{Journal, Measured},
         price::{Payer, Prices, Tariff, Training},
         provider,
     },
-    plan::{self, Cast, Known, Plan, PlannedPhase, Rows, Seen},
+    plan::{self, Cast, Known, Passes, Plan, PlannedPhase, Rows, Seen},
     rounds::{self, State},
     store,
 };
@@ -160,7 +161,9 @@ impl Planner<'_> {
         let model = row.map_or(&settings.finetune.base_model, |row| &row.model);
         let trainer = self.priced(name, model)?;
         let speed = plan::trained(&context.workspace, name);
-        Ok(plan::finetune(&trainer, rows, epochs, speed, missing))
+        let shape = row.and_then(|row| provider::provider(&row.provider)?.tuning).unwrap_or(Shape::OpenAi);
+        let passes = epochs.map_or(Passes::Auto(shape), Passes::Fixed);
+        Ok(plan::finetune(&trainer, rows, passes, speed, missing))
     }
 
     fn judge(&self) -> Result<Option<(Known, u32)>> {

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FinetuneError, JobRecord, Options, Trainer, records, state::State, trainer::Estimate};
+use super::{FinetuneError, JobRecord, Options, Shape, Trainer, records, state::State, trainer::Estimate};
 use crate::{
     auto::Auto,
-    dataset::{ChatRow, cost::auto_epochs, tokens},
+    dataset::{ChatRow, cost, tokens},
     event::Events,
     model::{
         journal::{Journal, Settled},
@@ -44,6 +44,14 @@ pub struct Quote {
     most_tokens: u64,
 }
 
+/// Passes that `auto` is at a trainer: by OpenAI's published rule, or the one that others make.
+pub fn auto_epochs(shape: Shape, examples: usize) -> u32 {
+    match shape {
+        Shape::OpenAi => cost::auto_epochs(examples),
+        Shape::Together | Shape::Fireworks => 1,
+    }
+}
+
 impl Quote {
     /// Of a dataset at a trainer.
     ///
@@ -66,10 +74,9 @@ impl Quote {
             "openai" | "azure" => tokens + (tokens * AROUND).div_ceil(100),
             _ => text.len() as u64,
         };
-        let epochs = match (options.hyperparameters.n_epochs, trainer) {
-            (Auto::Fixed(epochs), _) => epochs,
-            (Auto::Auto, Trainer::OpenAi(_)) => auto_epochs(lines().count()),
-            (Auto::Auto, Trainer::Together(_) | Trainer::Fireworks(_)) => 1,
+        let epochs = match options.hyperparameters.n_epochs {
+            Auto::Fixed(epochs) => epochs,
+            Auto::Auto => auto_epochs(trainer.shape(), lines().count()),
         };
         Ok(Self { price, epochs, tokens, most_tokens })
     }

@@ -52,6 +52,14 @@ impl Trainer {
         })
     }
 
+    pub fn shape(&self) -> Shape {
+        match self {
+            Self::OpenAi(_) => Shape::OpenAi,
+            Self::Together(_) => Shape::Together,
+            Self::Fireworks(_) => Shape::Fireworks,
+        }
+    }
+
     pub fn client(&self) -> &Client {
         match self {
             Self::OpenAi(client) => client,
