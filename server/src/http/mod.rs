@@ -18,6 +18,7 @@ mod responses;
 mod sampling;
 mod sse;
 mod uploads;
+mod watched;
 
 pub use extract::blocking;
 pub use idempotency::Keyed;

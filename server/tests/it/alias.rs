@@ -146,8 +146,22 @@ async fn a_canary_gets_its_share_and_its_answers_are_told() {
         sides[usize::from(is_canary)] += 1;
     }
     assert!(sides.iter().all(|side| *side >= 3), "{sides:?}");
+    // Responses are on the same side, and are told too.
+    for (number, stream) in [(0, false), (1, true), (2, false)] {
+        let user = format!("user-{number}");
+        let (arm, _) = post(&user, false).await;
+        let body = json!({
+            "model": "ui-agent", "instructions": "s", "input": "a form", "max_output_tokens": 16,
+            "safety_identifier": user, "stream": stream,
+        });
+        let url = format!("{}/responses", world.server.base_url);
+        let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+        assert_eq!(response.headers()["x-hone-arm"].to_str().unwrap(), arm.unwrap());
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status, 200, "{text}");
+    }
     let told = std::mem::take(&mut *told.lock().unwrap());
-    assert_eq!(told.len(), 40);
+    assert_eq!(told.len(), 46);
     assert!(told.iter().all(|answer| answer.since == entry.at && answer.asked == "a form"));
     assert!(told.iter().any(|answer| answer.share == Share::Canary && !answer.text.is_empty()));
     registry.rollback("it breaks", jiff::Timestamp::now()).unwrap();

@@ -7,15 +7,11 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::State,
-    http::HeaderValue,
     response::{IntoResponse, Response},
 };
-use hone::{
-    model::wire::{ChatChoice, ChatReply, PromptDetails, StreamOptions, Usage},
-    registry::Share,
-};
+use hone::model::wire::{ChatChoice, ChatReply, PromptDetails, StreamOptions, Usage};
 use hone_engine::{
-    chat::{ChatMessage, Role},
+    chat::ChatMessage,
     generate::{Finish, SamplingParams},
     sample::Choice,
 };
@@ -26,10 +22,10 @@ use super::{
     fields::Fields,
     logprobs::{TokenLikelihood, content, likelihoods},
     sampling::{self, MOST_LOGPROBS},
+    watched::{Watched, sided},
 };
 use crate::{
-    app::{App, Sided},
-    config::Answered,
+    app::App,
     engine::{Answer, Ask, Format, Update},
     error::ApiError,
     ids,
@@ -47,20 +43,12 @@ pub async fn create(
     let request = ChatRequest::read(body)?;
     let (stream, usage) = (request.stream, request.stream_usage);
     let (answer, collected) = begin(&app, request).await?;
-    let side = collected.watched.as_ref().map(|watched| watched.side.share);
+    let share = collected.watched.as_ref().map(Watched::share);
     let response = match stream {
         true => stream::respond(answer, collected, usage),
         false => Json(whole(answer, collected).await?).into_response(),
     };
-    Ok(sided(response, side))
-}
-
-/// The response, which says who answered while a canary takes a share of the requests.
-fn sided(mut response: Response, side: Option<Share>) -> Response {
-    if let Some(side) = side {
-        response.headers_mut().insert("x-hone-arm", HeaderValue::from_static(side.as_str()));
-    }
-    response
+    Ok(sided(response, share))
 }
 
 /// A checked request.
@@ -156,12 +144,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
 /// Hands the request to the engine.
 async fn begin(app: &App, request: ChatRequest) -> Result<(Answer, Collected), ApiError> {
     let (model, side) = app.route(&request.model, request.caller.as_deref())?;
-    let asked = || request.messages.iter().rev().find(|message| message.role == Role::User);
-    let watched = side.map(|side| Watched {
-        side,
-        asked: asked().map(|message| message.content.clone()).unwrap_or_default(),
-        answered: Arc::clone(&app.config.answered),
-    });
+    let watched = Watched::of(app, side, &request.messages);
     let reply = ChatReply::new(ids::random("chatcmpl-"), ids::now(), &model.id);
     let adapters = model.chain.iter().map(|id| app.tuned.folder(id)).collect();
     let params = sampling::answers(&request.params, request.n);
@@ -190,20 +173,6 @@ struct Collected {
     /// While a canary takes a share of the requests.
     watched: Option<Watched>,
     choices: Vec<Partial>,
-}
-
-/// An answer that is judged afterwards.
-struct Watched {
-    side: Sided,
-    asked: String,
-    answered: Answered,
-}
-
-impl Watched {
-    fn tell(self, text: &str) {
-        let Sided { share, since } = self.side;
-        (self.answered)(crate::config::Answer { since, share, asked: self.asked, text: text.to_owned() });
-    }
 }
 
 /// One of the answers.

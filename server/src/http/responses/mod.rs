@@ -25,6 +25,7 @@ use self::{
 use super::{
     extract::{Body, Pairs},
     logprobs::{TokenLikelihood, likelihoods},
+    watched::{Watched, sided},
 };
 use crate::{
     app::App,
@@ -39,10 +40,12 @@ pub async fn create(
     let request = ResponseRequest::read(body)?;
     let stream = request.stream;
     let (answer, draft) = begin(&app, request).await?;
-    if stream {
-        return Ok(stream::respond(app, answer, draft));
-    }
-    Ok(Json(whole(&app, answer, draft).await?).into_response())
+    let share = draft.watched.as_ref().map(Watched::share);
+    let response = match stream {
+        true => stream::respond(app, answer, draft),
+        false => Json(whole(&app, answer, draft).await?).into_response(),
+    };
+    Ok(sided(response, share))
 }
 
 pub async fn get(
@@ -80,6 +83,8 @@ struct Draft {
     prompt_tokens: usize,
     text: String,
     likelihoods: Vec<TokenLikelihood>,
+    /// While a canary takes a share of the requests.
+    watched: Option<Watched>,
 }
 
 /// Hands the request to the engine.
@@ -96,8 +101,10 @@ async fn begin(app: &App, request: ResponseRequest) -> Result<(Answer, Draft), A
     };
     conversation.extend(request.input.iter().cloned());
     let instructions = request.instructions.as_ref().map(ChatMessage::system);
-    let messages = instructions.into_iter().chain(conversation.iter().cloned()).collect();
-    let (model, _) = app.route(&request.model, request.user.as_deref())?;
+    let messages: Vec<ChatMessage> = instructions.into_iter().chain(conversation.iter().cloned()).collect();
+    let caller = request.safety_identifier.as_deref().or(request.user.as_deref());
+    let (model, side) = app.route(&request.model, caller)?;
+    let watched = Watched::of(app, side, &messages);
     let response = ResponseObject::opening(&request, &model.id);
     let adapters = model.chain.iter().map(|id| app.tuned.folder(id)).collect();
     let ask = Ask { model, adapters, messages, params: vec![request.params], format: request.format };
@@ -110,6 +117,7 @@ async fn begin(app: &App, request: ResponseRequest) -> Result<(Answer, Draft), A
         prompt_tokens: answer.prompt_tokens,
         text: String::new(),
         likelihoods: Vec::new(),
+        watched,
     };
     Ok((answer, draft))
 }
@@ -135,6 +143,9 @@ impl Draft {
         let mut message = self.message.clone();
         message.content.push(OutputText::new(self.text.clone(), std::mem::take(&mut self.likelihoods)));
         let message = self.response.complete(message, finish, usage);
+        if let Some(watched) = self.watched.take() {
+            watched.tell(&self.text);
+        }
         if self.store {
             let mut conversation = std::mem::take(&mut self.conversation);
             conversation.push(ChatMessage::assistant(&self.text));

@@ -48,6 +48,7 @@ pub struct ResponseObject {
     top_p: f32,
     truncation: &'static str,
     usage: Option<Value>,
+    safety_identifier: Option<String>,
     user: Option<String>,
 }
 
@@ -119,6 +120,7 @@ impl ResponseObject {
             top_p: request.params.choice.top_p,
             truncation: "disabled",
             usage: None,
+            safety_identifier: request.safety_identifier.clone(),
             user: request.user.clone(),
         }
     }

@@ -38,6 +38,9 @@ pub struct ResponseRequest {
     pub format_echo: Value,
     pub metadata: BTreeMap<String, String>,
     pub tool_choice: &'static str,
+    /// Whoever asks, by the name that the application gives them.
+    pub safety_identifier: Option<String>,
+    /// What that was called before.
     pub user: Option<String>,
     pub stream: bool,
 }
@@ -76,6 +79,7 @@ impl ResponseRequest {
             format_echo,
             metadata: metadata(&mut fields)?,
             tool_choice,
+            safety_identifier: fields.take("safety_identifier")?,
             user: fields.take("user")?,
             stream: fields.take("stream")?.unwrap_or(false),
         };
