@@ -44,28 +44,28 @@ impl Reason {
         }
     }
 
-    /// What would let it go on.
-    pub fn hint(self) -> Option<&'static str> {
+    /// What to do next.
+    pub fn hint(self) -> &'static str {
         match self {
-            Self::RoundsDone => None,
-            Self::NoGain => Some(
-                "another base model or teacher may give more than another round; `--keep-going` runs one anyway",
-            ),
-            Self::DiversityFell => Some(
-                "add briefs of other kinds to `briefs/train.jsonl`; `--keep-going` runs another round anyway",
-            ),
-            Self::CriticDrifted => Some(
-                "its scores do not compare with earlier rounds': bring the critic back to what it was, or begin a new workspace with `-C DIR`",
-            ),
-            Self::NoNewRows => Some(
-                "`hone prepare` says why candidates are left out; add other briefs to `briefs/train.jsonl`",
-            ),
+            Self::RoundsDone => {
+                "before others rely on the model, `hone test --release` asks the sealed briefs too, which no round opens"
+            }
+            Self::NoGain => {
+                "another base model or teacher may give more than another round; `--keep-going` runs one anyway"
+            }
+            Self::DiversityFell => {
+                "add briefs of other kinds to `briefs/train.jsonl`; `--keep-going` runs another round anyway"
+            }
+            Self::CriticDrifted => {
+                "its scores do not compare with earlier rounds': bring the critic back to what it was, or begin a new workspace with `-C DIR`"
+            }
+            Self::NoNewRows => {
+                "`hone prepare` says why candidates are left out; add other briefs to `briefs/train.jsonl`"
+            }
             Self::NoFreshBriefs => {
-                Some("add briefs to `briefs/train.jsonl`: every one was evolved in an earlier round")
+                "add briefs to `briefs/train.jsonl`: every one was evolved in an earlier round"
             }
-            Self::RolledBack => {
-                Some("look at the report of its trial; `--keep-going` runs another round anyway")
-            }
+            Self::RolledBack => "look at the report of its trial; `--keep-going` runs another round anyway",
         }
     }
 }
