@@ -39,6 +39,12 @@ fn write(tokenizer: &Tokenizer, mut constraint: Constraint, seed: u64) -> Option
     constraint.is_whole().then(|| tokenizer.decode(&ids))
 }
 
+/// A whole number, however it is written: `-0` is one, and is read as a double.
+fn whole(value: &Value) -> Option<i64> {
+    let double = || value.as_f64().filter(|number| number.fract() == 0.0).map(|number| number as i64);
+    value.as_i64().or_else(double)
+}
+
 /// Whether a value is of a schema, by the few keywords that the tests use.
 fn holds(schema: &Value, value: &Value) -> bool {
     let number = |key: &str| schema[key].as_u64().map(|n| n as usize);
@@ -54,7 +60,7 @@ fn holds(schema: &Value, value: &Value) -> bool {
     match schema["type"].as_str().unwrap() {
         "null" => value.is_null(),
         "boolean" => value.is_boolean(),
-        "integer" => value.as_i64().is_some_and(|n| {
+        "integer" => whole(value).is_some_and(|n| {
             schema["minimum"].as_i64().is_none_or(|least| n >= least)
                 && schema["maximum"].as_i64().is_none_or(|most| n <= most)
         }),
@@ -112,6 +118,13 @@ fn fields(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = Vec<(Str
     prop::collection::btree_map("[a-z \"é]{1,5}", (inner, any::<bool>()), 0..4).prop_map(|fields| {
         fields.into_iter().map(|(name, (schema, needed))| (name, schema, needed)).collect::<Vec<_>>()
     })
+}
+
+#[test]
+fn minus_zero_is_a_whole_number() {
+    let schema = json!({"type": "integer", "minimum": -1, "maximum": 6});
+    assert!(holds(&schema, &serde_json::from_str("-0").unwrap()));
+    assert!(!holds(&schema, &json!(0.5)) && !holds(&schema, &json!(7)));
 }
 
 proptest! {
