@@ -168,6 +168,7 @@ pub async fn execute(
             reply: reply.text,
             usage: reply.usage,
             took_ms: reply.took_ms,
+            replayed: reply.replayed,
             finish_reason: Some(reply.finish.as_str().to_owned()),
         })
     };

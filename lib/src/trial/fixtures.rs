@@ -101,7 +101,7 @@ pub(super) fn wobble(brief: &str, arm: &str, sample: u32) -> f64 {
 pub(super) fn generation(brief: &Brief, arm: &str) -> Generation {
     let reply = format!("# app.py\nimport streamlit as st\nst.title(\"{} by {arm}\")\n", brief.id);
     let usage = Usage::new(20, 30);
-    Generation { reply, usage, took_ms: 1200, finish_reason: Some("stop".into()) }
+    Generation { reply, usage, took_ms: 1200, replayed: false, finish_reason: Some("stop".into()) }
 }
 
 /// All rows of a trial whose arms are of the qualities that `quality` gives for (brief, arm).

@@ -342,7 +342,13 @@ impl<'a> Comparison<'a> {
         }
         let ratio = match (tuned, reference) {
             (Some(tuned), Some(reference)) if reference > 0.0 => tuned / reference,
-            _ => return Gate::new(name, Status::NotApplied, format!("{what} is not known for both")),
+            _ => {
+                return Gate::new(
+                    name,
+                    Status::NotApplied,
+                    format!("{what} was not measured for both in this trial"),
+                );
+            }
         };
         let status = if ratio <= MAX_GROWTH { Status::Pass } else { Status::Fail };
         Gate::new(name, status, format!("{what} is {ratio:.2} times the champion's (at most {MAX_GROWTH})"))

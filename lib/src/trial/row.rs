@@ -27,6 +27,8 @@ pub struct Generation {
     /// As the provider counts.
     pub usage: Usage,
     pub took_ms: u64,
+    /// It was asked for before this trial: how long it took then depends on what else was asked.
+    pub replayed: bool,
     /// `stop`, `length`...; none when the provider says nothing.
     pub finish_reason: Option<String>,
 }
@@ -90,6 +92,9 @@ pub struct Row {
     /// As the provider counted.
     pub usage: Usage,
     pub took_ms: u64,
+    /// The answer was in the journal: `took_ms` is that of another time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
     #[serde(default)]
     pub finish_reason: Option<String>,
     pub critic: String,
@@ -152,6 +157,7 @@ impl Row {
             issues: gravest(critique.issues),
             usage: generation.usage,
             took_ms: generation.took_ms,
+            replayed: generation.replayed,
             finish_reason: generation.finish_reason,
             critic: critique.critic,
             level: critique.level,

@@ -140,7 +140,7 @@ pub struct ArmSummary {
     pub sub_scores: BTreeMap<String, f64>,
     /// Mean per answer, o200k_base.
     pub tokens: Option<f64>,
-    /// Median per answer.
+    /// Median per answer that was asked for in this trial.
     pub took_ms: Option<f64>,
     /// Nine of ten answers took no longer.
     #[serde(default)]
@@ -379,6 +379,8 @@ impl<'a> Results<'a> {
         let of_answers = |value: fn(&Row) -> f64| stats::mean(rows.iter().map(|r| value(r)));
         let interval = |rate: Option<f64>| stats::wilson(rate? * briefs as f64, briefs);
         let (ui_first, runs) = (self.mean(name, Metric::UiFirst), self.mean(name, Metric::Runs));
+        let live = || rows.iter().filter(|row| !row.replayed).map(|row| row.took_ms as f64);
+        let took = |share: f64| stats::quantile_of(live(), share);
         ArmSummary {
             model: spec.arm(name).map(|arm| arm.model.clone()).unwrap_or_default(),
             answers: rows.len(),
@@ -390,8 +392,8 @@ impl<'a> Results<'a> {
             score: self.mean(name, Metric::Score),
             sub_scores: parts::sub_scores(self, name),
             tokens: of_answers(|r| r.tokens as f64),
-            took_ms: stats::quantile_of(rows.iter().map(|r| r.took_ms as f64), 0.5),
-            took_ms_p90: stats::quantile_of(rows.iter().map(|r| r.took_ms as f64), 0.9),
+            took_ms: took(0.5),
+            took_ms_p90: took(0.9),
             truncated: of_answers(|r| f64::from(u8::from(r.truncated()))),
         }
     }

@@ -406,4 +406,9 @@ fn figures_are_cut_finer() {
     assert_eq!(summary.delta_sub_scores.keys().collect::<Vec<_>>(), ["code"], "visual lacks the base's");
     assert_eq!(summary.delta_sub_scores["code"].mean, Some(5.0));
     assert_eq!((tuned.took_ms, tuned.took_ms_p90), (Some(2_000.0), Some(3_000.0)));
+    // What was asked for in an earlier trial took its time then.
+    rows.iter_mut().filter(|row| row.took_ms == 3_000).for_each(|row| row.replayed = true);
+    assert_eq!(summarise(&spec, &rows).arms.tuned.took_ms, Some(1_000.0));
+    rows.iter_mut().for_each(|row| row.replayed = true);
+    assert_eq!(summarise(&spec, &rows).arms.tuned.took_ms, None);
 }
