@@ -113,11 +113,11 @@ impl Open {
         let Ok(entries) = fs::read_dir(&folder) else { return Vec::new() };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         // Any of its files: whoever found its process dead may have removed the lock.
-        let ids: BTreeSet<String> = names
-            .filter_map(|name| name.rsplit_once('.').map(|(id, end)| (id.to_owned(), end.to_owned())))
-            .filter(|(id, end)| !id.is_empty() && ENDS.contains(&end.as_str()))
-            .map(|(id, _)| id)
-            .collect();
+        let id_of = |name: String| {
+            let (id, end) = name.rsplit_once('.')?;
+            (!id.is_empty() && ENDS.contains(&end)).then(|| id.to_owned())
+        };
+        let ids: BTreeSet<String> = names.filter_map(id_of).collect();
         ids.iter().filter_map(|id| Self::orphan(&folder, id, identity)).collect()
     }
 
