@@ -35,7 +35,7 @@ fn evolve(world: &World, more: &[&str]) -> Command {
     world.command(&[&all[..], more].concat())
 }
 
-/// What logs say apart from times and prices.
+/// What logs say apart from times, prices and what was asked before a kill.
 fn priceless(world: &World) -> Value {
     without(logs(world).into_iter().collect())
 }
@@ -44,7 +44,7 @@ fn without(value: Value) -> Value {
     match value {
         Value::Object(map) => map
             .into_iter()
-            .filter(|(key, _)| !["usd", "took_ms", "timing", "at"].contains(&key.as_str()))
+            .filter(|(key, _)| !["usd", "took_ms", "timing", "at", "replayed"].contains(&key.as_str()))
             .map(|(key, value)| (key, without(value)))
             .collect(),
         Value::Array(items) => items.into_iter().map(without).collect(),
@@ -59,7 +59,7 @@ fn trial(world: &World, more: &[&str]) -> Command {
     world.command(&[&all[..], more].concat())
 }
 
-/// What a trial found, apart from times and prices.
+/// What a trial found, apart from times, prices and what was asked before a kill.
 fn found(world: &World) -> Vec<String> {
     let trials = std::fs::read_dir(world.path("data/trials")).unwrap().flatten();
     let texts = trials.map(|entry| std::fs::read_to_string(entry.path().join("results.jsonl")).unwrap());
