@@ -7,6 +7,7 @@ mod commands;
 mod context;
 mod display;
 mod error;
+mod measure;
 mod models;
 mod own;
 mod rows;

@@ -419,7 +419,7 @@ pub fn finetune(
     let (epochs, by_rule) = match passes {
         Passes::Fixed(epochs) => (epochs, ""),
         Passes::Auto(shape) => {
-            let epochs = finetune::auto_epochs(shape, usize::try_from(examples).unwrap_or(usize::MAX));
+            let epochs = shape.auto_epochs(usize::try_from(examples).unwrap_or(usize::MAX));
             (
                 epochs,
                 if shape == finetune::Shape::OpenAi {

@@ -1,10 +1,10 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hone::{
     config::Settings,
     dataset::{
-        cost::{self, Around},
+        cost::{self, Around, Measured, Speed},
         tokens,
         validate::Options,
     },
@@ -17,6 +17,7 @@ use crate::{
     commands::validate,
     context::Context,
     error::{CommandError, Result},
+    measure,
 };
 
 /// What training on a file costs: tokens, epochs, prices at each provider, time on this machine; nothing is sent
@@ -32,9 +33,16 @@ pub struct Cost {
     /// Prices of this model alone
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
+    /// Train on a few rows for some seconds to see how fast this machine is; nothing of it is kept
+    #[arg(long)]
+    pub measure: bool,
 }
 
-pub fn run(args: &Cost, context: &Context) -> Result {
+pub async fn run(args: &Cost, context: &Context) -> Result {
+    if args.measure && args.file == Path::new("-") {
+        let error = CommandError::usage("`--measure` reads the file a second time, which stdin cannot be");
+        return Err(error.hint("write it to a file first, and name that"));
+    }
     let settings = context.settings(&[])?;
     let looking = validate::options(args.model.as_deref(), context, &settings)?;
     let report = validate::read(&args.file, &Options { code: false, ..looking }, context)?;
@@ -43,12 +51,20 @@ pub fn run(args: &Cost, context: &Context) -> Result {
         let hint = format!("`hone validate {}` says what is wrong with its lines", args.file.display());
         return Err(CommandError::new(Kind::Input, message).hint(hint));
     }
+    let base = &settings.finetune.base_model;
+    let speed = match args.measure {
+        true => Some(Speed {
+            tokens_per_second: measure::training(&args.file, report.format, base, context).await?,
+            measured: Measured::Now,
+        }),
+        false => last_speed(context, base),
+    };
     let around = Around {
         file: args.file.display().to_string(),
         epochs: args.n_epochs.or(settings.finetune.n_epochs.fixed()),
         only: args.model.as_deref().and_then(|name| only(name, &settings)),
-        tokens_per_second: speed(context, &settings.finetune.base_model),
-        local_model: settings.finetune.base_model.clone(),
+        speed,
+        local_model: base.clone(),
     };
     let cost = cost::cost(&report, &Prices::load(&context.workspace.prices())?, around);
     context.answer(&cost, || cost.text())
@@ -65,11 +81,12 @@ fn only(name: &str, settings: &Settings) -> Option<(Option<String>, String)> {
     })
 }
 
-/// Tokens a second of the last job that this workspace has trained from a base model.
-fn speed(context: &Context, base: &str) -> Option<f64> {
+/// Of the last job that this workspace has trained from a base model.
+fn last_speed(context: &Context, base: &str) -> Option<Speed> {
     let jobs = hone_server::jobs(&context.workspace.server()).into_iter();
     let ended = jobs.filter(|job| job.status == JobStatus::Succeeded && job.model == base);
     let last = ended.max_by_key(|job| job.finished_at)?;
     let seconds = last.finished_at? - last.created_at;
-    Some(last.trained_tokens? as f64 / seconds.max(1) as f64)
+    let tokens_per_second = last.trained_tokens? as f64 / seconds.max(1) as f64;
+    Some(Speed { tokens_per_second, measured: Measured::LastJob })
 }

@@ -89,7 +89,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Critique(c) => critique::run(&c, context).await,
         Command::Calibrate(c) => calibrate::run(&c, context).await,
         Command::Prepare(c) => prepare::run(&c, context).await,
-        Command::Cost(c) => cost::run(&c, context),
+        Command::Cost(c) => cost::run(&c, context).await,
         Command::Validate(c) => validate::run(&c, context).await,
         Command::Finetune(c) => finetune::run(&c, context).await,
         Command::Status(c) => status::run(&c, context).await,

@@ -106,7 +106,7 @@ pub async fn take_over(config: ServerConfig, base_url: String) -> Option<LocalSe
     }
 }
 
-async fn prepare_weights(context: &Context) -> Result<()> {
+pub async fn prepare_weights(context: &Context) -> Result<()> {
     if let Some(chosen) = bases::chosen(context, &context.settings_again()?)? {
         return Model::check(&chosen.path).map_err(|e| {
             let message = format!("the model `{}` cannot be used: {e}", chosen.name);

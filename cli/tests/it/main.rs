@@ -27,6 +27,8 @@ mod meter;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod pairs;
+#[cfg(test)]
 mod pause;
 #[cfg(test)]
 mod provider;

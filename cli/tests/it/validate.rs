@@ -145,4 +145,12 @@ fn the_cost_is_known_before_anything_is_spent() {
     assert!(here(&world, &["cost", "rows.jsonl"]).stdout.contains("openai gpt-4.1-2025-04-14"));
     world.write("bad.jsonl", "{\n");
     here(&world, &["cost", "bad.jsonl"]).failed(3, "no usable example", "hone validate");
+
+    assert_eq!((&cost["local"]["seconds"], cost["local"].get("tokens_per_second")), (&Value::Null, None));
+    let measured = &checked(&world, &["cost", "rows.jsonl", "--measure"]).1["local"];
+    assert_eq!(measured["measured"], "now");
+    let (tokens, speed) = (measured["billable_tokens"].as_f64(), measured["tokens_per_second"].as_f64());
+    let seconds = tokens.unwrap() / speed.unwrap();
+    assert!((measured["seconds"].as_f64().unwrap() / seconds - 1.0).abs() < 1e-9, "{measured}");
+    assert!(!world.path(".hone/server").exists(), "nothing of it is kept");
 }

@@ -41,8 +41,7 @@ const FUEL: u64 = 200_000;
 /// A set of prompt templates that are known to work. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Prompts {
-    /// Name and text.
-    templates: Arc<[(&'static str, String); 3]>,
+    /// Knows the templates by name, and compiles each once.
     reader: Arc<Environment<'static>>,
     sha256: Option<String>,
 }
@@ -177,7 +176,10 @@ impl Prompts {
         reader.set_undefined_behavior(UndefinedBehavior::Strict);
         reader.set_auto_escape_callback(|_| AutoEscape::None);
         reader.set_fuel(Some(FUEL));
-        Self { templates: Arc::new(templates), reader: Arc::new(reader), sha256 }
+        reader.set_loader(move |name| {
+            Ok(templates.iter().find(|(other, _)| *other == name).map(|(_, text)| text.clone()))
+        });
+        Self { reader: Arc::new(reader), sha256 }
     }
 
     /// First letters of the hash of templates that are not the shipped ones; none for the shipped ones.
@@ -222,9 +224,8 @@ impl Prompts {
     }
 
     fn render(&self, name: &str, context: &Context<'_>) -> Result<String, PromptError> {
-        let template = self.templates.iter().find(|(other, _)| *other == name);
-        let text = template.map_or("", |(_, text)| text.as_str());
-        self.reader.render_named_str(name, text, Serde(context)).map_err(|e| fault(name, &e))
+        let rendered = self.reader.get_template(name).and_then(|template| template.render(Serde(context)));
+        rendered.map_err(|e| fault(name, &e))
     }
 
     /// Renders each template in all its cases, so that a fault shows before the first call and not in the middle of a night.
@@ -329,6 +330,10 @@ mod tests {
         ]);
         let own = Prompts::load(own.path()).unwrap();
         assert_eq!(own.ask(&brief).unwrap(), [Message::user("Draw: A MAP A map")]);
+        let around = folder(&[(IMPROVE_FILE, "Again: {% include 'agent.user.jinja' %}")]);
+        let around = Prompts::load(around.path()).unwrap();
+        let asked = around.improve(&brief, &Improvement::default()).unwrap();
+        assert_eq!(asked[1], Message::user("Again: Create a Streamlit UI: A map"));
         assert_eq!(own.name().map(str::len), Some(8));
         assert_ne!(own, Prompts::default());
     }

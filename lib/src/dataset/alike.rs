@@ -169,14 +169,49 @@ fn mixed(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Code that was taken, by a number that the caller gives it.
-pub(super) struct Shelf {
+/// How often a run occurs in all code that may be compared: the order of prefixes.
+pub(super) struct Rarity {
     similarity: f64,
-    /// How often a run occurs in all code that may be asked about or taken: the order of prefixes.
     counts: Vec<u32>,
-    prints: Vec<CodePrint>,
-    /// Which prints have a run in their prefix.
-    prefixes: FxHashMap<u64, Vec<u32>>,
+}
+
+impl Rarity {
+    /// For code of which any two that are at least so similar (above 0, up to 1) are twins.
+    pub fn new<'a>(similarity: f64, all: impl Iterator<Item = &'a CodePrint>) -> Self {
+        let mut counts = vec![0_u32; CELLS];
+        for run in all.flat_map(|print| &print.runs) {
+            let cell = &mut counts[cell(*run)];
+            *cell = cell.saturating_add(1);
+        }
+        Self { similarity, counts }
+    }
+
+    /// Code with its rarest runs: as many as must hold one that any twin has among its own.
+    pub fn file<'a>(&self, print: &'a CodePrint) -> Filed<'a> {
+        let mut rarest = print.runs.clone();
+        // A hair less, so that no rounding leaves one out.
+        let shared = (self.similarity * rarest.len() as f64 - 1e-6).ceil() as usize;
+        let length = (rarest.len() + 1).saturating_sub(shared.max(1)).min(rarest.len());
+        if length < rarest.len() {
+            rarest.select_nth_unstable_by_key(length, |run| (self.counts[cell(*run)], *run));
+            rarest.truncate(length);
+        }
+        Filed { print, rarest }
+    }
+}
+
+/// Code, and the runs by which it is found on a shelf.
+pub(super) struct Filed<'a> {
+    pub print: &'a CodePrint,
+    rarest: Vec<u64>,
+}
+
+/// Code that was taken, by its number.
+pub(super) struct Shelf<'a> {
+    similarity: f64,
+    prints: Vec<&'a CodePrint>,
+    /// Which prints have a run among their rarest.
+    rarest: FxHashMap<u64, Vec<u32>>,
     exact: FxHashMap<u64, u32>,
     /// The last question that looked at a print.
     seen: Vec<u32>,
@@ -192,19 +227,13 @@ pub(super) struct Twin {
     pub similarity: f64,
 }
 
-impl Shelf {
-    /// For code of which any two that are at least so similar (above 0, up to 1) are twins; `all` is what may come.
-    pub fn new<'a>(similarity: f64, all: impl Iterator<Item = &'a CodePrint>) -> Self {
-        let mut counts = vec![0_u32; CELLS];
-        for run in all.flat_map(|print| &print.runs) {
-            let cell = &mut counts[cell(*run)];
-            *cell = cell.saturating_add(1);
-        }
+impl<'a> Shelf<'a> {
+    /// For code that was filed with this similarity.
+    pub fn new(similarity: f64) -> Self {
         Self {
             similarity,
-            counts,
             prints: Vec::new(),
-            prefixes: FxHashMap::default(),
+            rarest: FxHashMap::default(),
             exact: FxHashMap::default(),
             seen: Vec::new(),
             questions: 0,
@@ -217,19 +246,20 @@ impl Shelf {
     }
 
     /// What was taken that is the same or as similar as a twin: the most similar of all.
-    pub fn twin(&mut self, print: &CodePrint) -> Option<Twin> {
+    pub fn twin(&mut self, filed: &Filed<'_>) -> Option<Twin> {
+        let print = filed.print;
         if let Some(index) = self.copy(print) {
             return Some(Twin { index, similarity: 1.0 });
         }
         self.questions += 1;
         let mut best: Option<Twin> = None;
-        for run in self.prefix(print) {
-            for &index in self.prefixes.get(&run).into_iter().flatten() {
+        for run in &filed.rarest {
+            for &index in self.rarest.get(run).into_iter().flatten() {
                 let index = index as usize;
                 if std::mem::replace(&mut self.seen[index], self.questions) == self.questions {
                     continue;
                 }
-                let other = &self.prints[index];
+                let other = self.prints[index];
                 let (few, many) = sorted(print.runs.len(), other.runs.len());
                 // Sets of such sizes cannot be similar enough.
                 if (few as f64) < self.similarity * many as f64 {
@@ -245,29 +275,15 @@ impl Shelf {
     }
 
     /// Takes code, and says where it stands.
-    pub fn add(&mut self, print: CodePrint) -> usize {
+    pub fn add(&mut self, filed: Filed<'a>) -> usize {
         let index = self.prints.len();
-        for run in self.prefix(&print) {
-            self.prefixes.entry(run).or_default().push(index as u32);
+        for run in filed.rarest {
+            self.rarest.entry(run).or_default().push(index as u32);
         }
-        self.exact.entry(print.exact).or_insert(index as u32);
-        self.prints.push(print);
+        self.exact.entry(filed.print.exact).or_insert(index as u32);
+        self.prints.push(filed.print);
         self.seen.push(0);
         index
-    }
-
-    /// The rarest runs: as many as must hold one that any twin has among its own.
-    fn prefix(&self, print: &CodePrint) -> Vec<u64> {
-        let mut runs = print.runs.clone();
-        // A hair less, so that no rounding leaves one out.
-        let shared = (self.similarity * runs.len() as f64 - 1e-6).ceil() as usize;
-        let length = (runs.len() + 1).saturating_sub(shared.max(1)).min(runs.len());
-        let order = |run: &u64| (self.counts[cell(*run)], *run);
-        if length < runs.len() {
-            runs.select_nth_unstable_by_key(length, order);
-            runs.truncate(length);
-        }
-        runs
     }
 }
 
@@ -341,16 +357,17 @@ mod tests {
             apps in prop::collection::vec(prop::collection::vec(0u8..12, 0..14), 1..24), limit in 0.3..1.0f64,
         ) {
             let prints: Vec<CodePrint> = apps.iter().map(|words| app(words)).collect();
-            let mut shelf = Shelf::new(limit, prints.iter());
+            let rarity = Rarity::new(limit, prints.iter());
+            let mut shelf = Shelf::new(limit);
             let mut taken: Vec<&CodePrint> = Vec::new();
             for print in &prints {
                 let best = taken.iter().map(|other| other.similarity(print)).fold(0.0, f64::max);
-                let twin = shelf.twin(print);
+                let twin = shelf.twin(&rarity.file(print));
                 prop_assert_eq!(twin.map(|twin| twin.similarity), (best >= limit).then_some(best));
                 match twin {
                     Some(twin) => prop_assert_eq!(taken[twin.index].similarity(print), best),
                     None => {
-                        prop_assert_eq!(shelf.add(print.clone()), taken.len());
+                        prop_assert_eq!(shelf.add(rarity.file(print)), taken.len());
                         taken.push(print);
                     }
                 }

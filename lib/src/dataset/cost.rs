@@ -7,27 +7,21 @@ use super::{
     validate::{Report, TokenCounts},
 };
 use crate::{
-    model::price::{Listed, Prices, said},
+    model::{
+        price::{Listed, Prices, said},
+        provider::{Tuning, provider},
+    },
     text::thousands,
 };
-
-/// Three epochs, more when that shows fewer than 100 examples, fewer when it shows more than 25,000: OpenAI's published rule.
-pub fn auto_epochs(examples: usize) -> u32 {
-    let examples = examples.max(1);
-    let epochs = match examples.saturating_mul(3) {
-        ..100 => (100 / examples).min(25),
-        25_001.. => (25_000 / examples).max(1),
-        _ => 3,
-    };
-    u32::try_from(epochs).unwrap_or(1)
-}
 
 /// What training costs at one provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingPrice {
     pub provider: String,
     pub model: String,
-    /// US dollars for the whole job; null when the price is not known.
+    /// Passes over the data: those that were asked for, or what this provider's `auto` is.
+    pub epochs: u32,
+    /// US dollars for all of them; null when the price is not known.
     pub usd: Option<f64>,
     /// US dollars per million tokens trained.
     pub per_million: Option<f64>,
@@ -53,9 +47,27 @@ pub struct LocalCost {
     pub model: String,
     /// Tokens of all epochs by the local tokeniser.
     pub billable_tokens: Option<u64>,
-    /// By the speed of the last job that this workspace has trained; null before the first.
+    /// Null while no speed is known.
     pub seconds: Option<f64>,
-    pub tokens_per_second: Option<f64>,
+    #[serde(flatten)]
+    pub speed: Option<Speed>,
+}
+
+/// How fast the embedded engine trains here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Speed {
+    pub tokens_per_second: f64,
+    pub measured: Measured,
+}
+
+/// When a speed was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measured {
+    /// In the last job that this workspace has trained.
+    LastJob,
+    /// Just now.
+    Now,
 }
 
 /// What training on a file costs.
@@ -63,10 +75,11 @@ pub struct LocalCost {
 pub struct Cost {
     pub file: String,
     pub examples: u64,
+    /// Those that were asked for, or what OpenAI's rule makes of `auto`; the local engine follows it.
     pub epochs: u32,
     /// Of one epoch.
     pub tokens: TokenCounts,
-    /// What hosted trainers bill: each example no longer than training reads it, times the epochs.
+    /// What OpenAI bills: each example no longer than training reads it, times the epochs.
     pub billable_tokens: u64,
     pub prices: Vec<TrainingPrice>,
     pub inference: Vec<InferencePrice>,
@@ -77,37 +90,38 @@ pub struct Cost {
 #[derive(Clone, Debug, Default)]
 pub struct Around {
     pub file: String,
-    /// By the rule when none are given.
+    /// As each trainer does when none are given.
     pub epochs: Option<u32>,
     /// Only this model's prices: its provider and its name.
     pub only: Option<(Option<String>, String)>,
     pub local_model: String,
-    /// Tokens that the local engine trained in a second, measured.
-    pub tokens_per_second: Option<f64>,
+    pub speed: Option<Speed>,
 }
 
 /// The cost of what [`super::validate`] has counted.
 pub fn cost(report: &Report, prices: &Prices, around: Around) -> Cost {
-    let epochs =
-        around.epochs.unwrap_or_else(|| auto_epochs(usize::try_from(report.examples).unwrap_or(usize::MAX)));
+    let examples = usize::try_from(report.examples).unwrap_or(usize::MAX);
+    let passes = |shape: Tuning| around.epochs.unwrap_or_else(|| shape.auto_epochs(examples));
+    let epochs = passes(Tuning::OpenAi);
     let Counts { o200k, local } = report.read;
     let billable_tokens = o200k * u64::from(epochs);
     let trainable = trainable(prices, around.only.as_ref());
     let local_tokens = report.token_counts.local.map(|_| local * u64::from(epochs));
-    let seconds = local_tokens.zip(around.tokens_per_second).map(|(tokens, speed)| tokens as f64 / speed);
+    let took = |(tokens, speed): (u64, &Speed)| tokens as f64 / speed.tokens_per_second;
+    let seconds = local_tokens.zip(around.speed.as_ref()).map(took);
     Cost {
         file: around.file,
         examples: report.examples,
         epochs,
         tokens: report.token_counts.clone(),
         billable_tokens,
-        prices: trainable.iter().map(|listed| training(listed, billable_tokens)).collect(),
+        prices: trainable.iter().map(|listed| training(listed, o200k, passes(shape_of(listed)))).collect(),
         inference: trainable.iter().map(|listed| inference(listed, prices)).collect(),
         local: LocalCost {
             model: around.local_model,
             billable_tokens: local_tokens,
             seconds,
-            tokens_per_second: around.tokens_per_second,
+            speed: around.speed,
         },
     }
 }
@@ -133,11 +147,17 @@ fn is_day(rest: &str) -> bool {
         || rest.strip_prefix("-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-fn training(listed: &Listed, tokens: u64) -> TrainingPrice {
+/// Whose rules hold; a provider that is not known speaks OpenAI's protocol.
+fn shape_of(listed: &Listed) -> Tuning {
+    provider(&listed.provider).and_then(|provider| provider.tuning).unwrap_or(Tuning::OpenAi)
+}
+
+fn training(listed: &Listed, tokens: u64, epochs: u32) -> TrainingPrice {
     TrainingPrice {
         provider: listed.provider.clone(),
         model: listed.model.clone(),
-        usd: listed.training.map(|price| tokens as f64 * price / 1e6),
+        epochs,
+        usd: listed.training.map(|price| (tokens * u64::from(epochs)) as f64 * price / 1e6),
         per_million: listed.training,
         as_of: listed.as_of.clone(),
     }
@@ -171,43 +191,53 @@ impl Cost {
             String::new(),
             format!("{:<48} {:>12}   answers per million tokens: base -> tuned", "training", "in all"),
         ];
-        lines
-            .extend(self.prices.iter().zip(&self.inference).map(|(price, inference)| line(price, inference)));
+        let rows = self.prices.iter().zip(&self.inference);
+        lines.extend(rows.map(|(price, inference)| self.line(price, inference)));
         lines.push(String::new());
         lines.push(self.local_text());
         lines.join("\n")
     }
 
+    fn line(&self, price: &TrainingPrice, inference: &InferencePrice) -> String {
+        let InferencePrice { input, output, tuned_input, tuned_output, .. } = inference;
+        let pair =
+            |input: &Option<f64>, output: &Option<f64>| format!("{} in, {} out", said(*input), said(*output));
+        let as_of = price.as_of.as_ref().map(|day| format!(" ({day})")).unwrap_or_default();
+        let own_epochs = match price.epochs {
+            epochs if epochs == self.epochs => String::new(),
+            1 => "; 1 epoch, which is its `auto`".to_owned(),
+            epochs => format!("; {epochs} epochs, which is its `auto`"),
+        };
+        format!(
+            "{:<48} {:>12}   {} -> {}{as_of}{own_epochs}",
+            format!("{} {}", price.provider, price.model),
+            said(price.usd),
+            pair(input, output),
+            pair(tuned_input, tuned_output)
+        )
+    }
+
     fn local_text(&self) -> String {
-        let LocalCost { model, billable_tokens, seconds, tokens_per_second } = &self.local;
+        let LocalCost { model, billable_tokens, seconds, speed } = &self.local;
         let free = format!("`{model}` on this machine costs nothing");
-        match (billable_tokens, seconds, tokens_per_second) {
+        match (billable_tokens, seconds, speed) {
             (None, ..) => format!("{free}; `hone setup` fetches it, and its tokens are counted then"),
             (Some(tokens), Some(seconds), Some(speed)) => format!(
-                "{free}: {} tokens of its own, about {} at the {speed:.0} tokens a second of the last job",
+                "{free}: {} tokens of its own, about {} at the {:.0} tokens a second {}",
                 thousands(*tokens),
-                duration(*seconds)
+                duration(*seconds),
+                speed.tokens_per_second,
+                match speed.measured {
+                    Measured::LastJob => "of the last job",
+                    Measured::Now => "that were measured now",
+                }
             ),
             (Some(tokens), ..) => format!(
-                "{free}: {} tokens of its own; how long it takes is known after the first job",
+                "{free}: {} tokens of its own; how long it takes is known after the first job, or with `--measure`",
                 thousands(*tokens)
             ),
         }
     }
-}
-
-fn line(price: &TrainingPrice, inference: &InferencePrice) -> String {
-    let InferencePrice { input, output, tuned_input, tuned_output, .. } = inference;
-    let pair =
-        |input: &Option<f64>, output: &Option<f64>| format!("{} in, {} out", said(*input), said(*output));
-    let as_of = price.as_of.as_ref().map(|day| format!(" ({day})")).unwrap_or_default();
-    format!(
-        "{:<48} {:>12}   {} -> {}{as_of}",
-        format!("{} {}", price.provider, price.model),
-        said(price.usd),
-        pair(input, output),
-        pair(tuned_input, tuned_output)
-    )
 }
 
 fn duration(seconds: f64) -> String {
@@ -222,26 +252,6 @@ fn duration(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn epochs_follow_the_published_rule() {
-        let expected = [
-            (0, 25),
-            (1, 25),
-            (4, 25),
-            (10, 10),
-            (33, 3),
-            (34, 3),
-            (80, 3),
-            (8_333, 3),
-            (8_334, 2),
-            (10_000, 2),
-            (30_000, 1),
-        ];
-        for (examples, epochs) in expected {
-            assert_eq!(auto_epochs(examples), epochs, "{examples} examples");
-        }
-    }
-
     fn report() -> Report {
         let read = Counts { o200k: 1_000_000, local: 1_200_000 };
         let token_counts = TokenCounts { o200k_base: 1_100_000, local: Some(1_250_000) };
@@ -250,7 +260,8 @@ mod tests {
 
     #[test]
     fn each_provider_has_its_price_and_its_day() {
-        let around = Around { tokens_per_second: Some(1_000.0), file: "a.jsonl".into(), ..Around::default() };
+        let speed = Speed { tokens_per_second: 1_000.0, measured: Measured::LastJob };
+        let around = Around { speed: Some(speed), file: "a.jsonl".into(), ..Around::default() };
         let cost = cost(&report(), &Prices::default(), around);
         assert_eq!((cost.epochs, cost.billable_tokens), (3, 3_000_000));
         let of = |model: &str| cost.prices.iter().find(|price| price.model == model).unwrap();
@@ -267,6 +278,21 @@ mod tests {
             text.contains("$75.00") && text.contains("about 60 min") && text.contains("(2025-10-31)"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn each_trainer_has_its_own_auto() {
+        let of = |epochs| {
+            let around = Around { epochs, ..Around::default() };
+            let cost = cost(&report(), &Prices::default(), around);
+            let price = cost.prices.iter().find(|price| price.provider == "together").unwrap().clone();
+            (price.epochs, price.usd, cost.text().contains("1 epoch, which is its `auto`"))
+        };
+        // A million tokens in one pass, or in three.
+        assert_eq!(of(None), (1, Some(0.48), true));
+        let (epochs, usd, said) = of(Some(3));
+        assert_eq!((epochs, said), (3, false));
+        assert!((usd.unwrap() - 1.44).abs() < 1e-9);
     }
 
     #[test]

@@ -46,13 +46,19 @@ impl Lessons<'_> {
         self.selection.positives.iter().map(row).collect()
     }
 
+    /// The positives that are a better version of an app with named faults.
+    pub fn improved(&self) -> impl Iterator<Item = &Positive<'_>> {
+        self.selection.positives.iter().filter(|positive| !self.befores(positive).is_empty())
+    }
+
     /// One row for each positive at most: the step to it from an app with named faults. The answers differ as positives
     /// do, so no two rows are alike.
-    pub fn improvements(&self, workers: usize) -> Result<Vec<Made<ChatRow>>, DatasetError> {
-        if self.options.improvement_share <= 0.0 {
-            return Ok(Vec::new());
-        }
-        let rows = workers::map(workers, &self.selection.positives, |positive| self.improvement(positive))?;
+    pub fn improvements(
+        &self,
+        of: &[&Positive<'_>],
+        workers: usize,
+    ) -> Result<Vec<Made<ChatRow>>, DatasetError> {
+        let rows = workers::map(workers, of, |positive| self.improvement(positive))?;
         let rows: Result<Vec<_>, PromptError> = rows.into_iter().filter_map(Result::transpose).collect();
         Ok(rows?)
     }
@@ -113,21 +119,29 @@ impl Lessons<'_> {
         let mut worse: Vec<_> =
             rivals.filter_map(|other| Some((other, self.pair(positive, other)?))).collect();
         worse.sort_by_key(|(other, by)| (*by, other.entry.model != chosen.entry.model, other.place()));
-        let mut rejected: Vec<CodePrint> = Vec::new();
+        let mut rejected: Vec<Case<'_>> = Vec::new();
         let mut rows = Vec::new();
         for (other, by) in worse {
             if rejected.len() == MOST_REJECTED {
                 break;
             }
-            let print = CodePrint::of(&other.entry.files);
-            let shown = rejected.iter().any(|shown| shown.similarity(&print) >= self.options.similarity);
             let answer = other.answer();
-            if !shown && self.heldout.text_leak(&answer).is_none() {
+            if !self.is_shown(other, &rejected) && self.heldout.text_leak(&answer).is_none() {
                 rows.push(preference_row(positive, other, answer, by));
-                rejected.push(print);
+                rejected.push(other);
             }
         }
         rows
+    }
+
+    /// Whether it is a near-copy of what stands in a pair already.
+    fn is_shown(&self, case: Case<'_>, rejected: &[Case<'_>]) -> bool {
+        let print = |case: &Case<'_>| CodePrint::of(&case.entry.files);
+        // Most apps have one rival, and parsing it would tell nothing.
+        !rejected.is_empty() && {
+            let this = print(&case);
+            rejected.iter().any(|shown| print(shown).similarity(&this) >= self.options.similarity)
+        }
     }
 
     /// Who finds the other worse, if anybody does and the two make a pair.

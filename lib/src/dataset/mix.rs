@@ -8,9 +8,9 @@ use super::{
     ChatRow, DatasetError, PreferenceRow, PrepareOptions, RowRecord, RowSource,
     leaks::Heldout,
     lessons::{Lessons, Made},
-    manifest::{Split, Withheld},
+    manifest::{RowKind, Split, Withheld},
     ratings::Votes,
-    select::Selection,
+    select::{Positive, Selection},
     workers,
 };
 use crate::model::wire::Message;
@@ -41,7 +41,7 @@ pub(super) fn mix(
     let lessons = Lessons { selection, heldout, votes, options };
     let mut gate = Gate { heldout, withheld: Vec::new(), workers };
     let positives = gate.clear(lessons.positives(), chat_texts)?;
-    let improvements = gate.clear(lessons.improvements(workers)?, chat_texts)?;
+    let improvements = improvements(&lessons, &mut gate, positives.len())?;
     let (kept, over) = trim(positives, improvements, options);
     let (train, validation) = split(kept, options);
     let trained: HashSet<&str> = train.iter().map(|made| made.record.family.as_str()).collect();
@@ -95,41 +95,90 @@ impl Gate<'_> {
     }
 }
 
-/// Keeps the share of improvements and the number of rows; also returns the positives that had to go.
+/// The rows of steps that there is room for beside so many positives, in turns. Rendering and counting both apps of a step
+/// costs more than everything else about it, so rows that would not be kept are not made.
+fn improvements(
+    lessons: &Lessons<'_>,
+    gate: &mut Gate<'_>,
+    positives: usize,
+) -> Result<Vec<Made<ChatRow>>, DatasetError> {
+    let seed = lessons.options.seed;
+    let turn = |positive: &&Positive<'_>| Turn {
+        rank: positive.rank,
+        kind: positive.case.source.brief.kind.clone(),
+        order: order(seed, RowKind::Improvement, positive.case.place(), None),
+    };
+    let steps = in_turns(lessons.improved().collect(), turn);
+    let most = Room::new(positives, steps.len(), lessons.options).improvements;
+    let (mut rows, mut steps) = (Vec::new(), steps.as_slice());
+    while rows.len() < most && !steps.is_empty() {
+        let (now, later) = steps.split_at(steps.len().min(most - rows.len()));
+        rows.extend(gate.clear(lessons.improvements(now, gate.workers)?, chat_texts)?);
+        steps = later;
+    }
+    Ok(rows)
+}
+
+/// How many rows of each sort are kept of so many.
+struct Room {
+    positives: usize,
+    improvements: usize,
+}
+
+impl Room {
+    fn new(positives: usize, improvements: usize, options: &PrepareOptions) -> Self {
+        let all = options.max_rows.unwrap_or(usize::MAX);
+        let share = options.improvement_share.clamp(0.0, 1.0);
+        let total = all.min(positives + improvements);
+        let wanted = improvements.min((total as f64 * share) as usize);
+        let positives = positives.min(all.saturating_sub(wanted));
+        // With few positives the share counts on what is really there.
+        let allowed = if share >= 1.0 { wanted } else { (positives as f64 * share / (1.0 - share)) as usize };
+        Self { positives, improvements: wanted.min(allowed) }
+    }
+}
+
+/// Keeps the share of improvements, which stand in turns, and the number of rows; also returns the positives that had to
+/// go.
 fn trim(
     positives: Vec<Made<ChatRow>>,
     improvements: Vec<Made<ChatRow>>,
     options: &PrepareOptions,
 ) -> (Vec<Made<ChatRow>>, Vec<Made<ChatRow>>) {
-    let room = options.max_rows.unwrap_or(usize::MAX);
-    let share = options.improvement_share.clamp(0.0, 1.0);
-    let total = room.min(positives.len() + improvements.len());
-    let wanted = improvements.len().min((total as f64 * share) as usize);
-    let room_for_positives = room.saturating_sub(wanted);
-    let (mut kept, over) = even(positives, room_for_positives, options.seed);
-    // With few positives the share counts on what is really there.
-    let allowed = if share >= 1.0 { wanted } else { (kept.len() as f64 * share / (1.0 - share)) as usize };
-    kept.extend(even(improvements, wanted.min(allowed), options.seed).0);
+    let room = Room::new(positives.len(), improvements.len(), options);
+    let turn = |made: &Made<ChatRow>| Turn {
+        rank: made.rank,
+        kind: made.ui_kind.clone(),
+        order: order_of(options.seed, &made.record),
+    };
+    let mut kept = in_turns(positives, turn);
+    let over = kept.split_off(room.positives);
+    kept.extend(improvements.into_iter().take(room.improvements));
     (kept, over)
 }
 
-/// The first `count` rows when briefs take turns, and kinds of UI within each turn.
-fn even(rows: Vec<Made<ChatRow>>, count: usize, seed: u64) -> (Vec<Made<ChatRow>>, Vec<Made<ChatRow>>) {
-    let mut rows: Vec<_> = rows.into_iter().map(|made| (order(seed, &made.record), made)).collect();
-    rows.sort_by(|a, b| (a.1.rank, &a.0).cmp(&(b.1.rank, &b.0)));
+/// What the place of a thing in its turns depends on.
+struct Turn {
+    rank: usize,
+    kind: String,
+    order: [u8; 32],
+}
+
+/// Briefs take turns, and kinds of UI within each turn.
+fn in_turns<T>(items: Vec<T>, turn: impl Fn(&T) -> Turn) -> Vec<T> {
+    let mut items: Vec<_> = items.into_iter().map(|item| (turn(&item), item)).collect();
+    items.sort_by(|(a, _), (b, _)| (a.rank, &a.order).cmp(&(b.rank, &b.order)));
     let mut turns: HashMap<(usize, String), usize> = HashMap::new();
-    let mut turned: Vec<_> = rows
+    let mut turned: Vec<_> = items
         .into_iter()
-        .map(|(order, made)| {
-            let turn = turns.entry((made.rank, made.ui_kind.clone())).or_default();
+        .map(|(Turn { rank, kind, order }, item)| {
+            let turn = turns.entry((rank, kind)).or_default();
             *turn += 1;
-            ((made.rank, *turn, order), made)
+            ((rank, *turn, order), item)
         })
         .collect();
     turned.sort_by_key(|(place, _)| *place);
-    let mut kept: Vec<_> = turned.into_iter().map(|(_, made)| made).collect();
-    let over = kept.split_off(count.min(kept.len()));
-    (kept, over)
+    turned.into_iter().map(|(_, item)| item).collect()
 }
 
 /// Sets whole families aside until the share is met, never more than half of the families.
@@ -157,7 +206,7 @@ fn split(rows: Vec<Made<ChatRow>>, options: &PrepareOptions) -> (Vec<Made<ChatRo
 
 /// Shuffled by the seed, with the line numbers that follow from it.
 fn ordered<R>(rows: Vec<Made<R>>, split: Split, seed: u64) -> Vec<Made<R>> {
-    let mut rows: Vec<_> = rows.into_iter().map(|made| (order(seed, &made.record), made)).collect();
+    let mut rows: Vec<_> = rows.into_iter().map(|made| (order_of(seed, &made.record), made)).collect();
     rows.sort_by_key(|(order, _)| *order);
     let mut rows: Vec<_> = rows.into_iter().map(|(_, made)| made).collect();
     for (made, line) in rows.iter_mut().zip(1..) {
@@ -167,13 +216,18 @@ fn ordered<R>(rows: Vec<Made<R>>, split: Split, seed: u64) -> Vec<Made<R>> {
 }
 
 /// A row's place in a shuffle depends on itself and the seed alone, so that one more log moves no other row.
-fn order(seed: u64, record: &RowRecord) -> [u8; 32] {
-    let other = record.other.as_ref().map_or(0, |o| o.iteration);
-    let log = record.other.as_ref().map_or("", |o| o.log.as_str());
-    let parts = [format!("{:?}", record.row), record.source.iteration.to_string(), other.to_string()];
-    let mut parts = vec![record.source.log.as_str(), &parts[0], &parts[1], &parts[2]];
+fn order_of(seed: u64, record: &RowRecord) -> [u8; 32] {
+    let beside = record.other.as_ref().map(|other| (other.log.as_str(), other.iteration));
+    order(seed, record.row, (&record.source.log, record.source.iteration), beside)
+}
+
+/// Of what is made of an app, and beside which other.
+fn order(seed: u64, row: RowKind, of: (&str, u32), beside: Option<(&str, u32)>) -> [u8; 32] {
+    let (log, other) = beside.unwrap_or(("", 0));
+    let parts = [format!("{row:?}"), of.1.to_string(), other.to_string()];
+    let mut parts = vec![of.0, &parts[0], &parts[1], &parts[2]];
     // Rounds of a brief are in several logs.
-    parts.extend(Some(log).filter(|log| !log.is_empty() && *log != record.source.log));
+    parts.extend(Some(log).filter(|log| !log.is_empty() && *log != of.0));
     hash(seed, &parts)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::Path,
 };
 
@@ -48,6 +49,15 @@ pub struct Prepared {
     pub preferences: Vec<PreferenceRow>,
     pub manifest: Manifest,
     pub summary: Summary,
+    lines: Lines,
+}
+
+/// The rows as their files hold them.
+#[derive(Clone, Debug, PartialEq)]
+struct Lines {
+    train: Vec<u8>,
+    validation: Vec<u8>,
+    preferences: Vec<u8>,
 }
 
 /// Makes a workspace's dataset from its logs and writes it: training rows, validation rows, preference pairs, manifest.
@@ -101,13 +111,13 @@ pub(super) fn build_with(
     let standard = found.clone().unwrap_or_else(|| Standard { critic: String::new(), level: Level::Static });
     let gates = Gates { standard: &standard, heldout: &heldout, options };
     let weighed: Vec<_> = gates.weigh(logs, workers)?.into_iter().collect::<Result<_, _>>()?;
-    let selection = select(&weighed, originals(logs), &inputs.votes, options);
+    let selection = select(&weighed, originals(logs), &inputs.votes, options, workers)?;
     let mix = mix(&selection, &heldout, &inputs.votes, options, workers)?;
     let dropped = all_dropped(&selection, &mix);
     if mix.train.is_empty() {
         return Err(nothing(found.as_ref(), &dropped, options));
     }
-    account(logs, standard, mix, dropped, options)
+    account(logs, standard, mix, dropped, options, workers)
 }
 
 /// What was left out, with what only showed when the rows were made, in the order of the logs.
@@ -166,6 +176,7 @@ fn account(
     mix: Mix,
     dropped: Vec<Dropped>,
     options: &PrepareOptions,
+    workers: usize,
 ) -> Result<Prepared, DatasetError> {
     let tokens = mix.train.iter().map(|made| made.record.tokens).sum();
     let (train, train_records) = apart(mix.train);
@@ -179,8 +190,12 @@ fn account(
         preference: count(RowKind::Preference),
     };
     let originals = original_records(logs);
-    let bytes = jsonl(&train);
-    let dataset_sha256 = sha256(&bytes);
+    let lines = Lines {
+        train: jsonl(&train, workers)?,
+        validation: jsonl(&validation, workers)?,
+        preferences: jsonl(&preferences, workers)?,
+    };
+    let dataset_sha256 = sha256(&lines.train);
     let summary = Summary {
         logs: logs.found(),
         examples,
@@ -188,7 +203,7 @@ fn account(
         files: BTreeMap::new(),
         tokens,
         validation: validation.len(),
-        bytes: bytes.len(),
+        bytes: lines.train.len(),
         critic: standard.critic.clone(),
         level: standard.level,
         dataset_sha256: dataset_sha256.clone(),
@@ -205,8 +220,8 @@ fn account(
         prompt_sha256: options.prompts.asked_sha256()?,
         dataset_sha256,
         logs_sha256: Some(logs.sha256()),
-        validation_sha256: (!validation.is_empty()).then(|| sha256(&jsonl(&validation))),
-        preferences_sha256: (!preferences.is_empty()).then(|| sha256(&jsonl(&preferences))),
+        validation_sha256: (!validation.is_empty()).then(|| sha256(&lines.validation)),
+        preferences_sha256: (!preferences.is_empty()).then(|| sha256(&lines.preferences)),
         examples,
         tokens,
         rows: records,
@@ -216,7 +231,7 @@ fn account(
         originals,
         logs: logs.hashes.clone(),
     };
-    Ok(Prepared { train, validation, preferences, manifest, summary })
+    Ok(Prepared { train, validation, preferences, manifest, summary, lines })
 }
 
 fn apart<R>(rows: Vec<Made<R>>) -> (Vec<R>, Vec<RowRecord>) {
@@ -270,14 +285,15 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Rows as JSON lines. Strings and numbers always become JSON.
-fn jsonl<T: Serialize>(rows: &[T]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for row in rows {
-        if serde_json::to_writer(&mut bytes, row).is_ok() {
-            bytes.push(b'\n');
+fn jsonl<T: Serialize + Sync>(rows: &[T], workers: usize) -> io::Result<Vec<u8>> {
+    let line = |row| {
+        let mut line = serde_json::to_vec(row).unwrap_or_default();
+        if !line.is_empty() {
+            line.push(b'\n');
         }
-    }
-    bytes
+        line
+    };
+    Ok(workers::map(workers, rows, line)?.concat())
 }
 
 impl Prepared {
@@ -286,11 +302,18 @@ impl Prepared {
         // whoever is killed here leaves no dataset, and not a mixture of two.
         remove(&workspace.dataset())?;
         remove_exports(workspace)?;
-        self.write_rows("validation", &workspace.validation(), jsonl(&self.validation))?;
-        self.write_rows("preference", &workspace.preferences(), jsonl(&self.preferences))?;
+        if write_rows(&workspace.validation(), &self.lines.validation)? {
+            self.note_file("validation", &workspace.validation());
+        }
+        if write_rows(&workspace.preferences(), &self.lines.preferences)? {
+            self.note_file("preference", &workspace.preferences());
+        }
         store::write_json(&workspace.manifest(), &self.manifest)?;
         self.note_file("manifest", &workspace.manifest());
-        self.write_rows("train", &workspace.dataset(), jsonl(&self.train))
+        if write_rows(&workspace.dataset(), &self.lines.train)? {
+            self.note_file("train", &workspace.dataset());
+        }
+        Ok(())
     }
 
     /// Writes the rows in further shapes, beside those that are written already.
@@ -307,18 +330,18 @@ impl Prepared {
         Ok(())
     }
 
-    fn write_rows(&mut self, name: &str, path: &Path, bytes: Vec<u8>) -> Result<(), DatasetError> {
-        if bytes.is_empty() {
-            return remove(path);
-        }
-        store::write_atomic(path, &bytes)?;
-        self.note_file(name, path);
-        Ok(())
-    }
-
     fn note_file(&mut self, name: &str, path: &Path) {
         self.summary.files.insert(name.to_owned(), path.display().to_string());
     }
+}
+
+/// Whether there was anything to write; without rows there is no file.
+fn write_rows(path: &Path, lines: &[u8]) -> Result<bool, DatasetError> {
+    if lines.is_empty() {
+        return remove(path).map(|()| false);
+    }
+    store::write_atomic(path, lines)?;
+    Ok(true)
 }
 
 /// Exports of an earlier dataset say nothing of this one.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     DropReason, Dropped, Entry, Logs, OriginalEntry, PrepareOptions, SourceLog,
-    alike::{CodePrint, Shelf},
+    alike::{CodePrint, Filed, Rarity, Shelf},
     leaks::Heldout,
     ratings::Votes,
     tokens, workers,
@@ -214,12 +214,16 @@ fn reads_back(entry: &Entry, answer: &str) -> bool {
 
 /// Selects positives: of those that passed every gate the best of each brief and then what differs most from it, without
 /// copies. What people preferred comes before what the critic did.
+///
+/// # Errors
+/// A thread that cannot be started.
 pub(super) fn select<'a>(
     weighed: &'a [Weighed<'a>],
     originals: Vec<Dropped>,
     votes: &Votes,
     options: &PrepareOptions,
-) -> Selection<'a> {
+    workers: usize,
+) -> io::Result<Selection<'a>> {
     let mut selection = Selection { dropped: originals, ..Selection::default() };
     let mut ready: BTreeMap<String, Vec<Positive<'_>>> = BTreeMap::new();
     for log in weighed {
@@ -242,23 +246,34 @@ pub(super) fn select<'a>(
             selection.comparable.entry(key.clone()).or_default().push(case);
         }
     }
-    let prints = ready.values().flatten().map(|positive| &positive.ready.print);
-    let mut taker =
-        Taker { shelf: Shelf::new(options.similarity, prints), names: Vec::new(), selection, options };
-    for (_, mut cases) in ready {
+    let prints: Vec<&CodePrint> = ready.values().flatten().map(|positive| &positive.ready.print).collect();
+    let rarity = Rarity::new(options.similarity, prints.iter().copied());
+    let mut filed = workers::map(workers, &prints, |print| rarity.file(print))?.into_iter();
+    let shelf = Shelf::new(options.similarity);
+    let mut taker = Taker { shelf, names: Vec::new(), selection, options };
+    for (_, cases) in ready {
+        let mut cases: Vec<_> = cases.into_iter().zip(&mut filed).collect();
         let liked = |positive: &Positive<'_>| votes.liking(positive.case.place());
-        cases.sort_by(|a, b| {
+        cases.sort_by(|(a, _), (b, _)| {
             let by_score = || b.case.score().total_cmp(&a.case.score());
             liked(b).cmp(&liked(a)).then_with(by_score).then_with(|| a.case.place().cmp(&b.case.place()))
         });
         taker.take_of_brief(cases);
     }
-    taker.selection
+    Ok(taker.selection)
+}
+
+/// A candidate that was not looked at yet.
+struct Waiting<'a> {
+    positive: Positive<'a>,
+    filed: Filed<'a>,
+    /// How similar its nearest relative among the taken of its brief is.
+    nearest: f64,
 }
 
 /// Takes candidates one by one, each unless something like it was taken.
 struct Taker<'a, 'o> {
-    shelf: Shelf,
+    shelf: Shelf<'a>,
     /// Of what is on the shelf, in its order.
     names: Vec<(&'a str, u32)>,
     selection: Selection<'a>,
@@ -266,36 +281,36 @@ struct Taker<'a, 'o> {
 }
 
 impl<'a> Taker<'a, '_> {
-    fn take_of_brief(&mut self, cases: Vec<Positive<'a>>) {
+    fn take_of_brief(&mut self, cases: Vec<(Positive<'a>, Filed<'a>)>) {
         let mut taken: Vec<Positive<'a>> = Vec::new();
-        // With each, how similar its nearest relative among the taken is.
-        let mut left: Vec<(Positive<'a>, f64)> = cases.into_iter().map(|case| (case, 0.0)).collect();
+        let mut left: Vec<Waiting<'a>> =
+            cases.into_iter().map(|(positive, filed)| Waiting { positive, filed, nearest: 0.0 }).collect();
         while !left.is_empty() {
             let enough = taken.len() >= self.options.max_per_brief;
-            let (next, _) = left.remove(if enough { 0 } else { most_different(&left) });
-            let case = next.case;
-            if let Some((reason, detail)) = self.like_taken(&next.ready.print) {
+            let next = left.remove(if enough { 0 } else { most_different(&left) });
+            let case = next.positive.case;
+            if let Some((reason, detail)) = self.like_taken(&next.filed) {
                 self.selection.dropped.push(case.dropped(reason, Some(detail)));
             } else if enough {
                 self.selection.dropped.push(case.dropped(DropReason::EnoughOfBrief, None));
             } else {
-                let print = &next.ready.print;
-                for (other, nearest) in &mut left {
-                    *nearest = nearest.max(other.ready.print.similarity(print));
+                let print = next.filed.print;
+                for other in &mut left {
+                    other.nearest = other.nearest.max(other.filed.print.similarity(print));
                 }
-                self.shelf.add(print.clone());
+                self.shelf.add(next.filed);
                 self.names.push(case.place());
-                taken.push(Positive { rank: taken.len(), ..next });
+                taken.push(Positive { rank: taken.len(), ..next.positive });
             }
         }
         self.selection.positives.extend(taken);
     }
 
     /// Why it would teach nothing new, and what does already.
-    fn like_taken(&mut self, print: &CodePrint) -> Option<(DropReason, String)> {
-        let twin = self.shelf.twin(print)?;
+    fn like_taken(&mut self, filed: &Filed<'_>) -> Option<(DropReason, String)> {
+        let twin = self.shelf.twin(filed)?;
         let (log, iteration) = self.names[twin.index];
-        Some(match self.shelf.copy(print) {
+        Some(match self.shelf.copy(filed.print) {
             Some(_) => (DropReason::Duplicate, format!("like {log}#{iteration}")),
             None => (DropReason::NearDuplicate, format!("like {log}#{iteration} ({:.2})", twin.similarity)),
         })
@@ -303,8 +318,8 @@ impl<'a> Taker<'a, '_> {
 }
 
 /// The first while nothing is taken, then the one whose nearest relative among the taken is farthest.
-fn most_different(left: &[(Positive<'_>, f64)]) -> usize {
-    let nearest = left.iter().map(|(_, nearest)| *nearest).enumerate();
+fn most_different(left: &[Waiting<'_>]) -> usize {
+    let nearest = left.iter().map(|waiting| waiting.nearest).enumerate();
     nearest.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(index, _)| index)
 }
 

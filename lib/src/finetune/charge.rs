@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FinetuneError, JobRecord, Options, Shape, Trainer, records, state::State, trainer::Estimate};
+use super::{FinetuneError, JobRecord, Options, Trainer, records, state::State, trainer::Estimate};
 use crate::{
     auto::Auto,
-    dataset::{ChatRow, cost, tokens},
+    dataset::{ChatRow, tokens},
     event::Events,
     model::{
         journal::{Journal, Settled},
@@ -44,14 +44,6 @@ pub struct Quote {
     most_tokens: u64,
 }
 
-/// Passes that `auto` is at a trainer: by OpenAI's published rule, or the one that others make.
-pub fn auto_epochs(shape: Shape, examples: usize) -> u32 {
-    match shape {
-        Shape::OpenAi => cost::auto_epochs(examples),
-        Shape::Together | Shape::Fireworks => 1,
-    }
-}
-
 impl Quote {
     /// Of a dataset at a trainer.
     ///
@@ -76,7 +68,7 @@ impl Quote {
         };
         let epochs = match options.hyperparameters.n_epochs {
             Auto::Fixed(epochs) => epochs,
-            Auto::Auto => auto_epochs(trainer.shape(), lines().count()),
+            Auto::Auto => trainer.shape().auto_epochs(lines().count()),
         };
         Ok(Self { price, epochs, tokens, most_tokens })
     }

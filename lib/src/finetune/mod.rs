@@ -18,7 +18,7 @@ mod state;
 mod together;
 mod trainer;
 
-pub use charge::{Charge, auto_epochs, book};
+pub use charge::{Charge, book};
 pub use error::FinetuneError;
 pub use everywhere::{Everywhere, Listed, find, jobs_everywhere};
 pub use fireworks::Fireworks;

@@ -2,8 +2,10 @@
 
 use hone::{
     auto::Auto,
-    dataset::cost::auto_epochs,
-    model::wire::{Hyperparameters, Job, Method},
+    model::{
+        provider::Tuning,
+        wire::{Hyperparameters, Job, Method},
+    },
 };
 use hone_engine::{
     infer,
@@ -34,7 +36,7 @@ pub fn settle(job: &mut Job, examples: usize) {
 /// Epochs and batch follow OpenAI's published rules; the multiplier is 1. Our own numbers stay as they were asked for.
 fn settled(asked: &Hyperparameters, examples: usize) -> Hyperparameters {
     Hyperparameters {
-        n_epochs: Auto::Fixed(asked.n_epochs.or(auto_epochs(examples))),
+        n_epochs: Auto::Fixed(asked.n_epochs.or(Tuning::OpenAi.auto_epochs(examples))),
         batch_size: Auto::Fixed(asked.batch_size.or(auto_batch(examples))),
         learning_rate_multiplier: Auto::Fixed(asked.learning_rate_multiplier.or(1.0)),
         ..asked.clone()

@@ -28,7 +28,7 @@ pub use self::{
     problem::{Code, Problem, Severity},
     report::{Lengths, Report, RunTally, TokenCounts},
     row::Format,
-    sample::{Sampled, sample},
+    sample::{Sampled, examples, sample},
 };
 use self::{
     duplicates::Prints,
@@ -190,6 +190,7 @@ struct SeenRow {
     has_system: bool,
     has_user: bool,
     tokens: Counts,
+    item: Option<String>,
 }
 
 /// What a block of lines adds to the whole.
@@ -285,6 +286,7 @@ impl Seen {
             has_system: has(&["system", "developer"]),
             has_user: has(&["user"]),
             tokens,
+            item: row.item,
         });
         row.problems.into_iter().chain(too_long).for_each(|problem| self.problems.add(problem.on(number)));
     }
@@ -340,6 +342,8 @@ struct Whole<'o> {
     sum: Counts,
     /// Each example no longer than what training reads of it.
     read: Counts,
+    /// Of the first task, and its line.
+    item: Option<(String, u64)>,
 }
 
 impl<'o> Whole<'o> {
@@ -359,14 +363,30 @@ impl<'o> Whole<'o> {
             rows: 0,
             sum: Counts::default(),
             read: Counts::default(),
+            item: None,
         }
     }
 
     fn take(&mut self, seen: Seen) {
         self.problems.merge(seen.problems);
         self.report.code += seen.code;
-        for row in seen.rows {
+        for mut row in seen.rows {
+            if let Some(item) = row.item.take() {
+                self.take_item(item, row.line);
+            }
             self.take_row(&row);
+        }
+    }
+
+    /// A grader asks every row for the same.
+    fn take_item(&mut self, item: String, line: u64) {
+        match &self.item {
+            None => self.item = Some((item, line)),
+            Some((first, _)) if *first == item => {}
+            Some((first, of)) => {
+                let message = format!("its grader finds {item}, where line {of} has {first}");
+                self.problems.add(Problem::new(Code::MixedItems, message).on(line));
+            }
         }
     }
 
@@ -389,7 +409,7 @@ impl<'o> Whole<'o> {
     }
 
     fn report(self) -> Report {
-        let Self { options, mut report, mut problems, prints, rows, sum, read } = self;
+        let Self { options, mut report, mut problems, prints, rows, sum, read, .. } = self;
         report.duplicates = prints.repeated(|problem| problems.add(problem));
         if report.examples < MIN_EXAMPLES as u64 {
             let message = format!("{} usable examples, at least {MIN_EXAMPLES} are needed", report.examples);

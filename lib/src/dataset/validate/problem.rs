@@ -57,6 +57,7 @@ pub enum Code {
     InputEndsWithAssistant,
     IdenticalOutputs,
     RftLastRole,
+    MixedItems,
     // What training makes of it.
     OverLong,
     NothingLeftToTrain,
@@ -76,6 +77,7 @@ impl Code {
             | Self::Duplicate
             | Self::LastNotAssistant
             | Self::IdenticalOutputs
+            | Self::MixedItems
             | Self::OverLong
             | Self::NothingLeftToTrain
             | Self::CodeDoesNotParse
@@ -127,6 +129,9 @@ impl Code {
             Self::InputEndsWithAssistant => "end `input.messages` with the user: both outputs answer it",
             Self::IdenticalOutputs => "leave the pair out: two equal answers show no preference",
             Self::RftLastRole => "end `messages` with the user: the model's own answer is graded",
+            Self::MixedItems => {
+                "give every row the same extra keys with values of one type: what a grader's `{{item.key}}` does not find fails its answers"
+            }
             Self::OverLong => "shorten the example, or split the conversation",
             Self::NothingLeftToTrain => {
                 "shorten what comes before the answer: it fills all that training reads"

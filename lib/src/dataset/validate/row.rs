@@ -56,6 +56,8 @@ pub(super) struct Row<'a> {
     pub tools: String,
     /// Equal for equal examples, whatever the order of their keys; none for what is no example.
     pub print: Option<u64>,
+    /// Of a task: what its grader finds in `item`, as names with their types, in the order of the names.
+    pub item: Option<String>,
     /// Without lines.
     pub problems: Vec<Problem>,
 }
@@ -74,6 +76,7 @@ impl Row<'_> {
             format: self.format,
             tools: self.tools,
             print: self.print,
+            item: self.item,
             problems: self.problems,
         }
     }

@@ -28,6 +28,7 @@ pub(super) fn read(line: &str, expected: Format) -> Row<'static> {
             rules.row(&fields, row.format, expected);
             row.said = said(&fields, row.format);
             row.tools = fields.get("tools").map(Value::to_string).unwrap_or_default();
+            row.item = (row.format == Format::Rft).then(|| item(&fields));
             row.print = Some(print(fields));
         }
         Ok(_) => rules.found.push(Problem::new(Code::DataType, "the line is not a JSON object")),
@@ -63,6 +64,25 @@ pub(super) fn format_of_first(line: &str) -> Option<Format> {
     let more = fields.keys().any(|key| !CHAT_KEYS.contains(&key.as_str()));
     let format = format_of(&fields, Format::Chat);
     Some(if format == Format::Chat && asks && more { Format::Rft } else { format })
+}
+
+/// What a grader finds beside the messages.
+fn item(fields: &Map<String, Value>) -> String {
+    let own = fields.iter().filter(|(key, _)| !CHAT_KEYS.contains(&key.as_str()));
+    let mut named: Vec<String> = own.map(|(key, value)| format!("`{key}` ({})", sort(value))).collect();
+    named.sort();
+    if named.is_empty() { "nothing".to_owned() } else { named.join(", ") }
+}
+
+fn sort(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    }
 }
 
 /// Equal for equal objects, whatever the order of their keys.

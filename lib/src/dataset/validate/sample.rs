@@ -1,11 +1,12 @@
-//! Answers drawn from a file, to be run.
+//! Rows drawn from a file: answers to be run, examples to be trained on.
 
 use std::io::{self, BufRead};
 
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::{
-    row::{self, Part},
+    problem::Severity,
+    row::{self, Format, Part},
     rules, without_mark,
 };
 use crate::agent::{Candidate, parse_reply};
@@ -23,7 +24,28 @@ pub struct Sampled {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn sample(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<Sampled>> {
+pub fn sample(source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<Sampled>> {
+    Ok(drawn(source, n, seed)?.iter().filter_map(|(number, line)| answer(*number, line)).collect())
+}
+
+/// Draws `n` lines likewise, and gives those that are examples of a format without a fault.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn examples(source: impl BufRead, format: Format, n: usize, seed: u64) -> io::Result<Vec<String>> {
+    let is_fine = |text: &str| {
+        let row = row::read(text, format);
+        !row.said.is_empty() && row.problems.iter().all(|problem| problem.severity != Severity::Error)
+    };
+    let texts = drawn(source, n, seed)?.into_iter().filter_map(|(_, line)| {
+        let text = std::str::from_utf8(without_mark(&line)).ok()?.trim();
+        (!text.is_empty() && is_fine(text)).then(|| text.to_owned())
+    });
+    Ok(texts.collect())
+}
+
+/// Lines with their numbers, in their order.
+fn drawn(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<(u64, Vec<u8>)>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut drawn: Vec<(u64, Vec<u8>)> = Vec::new();
     let (mut line, mut number) = (Vec::new(), 0);
@@ -38,7 +60,7 @@ pub fn sample(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<S
         line.clear();
     }
     drawn.sort_unstable();
-    Ok(drawn.iter().filter_map(|(number, line)| answer(*number, line)).collect())
+    Ok(drawn)
 }
 
 fn answer(number: u64, line: &[u8]) -> Option<Sampled> {
@@ -80,5 +102,14 @@ mod tests {
         assert_eq!(drawn.len(), 90);
         assert_eq!(sample(file(5).as_bytes(), 20, 1).unwrap().len(), 4);
         assert_eq!(sample(&b"{\n\xff\n[]\n{}\n"[..], 9, 1).unwrap(), []);
+    }
+
+    #[test]
+    fn examples_are_rows_without_a_fault() {
+        let examples = |text: &[u8], format| examples(text, format, 9, 1).unwrap();
+        let text = file(5);
+        assert_eq!(examples(text.as_bytes(), Format::Chat), text.lines().collect::<Vec<_>>());
+        assert_eq!(examples(text.as_bytes(), Format::Dpo), [""; 0]);
+        assert_eq!(examples(b"{\n\xff\n[]\n\n{\"messages\":[]}\n", Format::Chat), [""; 0]);
     }
 }

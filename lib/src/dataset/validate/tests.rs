@@ -173,6 +173,14 @@ fn pairs_and_tasks() {
     let answered =
         r#"{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"b"}],"reference":"b"}"#;
     check_like(TASK, answered, &[(RftLastRole, "messages")]);
+    let other = r#"{"messages":[{"role":"user","content":"x"}],"reference":1,"level":"hard"}"#;
+    check_like(TASK, other, &[(MixedItems, "")]);
+    check_like(TASK, r#"{"messages":[{"role":"user","content":"x"}],"tools":[],"reference":"y"}"#, &[]);
+    let message = &with_good_ones(other, TASK).problems[0].message;
+    assert_eq!(
+        message,
+        "its grader finds `level` (text), `reference` (number), where line 1 has `reference` (text)"
+    );
 }
 
 #[test]

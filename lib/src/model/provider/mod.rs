@@ -91,6 +91,21 @@ pub enum Tuning {
     Fireworks,
 }
 
+impl Tuning {
+    /// Passes over so many examples that `auto` is. OpenAI publishes its rule: three, more when that shows fewer than 100
+    /// examples, fewer when it shows more than 25,000. The others make one.
+    pub fn auto_epochs(self, examples: usize) -> u32 {
+        let examples = examples.max(1);
+        let epochs = match (self, examples.saturating_mul(3)) {
+            (Self::Together | Self::Fireworks, _) => 1,
+            (Self::OpenAi, ..100) => (100 / examples).min(25),
+            (Self::OpenAi, 25_001..) => (25_000 / examples).max(1),
+            (Self::OpenAi, _) => 3,
+        };
+        u32::try_from(epochs).unwrap_or(1)
+    }
+}
+
 /// A provider by its name.
 pub fn provider(name: &str) -> Option<&'static Provider> {
     TABLE.iter().find(|provider| provider.name == name)

@@ -296,3 +296,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn epochs_of_auto_follow_each_trainers_rule() {
+    let expected = [
+        (0, 25),
+        (1, 25),
+        (4, 25),
+        (10, 10),
+        (33, 3),
+        (34, 3),
+        (80, 3),
+        (8_333, 3),
+        (8_334, 2),
+        (10_000, 2),
+        (30_000, 1),
+    ];
+    for (examples, epochs) in expected {
+        assert_eq!(Tuning::OpenAi.auto_epochs(examples), epochs, "{examples} examples");
+        assert_eq!(Tuning::Together.auto_epochs(examples), 1);
+    }
+}
