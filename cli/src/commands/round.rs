@@ -366,7 +366,7 @@ impl Turns<'_> {
             print_line(text);
         }
         if let Some(stop) = stop {
-            print_line(&format!("\n{}\nnext: {}", stop.sentence(), stop.reason.hint()));
+            print_line(&format!("\n{}\nnext: {}", stop.sentence(), stop.hint(&self.state.rounds)));
         }
     }
 }

@@ -44,11 +44,14 @@ impl Reason {
         }
     }
 
-    /// What to do next.
-    pub fn hint(self) -> &'static str {
+    /// What to do next, after rounds of which one at least gave a model that was promoted, or none did.
+    fn hint(self, promoted: bool) -> &'static str {
         match self {
-            Self::RoundsDone => {
+            Self::RoundsDone if promoted => {
                 "before others rely on the model, `hone test --release` asks the sealed briefs too, which no round opens"
+            }
+            Self::RoundsDone => {
+                "no model was promoted: the report of the last trial says why, and more rounds (`--rounds N`) or briefs may show more"
             }
             Self::NoGain => {
                 "another base model or teacher may give more than another round; `--keep-going` runs one anyway"
@@ -86,6 +89,12 @@ impl Stop {
     pub fn sentence(&self) -> String {
         let detail = if self.detail.is_empty() { String::new() } else { format!(" ({})", self.detail) };
         format!("stopped in round {}: {}{detail}", self.round, self.reason.as_str())
+    }
+
+    /// What to do next, after these rounds.
+    pub fn hint(&self, rounds: &[Round]) -> &'static str {
+        let verdicts = rounds.iter().filter_map(|round| round.result.as_ref());
+        self.reason.hint(verdicts.into_iter().any(|result| result.verdict == Verdict::Promote))
     }
 }
 
@@ -195,7 +204,10 @@ mod tests {
         check(&[Promote, RollBack], 5, Some(Reason::RolledBack));
         let rounds = ended(&[Promote, Hold, Hold]);
         assert_eq!(look(&rounds, 3, 5, true, &Moment::Ended), None, "a person decided to go on");
-        assert_eq!(look(&rounds, 3, 3, true, &Moment::Ended).unwrap().reason, Reason::RoundsDone);
+        let done = look(&rounds, 3, 3, true, &Moment::Ended).unwrap();
+        assert_eq!(done.reason, Reason::RoundsDone);
+        assert!(done.hint(&rounds).contains("hone test --release"));
+        assert!(done.hint(&ended(&[Hold])).contains("no model was promoted"), "nothing is there to release");
     }
 
     #[test]
