@@ -214,7 +214,7 @@ fn hash_of(text: &str) -> u64 {
 }
 
 /// How many elements two sorted sets share.
-fn count_common(mut a: &[u64], mut b: &[u64]) -> usize {
+pub(crate) fn count_common(mut a: &[u64], mut b: &[u64]) -> usize {
     let mut common = 0;
     while let ([first_a, rest_a @ ..], [first_b, rest_b @ ..]) = (a, b) {
         common += usize::from(first_a == first_b);

@@ -19,7 +19,7 @@ use ruff_python_parser::{Mode, ParseOptions, parse_unchecked};
 use ruff_text_size::Ranged;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use crate::{agent::SourceFile, critic::SOURCE_CAP};
+use crate::{agent::SourceFile, brief::near::count_common, critic::SOURCE_CAP};
 
 /// Tokens of a run.
 const RUN: usize = 5;
@@ -51,21 +51,10 @@ impl CodePrint {
 
     /// Jaccard similarity, 0 to 1.
     pub fn similarity(&self, other: &Self) -> f64 {
-        let common = common(&self.runs, &other.runs);
+        let common = count_common(&self.runs, &other.runs);
         let union = self.runs.len() + other.runs.len() - common;
         if union == 0 { 1.0 } else { common as f64 / union as f64 }
     }
-}
-
-/// How many elements two sorted sets share.
-fn common(a: &[u64], b: &[u64]) -> usize {
-    let (mut at_a, mut at_b, mut common) = (0, 0, 0);
-    while let (Some(x), Some(y)) = (a.get(at_a), b.get(at_b)) {
-        common += usize::from(x == y);
-        at_a += usize::from(x <= y);
-        at_b += usize::from(y <= x);
-    }
-    common
 }
 
 /// Tokens and tree of Python; words of anything else, and of Python that the critic does not read either.

@@ -152,7 +152,7 @@ fn unpaired(pairs: &[PreferenceRow]) -> Vec<Value> {
 }
 
 /// Role and text: what every trainer reads.
-fn plain(messages: &[Message]) -> Vec<Value> {
+pub(super) fn plain(messages: &[Message]) -> Vec<Value> {
     #[derive(Serialize)]
     struct Plain<'a> {
         role: &'a str,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     ChatRow, Prepared,
+    export::plain,
     manifest::{RowKind, Split},
 };
 
@@ -26,9 +27,7 @@ pub(super) fn items(prepared: &Prepared, split: Split) -> Vec<Value> {
     }
     let item = |(brief, _, row): &(&str, f64, &ChatRow)| {
         let (answer, prompt) = row.messages.split_last()?;
-        let messages: Vec<Value> =
-            prompt.iter().map(|m| json!({ "role": m.role, "content": m.content })).collect();
-        Some(json!({ "messages": messages, "brief": brief, "reference": answer.content }))
+        Some(json!({ "messages": plain(prompt), "brief": brief, "reference": answer.content }))
     };
     best.iter().filter_map(item).collect()
 }
