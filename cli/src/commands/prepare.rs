@@ -58,6 +58,8 @@ pub async fn execute(args: &Prepare, context: &Context, settings: &Settings) -> 
         ..defaults
     };
     let workspace = &context.workspace;
+    // Rows are counted as soon as the logs are there.
+    hone::text::load_tokens();
     let mut logs = dataset::read_logs(&workspace.logs())?;
     if !args.no_run {
         refresh(&mut logs, &options, context, settings).await?;

@@ -97,17 +97,20 @@ impl Reading {
         self.words.windows(width).map(rolled)
     }
 
-    /// Hashes of the runs of 5 characters, in order; of the whole text when it is shorter, none when it is empty.
+    /// Hashes of the runs of 5 characters, in order; of the whole text when it is shorter, none when it is empty. Their high bits
+    /// are spread better than their low ones.
     pub(crate) fn shingles(&self) -> impl Iterator<Item = u64> {
-        let mut before = [0_u64; SHINGLE_CHARS];
+        let mut leaving = self.text.chars();
         let mut rolling = 0_u64;
         let short = self.text.len() < SHINGLE_CHARS || self.text.chars().count() < SHINGLE_CHARS;
         let whole = (short && !self.text.is_empty()).then(|| hash_of(&self.text));
         let runs = self.text.chars().enumerate().filter_map(move |(index, c)| {
-            let (slot, new) = (index % SHINGLE_CHARS, u64::from(c) + 1);
-            let old = std::mem::replace(&mut before[slot], new);
-            rolling = rolling.wrapping_mul(BASE).wrapping_add(new).wrapping_sub(old.wrapping_mul(LEAVES));
-            (index + 1 >= SHINGLE_CHARS).then(|| mixed(rolling))
+            rolling = rolling.wrapping_mul(BASE).wrapping_add(u64::from(c) + 1);
+            if index >= SHINGLE_CHARS {
+                let old = leaving.next().map_or(0, |c| u64::from(c) + 1);
+                rolling = rolling.wrapping_sub(old.wrapping_mul(LEAVES));
+            }
+            (index + 1 >= SHINGLE_CHARS).then_some(rolling)
         });
         whole.into_iter().chain(runs)
     }

@@ -7,7 +7,11 @@
 //! any order that both are sorted by. Unlike MinHash in bands it passes over nothing, and because the rarest come first, it
 //! looks at few pairs (docs/design/dataset.md has figures of both).
 
-use std::hash::{Hash, Hasher};
+use std::{
+    hash::{Hash, Hasher},
+    io,
+    sync::atomic::{AtomicU8, Ordering::Relaxed},
+};
 
 use ruff_python_ast::{
     Expr, ModModule, Stmt,
@@ -19,12 +23,16 @@ use ruff_python_parser::{Mode, ParseOptions, parse_unchecked};
 use ruff_text_size::Ranged;
 use rustc_hash::{FxHashMap, FxHasher};
 
+use super::workers;
 use crate::{agent::SourceFile, brief::near::count_common, critic::SOURCE_CAP};
 
 /// Tokens of a run.
 const RUN: usize = 5;
-/// Runs are counted in so many cells: two runs in one cell count as more frequent than they are, which costs time only.
-const CELLS: usize = 1 << 20;
+/// Cells in which the runs of a code are counted: two runs in one cell count as more frequent than they are, which costs time
+/// only. A power of two.
+const CELLS: std::ops::RangeInclusive<usize> = 1 << 10..=1 << 24;
+/// Cells for each run.
+const ROOM: usize = 4;
 
 /// A candidate's code, prepared for being compared.
 #[derive(Clone, Debug)]
@@ -161,30 +169,49 @@ fn mixed(mut x: u64) -> u64 {
 /// How often a run occurs in all code that may be compared: the order of prefixes.
 pub(super) struct Rarity {
     similarity: f64,
-    counts: Vec<u32>,
+    /// 255 for all that are more frequent.
+    counts: Vec<AtomicU8>,
 }
 
 impl Rarity {
     /// For code of which any two that are at least so similar (above 0, up to 1) are twins.
-    pub fn new<'a>(similarity: f64, all: impl Iterator<Item = &'a CodePrint>) -> Self {
-        let mut counts = vec![0_u32; CELLS];
-        for run in all.flat_map(|print| &print.runs) {
-            let cell = &mut counts[cell(*run)];
-            *cell = cell.saturating_add(1);
-        }
-        Self { similarity, counts }
+    ///
+    /// # Errors
+    /// A thread that cannot be started.
+    pub fn new(similarity: f64, all: &[&CodePrint], workers: usize) -> io::Result<Self> {
+        let runs: usize = all.iter().map(|print| print.runs.len()).sum();
+        let cells = (runs * ROOM).next_power_of_two().clamp(*CELLS.start(), *CELLS.end());
+        let counts = (0..cells).map(|_| AtomicU8::new(0)).collect();
+        let rarity = Self { similarity, counts };
+        workers::map(workers, all, |print| {
+            for run in &print.runs {
+                // Full cells stay as they are.
+                let _ = rarity.cell(*run).fetch_update(Relaxed, Relaxed, |count| count.checked_add(1));
+            }
+        })?;
+        Ok(rarity)
     }
 
-    /// Code with its rarest runs: as many as must hold one that any twin has among its own.
+    fn cell(&self, run: u64) -> &AtomicU8 {
+        &self.counts[run as usize % self.counts.len()]
+    }
+
+    fn count(&self, run: u64) -> u8 {
+        self.cell(run).load(Relaxed)
+    }
+
+    /// Code with its rarest runs: as many as must hold one that any twin has among its own, but for those that no other code
+    /// has.
     pub fn file<'a>(&self, print: &'a CodePrint) -> Filed<'a> {
         let mut rarest = print.runs.clone();
         // A hair less, so that no rounding leaves one out.
         let shared = (self.similarity * rarest.len() as f64 - 1e-6).ceil() as usize;
         let length = (rarest.len() + 1).saturating_sub(shared.max(1)).min(rarest.len());
         if length < rarest.len() {
-            rarest.select_nth_unstable_by_key(length, |run| (self.counts[cell(*run)], *run));
+            rarest.select_nth_unstable_by_key(length, |run| (self.count(*run), *run));
             rarest.truncate(length);
         }
+        rarest.retain(|run| self.count(*run) > 1);
         Filed { print, rarest }
     }
 }
@@ -276,10 +303,6 @@ impl<'a> Shelf<'a> {
     }
 }
 
-fn cell(run: u64) -> usize {
-    run as usize % CELLS
-}
-
 fn sorted(a: usize, b: usize) -> (usize, usize) {
     (a.min(b), a.max(b))
 }
@@ -346,7 +369,7 @@ mod tests {
             apps in prop::collection::vec(prop::collection::vec(0u8..12, 0..14), 1..24), limit in 0.3..1.0f64,
         ) {
             let prints: Vec<CodePrint> = apps.iter().map(|words| app(words)).collect();
-            let rarity = Rarity::new(limit, prints.iter());
+            let rarity = Rarity::new(limit, &prints.iter().collect::<Vec<_>>(), 2).unwrap();
             let mut shelf = Shelf::new(limit);
             let mut taken: Vec<&CodePrint> = Vec::new();
             for print in &prints {

@@ -43,7 +43,7 @@ pub(super) struct Heldout {
     runs: FxHashMap<u64, Vec<u32>>,
     /// Which of `sought` a run of five characters is in, of its rarer ones.
     rare: FxHashMap<u64, Vec<u32>>,
-    /// A bit for each run of five characters in `rare`, by its lowest bits: most of a text's runs are in none.
+    /// A bit for each run of five characters in `rare`, by its highest bits: most of a text's runs are in none.
     sieve: Vec<u64>,
     clean: Clean,
 }
@@ -283,7 +283,7 @@ impl Sought {
 }
 
 fn bit_of(shingle: u64) -> usize {
-    (shingle & ((1 << SIEVE_BITS) - 1)) as usize
+    (shingle >> (64 - SIEVE_BITS)) as usize
 }
 
 /// A brief's description, alone and with its requirements.

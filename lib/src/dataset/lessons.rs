@@ -1,5 +1,7 @@
 //! What a selection teaches, as rows: a brief and its app; an app, its faults and the better app; the better and the worse.
 
+use std::io;
+
 use super::{
     ChatRow, DatasetError, Entry, PreferenceInput, PreferenceRow, PrepareOptions, RowRecord, RowSource,
     alike::CodePrint,
@@ -38,17 +40,18 @@ pub(super) struct Lessons<'a> {
 
 impl Lessons<'_> {
     /// A row for each positive.
-    pub fn positives(&self) -> Vec<Made<ChatRow>> {
-        let row = |positive: &Positive<'_>| {
+    pub fn positives(&self, workers: usize) -> io::Result<Vec<Made<ChatRow>>> {
+        workers::map(workers, &self.selection.positives, |positive| {
             let row = ChatRow::new(positive.prompt.to_vec(), positive.ready.answer.clone());
-            made(row, RowKind::Positive, positive, None, positive.ready.tokens)
-        };
-        self.selection.positives.iter().map(row).collect()
+            made(row, RowKind::Positive, positive, None, positive.tokens())
+        })
     }
 
     /// The positives that are a better version of an app with named faults.
-    pub fn improved(&self) -> impl Iterator<Item = &Positive<'_>> {
-        self.selection.positives.iter().filter(|positive| !self.befores(positive).is_empty())
+    pub fn improved(&self, workers: usize) -> io::Result<Vec<&Positive<'_>>> {
+        let all = &self.selection.positives;
+        let improved = workers::map(workers, all, |positive| !self.befores(positive).is_empty())?;
+        Ok(all.iter().zip(improved).filter_map(|(positive, improved)| improved.then_some(positive)).collect())
     }
 
     /// One row for each positive at most: the step to it from an app with named faults. The answers differ as positives
@@ -69,9 +72,9 @@ impl Lessons<'_> {
             let shown = Shown { files: &before.entry.files, issues: &before.entry.look.issues };
             let messages =
                 improvement_messages(&self.options.prompts, brief, shown, &positive.case.entry.guidelines)?;
-            let row = ChatRow::new(messages, positive.ready.answer.clone());
-            let tokens = tokens::chat_tokens(&row.messages);
+            let tokens = tokens::chat_tokens(&messages) + positive.ready.tokens;
             if tokens <= self.options.max_improvement_tokens {
+                let row = ChatRow::new(messages, positive.ready.answer.clone());
                 let mut made = made(row, RowKind::Improvement, positive, Some(before), tokens);
                 made.record.step = Some(step);
                 return Ok(Some(made));
@@ -182,7 +185,7 @@ fn preference_row(
         non_preferred_output: vec![Message::assistant(answer)],
         input: PreferenceInput { messages: positive.prompt.to_vec() },
     };
-    let tokens = positive.ready.tokens + tokens_more(&row.non_preferred_output);
+    let tokens = positive.tokens() + tokens_more(&row.non_preferred_output);
     let mut made = made(row, RowKind::Preference, positive, Some(rejected), tokens);
     made.record.policy = Some(policy(positive.case, rejected));
     made.record.roles = Some(Roles { chosen: role(positive.case), rejected: role(rejected) });

@@ -40,7 +40,7 @@ pub(super) fn mix(
 ) -> Result<Mix, DatasetError> {
     let lessons = Lessons { selection, heldout, votes, options };
     let mut gate = Gate { heldout, withheld: Vec::new(), workers };
-    let positives = gate.clear(lessons.positives(), chat_texts)?;
+    let positives = gate.clear(lessons.positives(workers)?, chat_texts)?;
     let improvements = improvements(&lessons, &mut gate, positives.len())?;
     let (kept, over) = trim(positives, improvements, options);
     let (train, validation) = split(kept, options);
@@ -108,7 +108,7 @@ fn improvements(
         kind: positive.case.source.brief.kind.clone(),
         order: order(seed, RowKind::Improvement, positive.case.place(), None),
     };
-    let steps = in_turns(lessons.improved().collect(), turn);
+    let steps = in_turns(lessons.improved(gate.workers)?, turn);
     let most = Room::new(positives, steps.len(), lessons.options).improvements;
     let (mut rows, mut steps) = (Vec::new(), steps.as_slice());
     while rows.len() < most && !steps.is_empty() {

@@ -52,6 +52,7 @@ pub(super) struct Weighed<'a> {
     source: &'a SourceLog,
     /// What asks for its brief.
     pub prompt: Vec<Message>,
+    prompt_tokens: usize,
     verdicts: Vec<Verdict>,
 }
 
@@ -70,7 +71,7 @@ enum Verdict {
 pub(super) struct Ready {
     pub answer: String,
     pub print: CodePrint,
-    /// Of the row that it makes with its prompt.
+    /// That it adds to its prompt.
     pub tokens: usize,
 }
 
@@ -81,6 +82,14 @@ pub(super) struct Positive<'a> {
     pub rank: usize,
     pub ready: &'a Ready,
     pub prompt: &'a [Message],
+    prompt_tokens: usize,
+}
+
+impl Positive<'_> {
+    /// Of the row that it makes with its prompt.
+    pub fn tokens(&self) -> usize {
+        self.prompt_tokens + self.ready.tokens
+    }
 }
 
 /// Scores of one critic at one level: the only ones that compare.
@@ -133,7 +142,7 @@ impl Gates<'_> {
             None => self.verdict(Case { source, entry }, &row),
         };
         let verdicts = source.entries.iter().map(verdict).collect();
-        Ok(Weighed { source, prompt, verdicts })
+        Ok(Weighed { source, prompt, prompt_tokens: row.tokens, verdicts })
     }
 
     fn verdict(&self, case: Case<'_>, row: &RowGate) -> Verdict {
@@ -182,8 +191,8 @@ impl Gates<'_> {
         if let Some(why) = self.heldout.text_leak(&answer).or_else(|| row.leak.clone()) {
             return Err((DropReason::HeldOut, Some(why)));
         }
-        let tokens = row.tokens + tokens_more(&[Message::assistant(answer.as_str())]);
-        if tokens > self.options.max_row_tokens {
+        let tokens = tokens_more(&[Message::assistant(answer.as_str())]);
+        if row.tokens + tokens > self.options.max_row_tokens {
             return refuse(DropReason::TooLong);
         }
         Ok(Ready { print: CodePrint::of(&case.entry.files), answer, tokens })
@@ -239,7 +248,8 @@ pub(super) fn select<'a>(
                     selection.dropped.push(case.dropped(*reason, detail.clone()));
                 }
                 Verdict::Ready(found) => {
-                    let positive = Positive { case, rank: 0, ready: found, prompt: &log.prompt };
+                    let (prompt, prompt_tokens) = (&log.prompt, log.prompt_tokens);
+                    let positive = Positive { case, rank: 0, ready: found, prompt, prompt_tokens };
                     ready.entry(key.clone()).or_default().push(positive);
                 }
             }
@@ -247,7 +257,7 @@ pub(super) fn select<'a>(
         }
     }
     let prints: Vec<&CodePrint> = ready.values().flatten().map(|positive| &positive.ready.print).collect();
-    let rarity = Rarity::new(options.similarity, prints.iter().copied());
+    let rarity = Rarity::new(options.similarity, &prints, workers)?;
     let mut filed = workers::map(workers, &prints, |print| rarity.file(print))?.into_iter();
     let shelf = Shelf::new(options.similarity);
     let mut taker = Taker { shelf, names: Vec::new(), selection, options };
