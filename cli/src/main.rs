@@ -7,7 +7,6 @@ mod commands;
 mod context;
 mod display;
 mod error;
-mod measure;
 mod models;
 mod own;
 mod rows;

@@ -1,3 +1,5 @@
+mod measure;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -17,7 +19,6 @@ use crate::{
     commands::validate,
     context::Context,
     error::{CommandError, Result},
-    measure,
 };
 
 /// What training on a file costs: tokens, epochs, prices at each provider, time on this machine; nothing is sent
