@@ -13,6 +13,8 @@ mod disk;
 mod engine;
 mod error;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grader;
 mod http;
 mod ids;

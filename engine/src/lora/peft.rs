@@ -309,11 +309,10 @@ enum Problem {
 
 /// Puts tensors into an adapter that has exactly the pairs found in the file.
 fn from_tensors(peft: &PeftConfig, tensors: &SafeTensors, config: &Config) -> Result<Adapter, Problem> {
-    let has = |layer, projection| tensors.tensor(&key(layer, projection, "A")).is_ok();
     let alpha = peft.alpha();
     let mut adapter = Adapter { rank: peft.r, alpha, layers: Vec::new() };
     for layer in 0..config.layers {
-        let targets: Vec<_> = Projection::ALL.into_iter().filter(|p| has(layer, *p)).collect();
+        let targets = targets(peft, tensors, config, layer)?;
         let lora = LoraConfig { rank: peft.r, alpha, targets, top_layers: None, seed: 0 };
         let one_layer = Config { layers: 1, ..config.clone() };
         adapter.layers.extend(Adapter::zeros(&one_layer, &lora).layers);
@@ -340,7 +339,33 @@ fn from_tensors(peft: &PeftConfig, tensors: &SafeTensors, config: &Config) -> Re
     Err(Problem::WrongModel(format!("{taken} of its {found} tensors belong to linear layers of this model")))
 }
 
+/// The projections of a layer that have a pair of the right shapes: room is made only for numbers that are there.
+fn targets(
+    peft: &PeftConfig,
+    tensors: &SafeTensors,
+    config: &Config,
+    layer: usize,
+) -> Result<Vec<Projection>, Problem> {
+    let mut targets = Vec::new();
+    for projection in Projection::ALL {
+        let a = key(layer, projection, "A");
+        if tensors.tensor(&a).is_ok() {
+            find(tensors, &a, &[peft.r, projection.inputs(config)])?;
+            find(tensors, &key(layer, projection, "B"), &[projection.outputs(config), peft.r])?;
+            targets.push(projection);
+        }
+    }
+    Ok(targets)
+}
+
 fn fill(dst: &mut [f32], tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<(), Problem> {
+    let (format, data) = find(tensors, name, shape)?;
+    format.decode(data, dst);
+    Ok(())
+}
+
+/// The bytes of a tensor of this shape, and how to read them.
+fn find<'a>(tensors: &'a SafeTensors, name: &str, shape: &[usize]) -> Result<(Format, &'a [u8]), Problem> {
     let tensor =
         tensors.tensor(name).map_err(|_| Problem::WrongModel(format!("tensor `{name}` is missing")))?;
     let format = match tensor.dtype() {
@@ -353,8 +378,7 @@ fn fill(dst: &mut [f32], tensors: &SafeTensors, name: &str, shape: &[usize]) -> 
         let found = tensor.shape();
         return Err(Problem::WrongModel(format!("tensor `{name}` has shape {found:?}, expected {shape:?}")));
     }
-    format.decode(tensor.data(), dst);
-    Ok(())
+    Ok((format, tensor.data()))
 }
 
 /// The values in the byte order of safetensors files.
@@ -447,6 +471,18 @@ mod tests {
         let shallower = Config { layers: 1, ..config };
         let error = Adapter::load(dir.path(), &shallower).unwrap_err().to_string();
         assert!(error.contains("14 of its 28 tensors"), "{error}");
+    }
+
+    /// A rank is only a number, and a name only a name.
+    #[test]
+    fn room_is_made_only_for_numbers_that_are_there() {
+        let config = tiny_config(RopeLayout::Halves);
+        let dir = tempfile::tempdir().unwrap();
+        adapter(&config, &LoraConfig::default()).save(dir.path(), &config, "base").unwrap();
+        for wider in [Config { hidden: 1 << 60, ..config.clone() }, Config { ffn: 1 << 60, ..config }] {
+            let error = Adapter::load(dir.path(), &wider).unwrap_err();
+            assert!(matches!(error, AdapterError::WrongModel { .. }), "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! otherwise most of its places. Every answer is on disk before it counts, so a server that takes over repeats nothing
 //! that was finished.
 
-mod input;
+pub(crate) mod input;
 
 use std::{
     io::{BufRead, BufReader, BufWriter, Write},

@@ -4,7 +4,7 @@
 //! other, `child` is what runs in it.
 
 mod child;
-mod data;
+pub(crate) mod data;
 mod plan;
 mod report;
 mod supervisor;
