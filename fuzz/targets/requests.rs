@@ -1,9 +1,15 @@
-//! Bodies of every POST that reads JSON, and paths to ask for; the first byte says which, its highest bit that a body comes twice.
+//! Bodies of every POST that reads JSON, and paths to ask for; the first byte says which.
 #![no_main]
 
 use hone_fuzz::scratch;
-use hone_server::fuzzing::{Door, JSON_PATHS};
+use hone_server::fuzzing::{ANSWERED, Door, MADE};
 use libfuzzer_sys::fuzz_target;
+
+/// The order in which `targets/seeds.rs` numbers them.
+const ONCE: usize = ANSWERED.len();
+const TWICE: usize = ONCE + MADE.len();
+const READ: usize = TWICE + MADE.len();
+const REMOVED: usize = READ + 1;
 
 thread_local! {
     static DOOR: Door = Door::open(scratch());
@@ -11,11 +17,19 @@ thread_local! {
 
 fuzz_target!(|data: &[u8]| {
     let Some((first, rest)) = data.split_first() else { return };
-    let (twice, kind) = (first & 0x80 != 0, usize::from(first & 0x7f) % (JSON_PATHS.len() + 2));
-    DOOR.with(|door| match (JSON_PATHS.get(kind), std::str::from_utf8(rest)) {
-        (Some(path), _) if twice => door.post_twice(path, "application/json", rest),
-        (Some(path), _) => door.post(path, "application/json", rest),
-        (None, Ok(path)) => door.visit(kind > JSON_PATHS.len(), path),
-        (None, Err(_)) => {}
+    let (kind, json) = (usize::from(*first) % (REMOVED + 1), "application/json");
+    DOOR.with(|door| match kind {
+        0..ONCE => {
+            door.post(ANSWERED[kind], json, rest);
+        }
+        ONCE..TWICE => {
+            door.post(MADE[kind - ONCE], json, rest);
+        }
+        TWICE..READ => door.post_twice(MADE[kind - TWICE], json, rest),
+        _ => {
+            if let Ok(path) = std::str::from_utf8(rest) {
+                door.visit(kind == REMOVED, path);
+            }
+        }
     });
 });

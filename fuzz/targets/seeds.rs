@@ -112,33 +112,21 @@ fn multipart() -> Seeds {
     .into()
 }
 
-/// Good bodies for every path of `hone_server::fuzzing::JSON_PATHS`, in that order, then paths to ask for and to remove.
+/// Good bodies for every path of `hone_server::fuzzing::{ANSWERED, MADE}`, in that order, those of things that are made a second
+/// time for what comes twice; then paths to ask for and to remove.
 fn requests() -> Seeds {
-    let kinds: [Vec<Value>; 8] = [
-        chats().into(),
-        responses().into(),
-        jobs().into(),
-        grader_runs().into(),
-        graders().into(),
-        uploads().into(),
-        completions().into(),
-        batches().into(),
-    ];
-    let bodies = (0..)
-        .zip(kinds)
-        .flat_map(|(kind, bodies)| bodies.into_iter().map(move |body| (kind, body.to_string())));
-    let bodies: Vec<(u8, String)> = bodies.collect();
-    let twice = bodies
-        .iter()
-        .filter(|(kind, _)| ![0, 1, 3, 4].contains(kind))
-        .map(|(kind, body)| (kind | 0x80, body.clone()));
-    let read = GET.iter().map(|path| (8, (*path).to_owned()));
-    let removed = DELETE.iter().map(|path| (9, (*path).to_owned()));
-    let all = bodies.iter().cloned().chain(twice).chain(read).chain(removed);
-    let seed = |(number, (kind, rest)): (usize, (u8, String))| {
-        (format!("{kind:02x}-{number:02}"), [&[kind], rest.as_bytes()].concat())
+    let answered = [chats().to_vec(), responses().to_vec(), grader_runs().to_vec(), graders().to_vec()];
+    let made = [jobs().to_vec(), uploads().to_vec(), completions().to_vec(), batches().to_vec()];
+    let paths = [GET.map(str::to_owned).to_vec(), DELETE.map(str::to_owned).to_vec()];
+    let text = |bodies: Vec<Value>| bodies.iter().map(Value::to_string).collect();
+    let kinds = answered.into_iter().chain(made.clone()).chain(made).map(text).chain(paths);
+    let seed = |(kind, rests): (u8, Vec<String>)| {
+        let one = move |(number, rest): (usize, String)| {
+            (format!("{kind:02}-{number}"), [&[kind], rest.as_bytes()].concat())
+        };
+        rests.into_iter().enumerate().map(one)
     };
-    all.enumerate().map(seed).collect()
+    (0..).zip(kinds).flat_map(seed).collect()
 }
 
 const GET: [&str; 15] = [

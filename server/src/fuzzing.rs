@@ -36,17 +36,16 @@ use crate::{
     training::{Supervisor, data},
 };
 
-/// Every POST that reads a JSON body.
-pub const JSON_PATHS: [&str; 8] = [
+/// Every POST that reads a JSON body and is answered anew each time.
+pub const ANSWERED: [&str; 4] = [
     "/v1/chat/completions",
     "/v1/responses",
-    "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/alpha/graders/run",
     "/v1/fine_tuning/alpha/graders/validate",
-    "/v1/uploads",
-    "/v1/uploads/upload_1/complete",
-    "/v1/batches",
 ];
+/// Every POST that makes something out of a JSON body, once per key.
+pub const MADE: [&str; 4] =
+    ["/v1/fine_tuning/jobs", "/v1/uploads", "/v1/uploads/upload_1/complete", "/v1/batches"];
 /// Where the parts go of the upload that every door has.
 pub const PARTS: &str = "/v1/uploads/upload_1/parts";
 
@@ -104,12 +103,12 @@ impl Door {
         Self { root, adapter, runtime, app, router, changed: Cell::new(true) }
     }
 
-    /// Sends a body by POST.
+    /// Sends a body by POST; whether it was taken.
     ///
     /// # Panics
     /// When the answer is a fault of the server, or an error in another form than the protocol's.
-    pub fn post(&self, path: &str, kind: &str, body: &[u8]) {
-        self.send(Request::post(path).header("content-type", kind), body);
+    pub fn post(&self, path: &str, kind: &str, body: &[u8]) -> bool {
+        self.send(Request::post(path).header("content-type", kind), body).0.is_success()
     }
 
     /// Sends a body twice under one key: what was made the first time is answered again, and nothing else is made.
