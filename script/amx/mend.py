@@ -31,9 +31,16 @@ def signed_bytes(path):
 def main(folder):
     cpu = pathlib.Path(folder)
     signed_bytes(cpu / "avx" / "amx.cc")
+    # vcvtne2ps2bf16: the upper half of the result came from beyond the end of its source.
+    change(cpu / "avx" / "avx512_bf16.cc", r"(to_bfloat16\(op1\.vmm32u\(n)\)", r"\1 - DWORD_ELEMENTS(len))")
+    # vdpbf16ps: a short displacement counts vectors, as wherever a whole vector is read, and not elements.
+    change(cpu / "decoder" / "ia_opcodes_evex.def", r"(VDPBF16PS_MASK_VpsHdqWdqR, [^)]*OP_mVdq)32", r"\1")
     # Saved shapes: 16-bit fields are bytes of a row, 8-bit ones rows.
     change(cpu / "xsave.cc", r"(vmm16u\(8\+n\)\s*= [^;]*\.)rows;", r"\1bytes_per_row;")
     change(cpu / "xsave.cc", r"(vmmubyte\(48\+n\)\s*= [^;]*\.)bytes_per_row;", r"\1rows;")
+    # Eight rows of a tile's sixteen were saved and restored: the number of tiles was taken for that of rows.
+    for method in ("xsave", "xrstor"):
+        change(cpu / "xsave.cc", rf"(::{method}_tiledata_state\(.*?row < )BX_TILE_REGISTERS", r"\1BX_TILE_MAX_ROWS")
     # Data that is in use was told to be in its initial state, and so was never saved.
     change(cpu / "xsave.cc", r"tile_use_tracker == 0\)", "tile_use_tracker != 0)")
     # IA32_XFD: a feature is switched off until its first use, of which Linux hears by #NM and IA32_XFD_ERR.

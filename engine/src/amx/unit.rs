@@ -164,15 +164,76 @@ mod tests {
     use super::*;
 
     /// Only an emulator or such a processor can say that the unit works: see `script/check-amx`.
+    fn is_here() -> bool {
+        let found = found();
+        if let Err(why) = found {
+            assert!(std::env::var_os("HONE_TEST_AMX").is_none(), "{why}");
+            eprintln!("SKIPPED, NOT PASSED: {why}");
+        }
+        found.is_ok()
+    }
+
     #[test]
     fn the_unit_is_right_wherever_it_is_used() {
-        match found() {
-            Ok(()) => assert!(is_right(&mut Unit::start(&WHOLE_TILES))),
-            Err(why) => {
-                assert!(std::env::var_os("HONE_TEST_AMX").is_none(), "{why}");
-                eprintln!("SKIPPED, NOT PASSED: {why}");
-            }
+        if is_here() {
+            assert!(is_right(&mut Unit::start(&WHOLE_TILES)));
         }
+    }
+
+    /// All eight tiles of 16 rows.
+    type Everything = [[[u8; 64]; 16]; 8];
+
+    fn load_all(unit: &mut Unit, from: &Everything) {
+        let at = |tile: usize| from[tile].as_ptr().cast();
+        // SAFETY: 16 rows of 64 bytes are read at each place.
+        unsafe {
+            unit.load::<0>(at(0), 64);
+            unit.load::<1>(at(1), 64);
+            unit.load::<2>(at(2), 64);
+            unit.load::<3>(at(3), 64);
+            unit.load::<4>(at(4), 64);
+            unit.load::<5>(at(5), 64);
+            unit.load::<6>(at(6), 64);
+            unit.load::<7>(at(7), 64);
+        }
+    }
+
+    fn store_all(unit: &mut Unit) -> Everything {
+        let mut all = [[[0; 64]; 16]; 8];
+        let mut at = |tile: usize| all[tile].as_mut_ptr().cast();
+        // SAFETY: 16 rows of 64 bytes are written at each place.
+        unsafe {
+            unit.store::<0>(at(0), 64);
+            unit.store::<1>(at(1), 64);
+            unit.store::<2>(at(2), 64);
+            unit.store::<3>(at(3), 64);
+            unit.store::<4>(at(4), 64);
+            unit.store::<5>(at(5), 64);
+            unit.store::<6>(at(6), 64);
+            unit.store::<7>(at(7), 64);
+        }
+        all
+    }
+
+    /// The system takes the registers away in the midst of a product, and has to give all of them back.
+    #[test]
+    fn every_row_outlives_another_thread_that_uses_tiles() {
+        if !is_here() {
+            return;
+        }
+        let marked = |mark: u8| -> Everything {
+            std::array::from_fn(|tile| std::array::from_fn(|row| [mark + (16 * tile + row) as u8; 64]))
+        };
+        let (mine, theirs) = (marked(128), marked(0));
+        let mut unit = Unit::start(&WHOLE_TILES);
+        load_all(&mut unit, &mine);
+        let read = std::thread::spawn(move || {
+            let mut unit = Unit::start(&WHOLE_TILES);
+            load_all(&mut unit, &theirs);
+            store_all(&mut unit)
+        });
+        assert_eq!(read.join().unwrap(), theirs);
+        assert_eq!(store_all(&mut unit), mine);
     }
 
     #[test]
