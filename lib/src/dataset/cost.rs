@@ -177,6 +177,12 @@ fn inference(listed: &Listed, prices: &Prices) -> InferencePrice {
     }
 }
 
+impl TrainingPrice {
+    fn name(&self) -> String {
+        format!("{} {}", self.provider, self.model)
+    }
+}
+
 impl Cost {
     /// For people.
     pub fn text(&self) -> String {
@@ -189,16 +195,21 @@ impl Cost {
             ),
             format!("{} epochs, {} tokens billed", self.epochs, thousands(self.billable_tokens)),
             String::new(),
-            format!("{:<48} {:>12}   answers per million tokens: base -> tuned", "training", "in all"),
         ];
+        let width =
+            self.prices.iter().map(|price| price.name().len()).max().unwrap_or(0).max("training".len());
+        lines.push(format!(
+            "{:<width$} {:>12}   answers per million tokens: base -> tuned",
+            "training", "in all"
+        ));
         let rows = self.prices.iter().zip(&self.inference);
-        lines.extend(rows.map(|(price, inference)| self.line(price, inference)));
+        lines.extend(rows.map(|(price, inference)| self.line(price, inference, width)));
         lines.push(String::new());
         lines.push(self.local_text());
         lines.join("\n")
     }
 
-    fn line(&self, price: &TrainingPrice, inference: &InferencePrice) -> String {
+    fn line(&self, price: &TrainingPrice, inference: &InferencePrice, width: usize) -> String {
         let InferencePrice { input, output, tuned_input, tuned_output, .. } = inference;
         let pair =
             |input: &Option<f64>, output: &Option<f64>| format!("{} in, {} out", said(*input), said(*output));
@@ -209,8 +220,8 @@ impl Cost {
             epochs => format!("; {epochs} epochs, which is its `auto`"),
         };
         format!(
-            "{:<48} {:>12}   {} -> {}{as_of}{own_epochs}",
-            format!("{} {}", price.provider, price.model),
+            "{:<width$} {:>12}   {} -> {}{as_of}{own_epochs}",
+            price.name(),
             said(price.usd),
             pair(input, output),
             pair(tuned_input, tuned_output)
@@ -292,6 +303,13 @@ mod tests {
         assert_eq!(of(None), (1, Some(0.48), true));
         let (epochs, usd, said) = of(Some(3));
         assert_eq!((epochs, said), (3, false));
+        // Whatever their names, prices stand below each other.
+        let text = cost(&report(), &Prices::default(), Around::default()).text();
+        let mut rows = text.lines().filter(|line| line.contains(" -> "));
+        let end = rows.next().unwrap().find("in all").unwrap() + "in all".len();
+        let is_below =
+            |row: &str| row[..end].ends_with(|c: char| c.is_ascii_digit()) && row[end..].starts_with("   ");
+        assert!(rows.all(is_below), "{text}");
         assert!((usd.unwrap() - 1.44).abs() < 1e-9);
     }
 
