@@ -12,6 +12,15 @@ ROOT = pathlib.Path(__file__).parent.parent
 TARGET = ROOT / "target" / "bench"
 PYTHON = TARGET / "venv" / "bin" / "python"
 EXAMPLES = ROOT / "target" / "release" / "examples"
+# What each comparison runs of ours.
+PROGRAMS = {
+    "inference": [["-p", "hone-engine", "--example", "compare_inference"]],
+    "training": [["-p", "hone-engine", "--example", "compare_training"]],
+    "loss": [["-p", "hone-engine", "--example", "compare_training"]],
+    "data": [["-p", "hone-cli"], ["-p", "hone", "--example", "corpus"]],
+    "prepare": [["-p", "hone-cli"]],
+    "quality": [["-p", "hone-cli"]],
+}
 # After an order: threads that spin while they wait for work go to sleep.
 REST = 0.2
 
@@ -38,6 +47,12 @@ class Worker:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+def build(what):
+    """What was built before may be of older code, whose figures these would be."""
+    for program in PROGRAMS[what]:
+        subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", *program], cwd=ROOT, check=True)
 
 
 def has(flag):
