@@ -41,8 +41,7 @@ pub struct Cost {
 
 pub async fn run(args: &Cost, context: &Context) -> Result {
     if args.measure && args.file == Path::new("-") {
-        let error = CommandError::usage("`--measure` reads the file a second time, which stdin cannot be");
-        return Err(error.hint("write it to a file first, and name that"));
+        return Err(validate::reads_twice("`--measure` reads"));
     }
     let settings = context.settings(&[])?;
     let looking = validate::options(args.model.as_deref(), context, &settings)?;

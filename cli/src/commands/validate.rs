@@ -105,9 +105,7 @@ pub async fn run(args: &Validate, context: &Context) -> Result {
         ..options(args.model.as_deref(), context, &settings)?
     };
     if args.file == Path::new("-") && (args.fix || args.run.is_some()) {
-        let error =
-            CommandError::usage("`--fix` and `--run` read the file a second time, which stdin cannot be");
-        return Err(error.hint("write it to a file first, and name that"));
+        return Err(reads_twice("`--fix` and `--run` read"));
     }
     let mut report = read(&args.file, &options, context)?;
     if let Some(n) = args.run {
@@ -119,6 +117,12 @@ pub async fn run(args: &Validate, context: &Context) -> Result {
     let answer = Answer { report: &report, fixed };
     context.answer(&answer, || report.text(&args.file.display().to_string()) + &text)?;
     Ok(if ok { Exit::Ok } else { Exit::Input })
+}
+
+/// What stdin is not good for.
+pub fn reads_twice(what: &str) -> CommandError {
+    CommandError::usage(format!("{what} the file a second time, which stdin cannot be"))
+        .hint("write it to a file first, and name that")
 }
 
 fn copied_text(copied: &Copied) -> String {

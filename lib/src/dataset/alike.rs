@@ -200,6 +200,18 @@ impl Rarity {
         self.cell(run).load(Relaxed)
     }
 
+    /// For code that is filed here.
+    pub fn shelf<'a>(&self) -> Shelf<'a> {
+        Shelf {
+            similarity: self.similarity,
+            prints: Vec::new(),
+            rarest: FxHashMap::default(),
+            exact: FxHashMap::default(),
+            seen: Vec::new(),
+            questions: 0,
+        }
+    }
+
     /// Code with its rarest runs: as many as must hold one that any twin has among its own, but for those that no other code
     /// has.
     pub fn file<'a>(&self, print: &'a CodePrint) -> Filed<'a> {
@@ -244,18 +256,6 @@ pub(super) struct Twin {
 }
 
 impl<'a> Shelf<'a> {
-    /// For code that was filed with this similarity.
-    pub fn new(similarity: f64) -> Self {
-        Self {
-            similarity,
-            prints: Vec::new(),
-            rarest: FxHashMap::default(),
-            exact: FxHashMap::default(),
-            seen: Vec::new(),
-            questions: 0,
-        }
-    }
-
     /// The same code, where it was taken.
     pub fn copy(&self, print: &CodePrint) -> Option<usize> {
         self.exact.get(&print.exact).map(|index| *index as usize)
@@ -370,7 +370,7 @@ mod tests {
         ) {
             let prints: Vec<CodePrint> = apps.iter().map(|words| app(words)).collect();
             let rarity = Rarity::new(limit, &prints.iter().collect::<Vec<_>>(), 2).unwrap();
-            let mut shelf = Shelf::new(limit);
+            let mut shelf = rarity.shelf();
             let mut taken: Vec<&CodePrint> = Vec::new();
             for print in &prints {
                 let best = taken.iter().map(|other| other.similarity(print)).fold(0.0, f64::max);

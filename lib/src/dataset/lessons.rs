@@ -1,6 +1,6 @@
 //! What a selection teaches, as rows: a brief and its app; an app, its faults and the better app; the better and the worse.
 
-use std::io;
+use std::{cell::LazyCell, io};
 
 use super::{
     ChatRow, DatasetError, Entry, PreferenceInput, PreferenceRow, PrepareOptions, RowRecord, RowSource,
@@ -122,29 +122,23 @@ impl Lessons<'_> {
         let mut worse: Vec<_> =
             rivals.filter_map(|other| Some((other, self.pair(positive, other)?))).collect();
         worse.sort_by_key(|(other, by)| (*by, other.entry.model != chosen.entry.model, other.place()));
-        let mut rejected: Vec<Case<'_>> = Vec::new();
+        // Most apps have one rival, and parsing it would tell nothing.
+        let mut rejected = Vec::new();
         let mut rows = Vec::new();
         for (other, by) in worse {
             if rejected.len() == MOST_REJECTED {
                 break;
             }
             let answer = other.answer();
-            if !self.is_shown(other, &rejected) && self.heldout.text_leak(&answer).is_none() {
+            let print = LazyCell::new(|| CodePrint::of(&other.entry.files));
+            let is_near =
+                |shown: &LazyCell<CodePrint, _>| shown.similarity(&print) >= self.options.similarity;
+            if !rejected.iter().any(is_near) && self.heldout.text_leak(&answer).is_none() {
                 rows.push(preference_row(positive, other, answer, by));
-                rejected.push(other);
+                rejected.push(print);
             }
         }
         rows
-    }
-
-    /// Whether it is a near-copy of what stands in a pair already.
-    fn is_shown(&self, case: Case<'_>, rejected: &[Case<'_>]) -> bool {
-        let print = |case: &Case<'_>| CodePrint::of(&case.entry.files);
-        // Most apps have one rival, and parsing it would tell nothing.
-        !rejected.is_empty() && {
-            let this = print(&case);
-            rejected.iter().any(|shown| print(shown).similarity(&this) >= self.options.similarity)
-        }
     }
 
     /// Who finds the other worse, if anybody does and the two make a pair.

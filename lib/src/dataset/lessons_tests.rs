@@ -3,7 +3,7 @@
 use super::{
     By, Inputs, Policy, PrepareOptions, Prepared, Roles, Step, Votes,
     manifest::RowKind,
-    tests::{build, entry, log, logs, made, options},
+    tests::{build, entry, log, logs, made, many, options},
 };
 use crate::{brief::Brief, rating};
 
@@ -37,6 +37,19 @@ fn without_a_parent_an_improvement_starts_from_the_best_that_was_there_before() 
     // The fourth came from the third, which is better: what it improves on is older.
     assert_eq!(parents(&[]), [(3, 2, Step::Trajectory), (4, 2, Step::Trajectory)]);
     assert_eq!(parents(&[1]), [(3, 1, Step::Parent), (4, 2, Step::Trajectory)]);
+}
+
+#[test]
+fn a_step_that_makes_no_row_leaves_its_place_to_another() {
+    for long in 0..=12 {
+        let mut all = many(12);
+        for source in &mut all[..long] {
+            source.log.evolution_history[0].files[0].content.push_str(&"# talk\n".repeat(3_000));
+        }
+        let options = PrepareOptions { improvement_share: 0.25, max_improvement_tokens: 3_000, ..options() };
+        let examples = build(&logs(all), &[], &options).unwrap().summary.examples;
+        assert_eq!((examples.positive, examples.improvement), (12, 4.min(12 - long)), "{long} are too long");
+    }
 }
 
 #[test]

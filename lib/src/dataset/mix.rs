@@ -102,6 +102,9 @@ fn improvements(
     gate: &mut Gate<'_>,
     positives: usize,
 ) -> Result<Vec<Made<ChatRow>>, DatasetError> {
+    if lessons.options.improvement_share <= 0.0 {
+        return Ok(Vec::new());
+    }
     let seed = lessons.options.seed;
     let turn = |positive: &&Positive<'_>| Turn {
         rank: positive.rank,

@@ -49,12 +49,11 @@ pub struct Prepared {
     pub preferences: Vec<PreferenceRow>,
     pub manifest: Manifest,
     pub summary: Summary,
-    lines: Lines,
 }
 
 /// The rows as their files hold them.
-#[derive(Clone, Debug, PartialEq)]
-struct Lines {
+#[derive(Debug)]
+pub(super) struct Lines {
     train: Vec<u8>,
     validation: Vec<u8>,
     preferences: Vec<u8>,
@@ -82,8 +81,8 @@ pub fn prepare(
             Some("run `hone evolve` to make it again".into()),
         );
     }
-    let mut prepared = build(logs, inputs, options)?;
-    prepared.write(workspace)?;
+    let (mut prepared, lines) = build_with(logs, inputs, options, workers::count())?;
+    prepared.write(workspace, &lines)?;
     for warning in &prepared.summary.warnings {
         events.warn(warning.clone(), Some("run `hone evolve` on more briefs, or lower `--min-score`".into()));
     }
@@ -96,7 +95,7 @@ pub fn prepare(
 /// # Errors
 /// [`DatasetError::NothingQualifies`], [`DatasetError::StaticOnly`], [`DatasetError::Prompt`], [`DatasetError::Thread`].
 pub fn build(logs: &Logs, inputs: &Inputs<'_>, options: &PrepareOptions) -> Result<Prepared, DatasetError> {
-    build_with(logs, inputs, options, workers::count())
+    build_with(logs, inputs, options, workers::count()).map(|(prepared, _)| prepared)
 }
 
 pub(super) fn build_with(
@@ -104,7 +103,7 @@ pub(super) fn build_with(
     inputs: &Inputs<'_>,
     options: &PrepareOptions,
     workers: usize,
-) -> Result<Prepared, DatasetError> {
+) -> Result<(Prepared, Lines), DatasetError> {
     let heldout = Heldout::new(inputs.heldout);
     let found = standard(logs);
     // Without any, there is nothing to hold to it.
@@ -177,7 +176,7 @@ fn account(
     dropped: Vec<Dropped>,
     options: &PrepareOptions,
     workers: usize,
-) -> Result<Prepared, DatasetError> {
+) -> Result<(Prepared, Lines), DatasetError> {
     let tokens = mix.train.iter().map(|made| made.record.tokens).sum();
     let (train, train_records) = apart(mix.train);
     let (validation, validation_records) = apart(mix.validation);
@@ -231,7 +230,7 @@ fn account(
         originals,
         logs: logs.hashes.clone(),
     };
-    Ok(Prepared { train, validation, preferences, manifest, summary, lines })
+    Ok((Prepared { train, validation, preferences, manifest, summary }, lines))
 }
 
 fn apart<R>(rows: Vec<Made<R>>) -> (Vec<R>, Vec<RowRecord>) {
@@ -297,23 +296,16 @@ fn jsonl<T: Serialize + Sync>(rows: &[T], workers: usize) -> io::Result<Vec<u8>>
 }
 
 impl Prepared {
-    fn write(&mut self, workspace: &Workspace) -> Result<(), DatasetError> {
+    fn write(&mut self, workspace: &Workspace, lines: &Lines) -> Result<(), DatasetError> {
         // Everything else is used beside a training file only. So there is none while old and new files lie together:
         // whoever is killed here leaves no dataset, and not a mixture of two.
         remove(&workspace.dataset())?;
         remove_exports(workspace)?;
-        if write_rows(&workspace.validation(), &self.lines.validation)? {
-            self.note_file("validation", &workspace.validation());
-        }
-        if write_rows(&workspace.preferences(), &self.lines.preferences)? {
-            self.note_file("preference", &workspace.preferences());
-        }
+        self.write_rows("validation", &workspace.validation(), &lines.validation)?;
+        self.write_rows("preference", &workspace.preferences(), &lines.preferences)?;
         store::write_json(&workspace.manifest(), &self.manifest)?;
         self.note_file("manifest", &workspace.manifest());
-        if write_rows(&workspace.dataset(), &self.lines.train)? {
-            self.note_file("train", &workspace.dataset());
-        }
-        Ok(())
+        self.write_rows("train", &workspace.dataset(), &lines.train)
     }
 
     /// Writes the rows in further shapes, beside those that are written already.
@@ -330,18 +322,18 @@ impl Prepared {
         Ok(())
     }
 
+    fn write_rows(&mut self, name: &str, path: &Path, lines: &[u8]) -> Result<(), DatasetError> {
+        if lines.is_empty() {
+            return remove(path);
+        }
+        store::write_atomic(path, lines)?;
+        self.note_file(name, path);
+        Ok(())
+    }
+
     fn note_file(&mut self, name: &str, path: &Path) {
         self.summary.files.insert(name.to_owned(), path.display().to_string());
     }
-}
-
-/// Whether there was anything to write; without rows there is no file.
-fn write_rows(path: &Path, lines: &[u8]) -> Result<bool, DatasetError> {
-    if lines.is_empty() {
-        return remove(path).map(|()| false);
-    }
-    store::write_atomic(path, lines)?;
-    Ok(true)
 }
 
 /// Exports of an earlier dataset say nothing of this one.

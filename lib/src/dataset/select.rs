@@ -259,8 +259,7 @@ pub(super) fn select<'a>(
     let prints: Vec<&CodePrint> = ready.values().flatten().map(|positive| &positive.ready.print).collect();
     let rarity = Rarity::new(options.similarity, &prints, workers)?;
     let mut filed = workers::map(workers, &prints, |print| rarity.file(print))?.into_iter();
-    let shelf = Shelf::new(options.similarity);
-    let mut taker = Taker { shelf, names: Vec::new(), selection, options };
+    let mut taker = Taker { shelf: rarity.shelf(), names: Vec::new(), selection, options };
     for (_, cases) in ready {
         let mut cases: Vec<_> = cases.into_iter().zip(&mut filed).collect();
         let liked = |positive: &Positive<'_>| votes.liking(positive.case.place());
