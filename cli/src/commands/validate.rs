@@ -111,7 +111,7 @@ pub async fn run(args: &Validate, context: &Context) -> Result {
     if let Some(n) = args.run {
         try_out(&args.file, n, &mut report, context, &settings).await?;
     }
-    let fixed = if args.fix { Some(copy(args, &options, context)?) } else { None };
+    let fixed = if args.fix { Some(copy(args, report.format, &options, context)?) } else { None };
     let ok = fixed.as_ref().map_or(report.ok, |copied| copied.ok);
     let text = fixed.as_ref().map(copied_text).unwrap_or_default();
     let answer = Answer { report: &report, fixed };
@@ -137,8 +137,8 @@ fn copied_text(copied: &Copied) -> String {
     )
 }
 
-/// Writes the corrected copy and its diff, each whole or not at all.
-fn copy(args: &Validate, options: &Options, context: &Context) -> Result<Copied> {
+/// Writes the corrected copy of a file that was found to have this format, and its diff, each whole or not at all.
+fn copy(args: &Validate, found: Format, options: &Options, context: &Context) -> Result<Copied> {
     let ending = args.file.extension().unwrap_or("jsonl".as_ref()).to_owned();
     let path =
         args.out.clone().unwrap_or_else(|| args.file.with_extension("fixed").with_added_extension(&ending));
@@ -151,7 +151,8 @@ fn copy(args: &Validate, options: &Options, context: &Context) -> Result<Copied>
     let (new, changes) = (begin().map_err(fail)?, begin().map_err(fail)?);
     let source = File::open(&args.file).map_err(|e| StoreError::new("read", &args.file, e))?;
     let (to, shown) = (BufWriter::new(new.as_file()), BufWriter::new(changes.as_file()));
-    let fixed = validate::fix(BufReader::new(source), to, shown, options, &context.cancel).map_err(fail)?;
+    let as_found = Options { format: Some(found), ..options.clone() };
+    let fixed = validate::fix(BufReader::new(source), to, shown, &as_found, &context.cancel).map_err(fail)?;
     new.persist(&path).map_err(|e| fail(e.error))?;
     changes.persist(&diff).map_err(|e| fail(e.error))?;
     let ok = read(&path, options, context)?.ok;

@@ -48,6 +48,8 @@ enum Mended {
 
 /// Writes the corrected copy, and as a unified diff without context what was changed.
 ///
+/// Rows of another format than the asked one are left out: ask for what [`super::validate`] found the file to be.
+///
 /// # Errors
 /// The file cannot be read, or one of the two not be written; or the user stopped it.
 pub fn fix(
@@ -58,8 +60,7 @@ pub fn fix(
     cancel: &Cancel,
 ) -> io::Result<Fixed> {
     on_deep_stack(|| {
-        let mut fixer =
-            Fixer { copy, diff, options, format: None, seen: HashSet::default(), fixed: Fixed::default() };
+        let mut fixer = Fixer { copy, diff, options, seen: HashSet::default(), fixed: Fixed::default() };
         fixer.all(source, cancel)?;
         Ok(fixer.fixed)
     })?
@@ -69,8 +70,6 @@ struct Fixer<'o, C, D> {
     copy: C,
     diff: D,
     options: &'o Options,
-    /// That of the first row that shows one, as when a file is only looked at.
-    format: Option<Format>,
     seen: HashSet<u64, FixedState>,
     fixed: Fixed,
 }
@@ -111,8 +110,7 @@ impl<C: Write, D: Write> Fixer<'_, C, D> {
     }
 
     fn mend(&mut self, text: &str) -> Mended {
-        self.format = self.format.or_else(|| rules::format_of_first(text));
-        let format = self.format.or(self.options.format).unwrap_or_default();
+        let format = self.options.format.unwrap_or_default();
         let mended = mend(text, format, self.options.ui_first);
         let new = match &mended {
             Mended::Same => text,
@@ -258,26 +256,25 @@ mod tests {
 
     /// Rows of the copy, those of them that were changed, and lines that were left out.
     #[track_caller]
-    fn kept(text: &str, wanted: Option<Format>) -> (u64, u64, u64) {
-        let options = Options { format: wanted, ..Options::default() };
+    fn kept(text: &str, format: Format) -> (u64, u64, u64) {
+        let options = Options { format: Some(format), ..Options::default() };
         let fixed = fix(text.as_bytes(), io::sink(), io::sink(), &options, &Cancel::new()).unwrap();
         (fixed.rows, fixed.changed, fixed.left_out)
     }
 
     #[test]
-    fn a_file_is_what_its_first_row_shows() {
+    fn rows_of_another_format_are_left_out_wherever_they_are() {
         let answer = |text: &str| format!(r#"[{{"role":"assistant","content":"{text}"}}]"#);
         let pair = format!(
             r#"{{"input":{{"messages":[{{"role":"user","content":"a"}}]}},"preferred_output":{},"non_preferred_output":{}}}"#,
             answer("b"),
             answer("c")
         );
-        // A first line that cannot be read says nothing about the rest.
-        assert_eq!(kept(&format!("{{\n{pair}\n"), None), (1, 0, 1));
-        // What was asked for counts only where the file shows nothing.
         let chat = row("b", "");
-        assert_eq!(kept(&format!("{chat}\n"), Some(Format::Dpo)), (1, 0, 0));
-        assert_eq!(kept(&format!("{pair}\n"), Some(Format::Chat)), (1, 0, 0));
+        for text in [format!("{chat}\n{{\n{pair}\n"), format!("{pair}\n{chat}\n{{\n")] {
+            assert_eq!(kept(&text, Format::Chat), (1, 0, 2), "{text}");
+            assert_eq!(kept(&text, Format::Dpo), (1, 0, 2), "{text}");
+        }
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct Target {
 const SHORT: [(&str, u64); 3] = [("gpt-3.5-turbo-0613", 4_096), ("gpt-3.5", 16_385), ("babbage", 16_384)];
 /// What OpenAI's gpt-4o and gpt-4.1 families train on.
 const LONG: u64 = 65_536;
+/// Rows that show what a file is.
+const FIRST: usize = 32;
 
 impl Target {
     /// A hosted model, or one tuned from it.
@@ -72,7 +74,7 @@ impl Target {
 /// How a file is looked at.
 #[derive(Clone)]
 pub struct Options {
-    /// What the file is for; by its first row when it is not said.
+    /// What the file is for; by its first rows when it is not said.
     pub format: Option<Format>,
     pub target: Target,
     /// The local model's tokeniser, where it is to count too.
@@ -172,10 +174,14 @@ fn validate_from(source: impl Read, options: &Options, cancel: &Cancel) -> Resul
     Ok(whole.report())
 }
 
-/// What the first whole row of a file is; none when it has none.
+/// What most of a file's first rows are, on a tie the earlier; none when none can be read. So one stray row is a problem of
+/// its own line, wherever it stands, and not of all others.
 fn first_format(block: &Block) -> Option<Format> {
     let texts = block.lines().filter_map(|(_, line)| std::str::from_utf8(without_mark(line)).ok());
-    texts.map(str::trim).find_map(rules::format_of_first)
+    let formats: Vec<_> = texts.map(str::trim).filter_map(rules::format_of_row).take(FIRST).collect();
+    let votes = |format: &Format| formats.iter().filter(|other| *other == format).count();
+    // The last of equals is taken.
+    formats.iter().rev().max_by_key(|format| votes(format)).copied()
 }
 
 fn without_mark(line: &[u8]) -> &[u8] {

@@ -56,8 +56,8 @@ pub(super) fn format_of(fields: &Map<String, Value>, expected: Format) -> Format
     }
 }
 
-/// What a file is, by its first row: tasks for a grader have no answer, and more than a chat has. None when it is no row.
-pub(super) fn format_of_first(line: &str) -> Option<Format> {
+/// What a file is, by a row of it: tasks for a grader have no answer, and more than a chat has. None when it is no row.
+pub(super) fn format_of_row(line: &str) -> Option<Format> {
     let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(line) else { return None };
     let messages = fields.get("messages").and_then(Value::as_array);
     let asks = messages.is_some_and(|all| !all.is_empty() && !all.iter().any(is_assistant));

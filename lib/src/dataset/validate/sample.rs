@@ -65,7 +65,7 @@ fn drawn(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<(u64, 
 
 fn answer(number: u64, line: &[u8]) -> Option<Sampled> {
     let text = std::str::from_utf8(without_mark(line)).ok()?.trim();
-    let row = row::read(text, rules::format_of_first(text)?);
+    let row = row::read(text, rules::format_of_row(text)?);
     let at = row.said.iter().rposition(|said| said.part == Part::Answer)?;
     let asked = row.said[..at].iter().rfind(|said| said.role == "user")?.text.to_string();
     let candidate = parse_reply(&row.said[at].text);
