@@ -11,7 +11,7 @@ use hone::cancel::Cancel;
 use hone_engine::{
     chat::ChatMessage,
     constrain::ConstraintError,
-    generate::{Finish, Request, SamplingParams, SubmitError, Token},
+    generate::{Request, SamplingParams, SubmitError, Token},
     tokenizer::Tokenizer,
 };
 use serde_json::Value;
@@ -48,8 +48,8 @@ pub enum Update {
     /// The next piece of answer `index`, in whole characters. Without text it only brings tokens whose log probabilities
     /// were asked for.
     Text { index: usize, text: String, tokens: Vec<Token> },
-    /// Answer `index` is complete.
-    Done { index: usize, finish: Finish, tokens: usize, cached: usize },
+    /// Answer `index` is complete, or cut off where no more tokens were allowed.
+    Done { index: usize, cut: bool, tokens: usize, cached: usize },
     /// Nothing more will come.
     Failed(ApiError),
 }
@@ -141,7 +141,16 @@ fn prepare(base: &Loaded, delta: models::Tuning, ask: Ask) -> Result<Vec<Request
 }
 
 fn unusable(error: &ConstraintError) -> ApiError {
-    ApiError::bad(error.to_string()).param("response_format").code("invalid_json_schema")
+    invalid_schema(error.to_string())
+}
+
+/// A schema that turns out to be too much in the midst of an answer: the same request would fare no better.
+fn too_much_work() -> ApiError {
+    invalid_schema("following the schema became too much work: simplify it, its patterns before all")
+}
+
+fn invalid_schema(message: impl Into<String>) -> ApiError {
+    ApiError::bad(message).param("response_format").code("invalid_json_schema")
 }
 
 fn refusal(error: SubmitError) -> ApiError {

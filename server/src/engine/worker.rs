@@ -9,10 +9,10 @@ use std::{
 };
 
 use hone::cancel::Cancel;
-use hone_engine::generate::{Batcher, Progress, Request, RequestId};
+use hone_engine::generate::{Batcher, Finish, Progress, Request, RequestId};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Update, models::Loaded};
+use super::{Update, models::Loaded, too_much_work};
 use crate::error::ApiError;
 
 /// Answers to write.
@@ -113,8 +113,12 @@ impl Worker {
             let _ = waiter.send(Update::Text { index, text, tokens });
         }
         if let Some(finish) = finished {
-            let _ =
-                waiter.send(Update::Done { index, finish, tokens: completion_tokens, cached: cached_tokens });
+            let done = |cut| Update::Done { index, cut, tokens: completion_tokens, cached: cached_tokens };
+            let _ = waiter.send(match finish {
+                Finish::Stop => done(false),
+                Finish::Length => done(true),
+                Finish::GaveUp => Update::Failed(too_much_work()),
+            });
             self.flights.swap_remove(at);
         }
     }

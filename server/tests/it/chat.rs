@@ -8,7 +8,7 @@ use hone::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{BASE, World, question};
+use crate::harness::{BASE, World, question, schema_that_becomes_too_much};
 
 async fn post(world: &World, body: &Value) -> reqwest::Response {
     let url = format!("{}/chat/completions", world.server.base_url);
@@ -259,6 +259,28 @@ async fn a_schema_that_cannot_be_followed_is_refused() {
             );
         }
     }
+}
+
+/// The client is at fault: asking again would change nothing.
+#[tokio::test]
+async fn a_schema_that_becomes_too_much_work_is_refused_then() {
+    let world = World::new().await;
+    let schema = json!({"name": "x", "schema": schema_that_becomes_too_much()});
+    let body = body(json!({"response_format": {"type": "json_schema", "json_schema": schema}}));
+    let response = post(&world, &body).await;
+    assert_eq!(response.status(), 400);
+    let error = response.json::<Value>().await.unwrap()["error"].clone();
+    assert_eq!(error["param"], "response_format");
+    assert_eq!(
+        (&error["code"], &error["type"]),
+        (&json!("invalid_json_schema"), &json!("invalid_request_error"))
+    );
+    // Where the answer has begun, the stream ends with the same.
+    let mut streamed = body.clone();
+    streamed["stream"] = true.into();
+    let text = post(&world, &streamed).await.text().await.unwrap();
+    let last = text.trim_end().rsplit("data: ").next().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(last).unwrap()["error"], error, "{text}");
 }
 
 #[tokio::test]

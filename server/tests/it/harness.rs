@@ -17,7 +17,7 @@ use hone::model::{
 };
 use hone_engine::model::Model;
 use hone_server::{BaseModel, Limits, LocalServer, Server, ServerConfig, run_training_child, spawn_local};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub const BASE: &str = "tiny";
@@ -320,7 +320,7 @@ pub fn question(model: &str) -> ChatRequest {
 
 pub fn row(answer: &str) -> String {
     let messages = [Message::user("Make a form with a name and an email."), Message::assistant(answer)];
-    serde_json::json!({ "messages": messages }).to_string()
+    json!({ "messages": messages }).to_string()
 }
 
 /// Good rows that all teach the same.
@@ -330,7 +330,7 @@ pub fn data(rows: usize) -> String {
 
 /// Good pairs that all prefer the same.
 pub fn pairs(rows: usize) -> String {
-    let pair = serde_json::json!({
+    let pair = json!({
         "input": {"messages": [Message::user("Make a form with a name and an email.")]},
         "preferred_output": [Message::assistant("import streamlit")],
         "non_preferred_output": [Message::assistant("Sure! Here is a form.")],
@@ -360,4 +360,13 @@ pub fn request(file: &str, epochs: u32) -> JobRequest {
         hyperparameters: Some(hyperparameters),
         ..JobRequest::default()
     }
+}
+
+/// A schema that compiles, and is too much work at the first brace: three thousand kinds of object begin with one.
+pub fn schema_that_becomes_too_much() -> Value {
+    let kind = |n: usize| {
+        let name = format!("p{n}");
+        json!({"type": "object", "properties": {(&name): {"type": "integer"}}, "required": [name], "additionalProperties": false})
+    };
+    json!({"anyOf": (0..3000).map(kind).collect::<Vec<_>>()})
 }

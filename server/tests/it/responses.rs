@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{BASE, World};
+use crate::harness::{BASE, World, schema_that_becomes_too_much};
 
 async fn post(world: &World, change: Value) -> reqwest::Response {
     let mut body = json!({"model": BASE, "input": "hi", "max_output_tokens": 20, "temperature": 0});
@@ -160,4 +160,18 @@ async fn a_schema_stands_flat_in_the_format() {
         (&refused["error"]["param"], &refused["error"]["code"]),
         (&json!("input"), &json!("context_length_exceeded"))
     );
+}
+
+#[tokio::test]
+async fn a_schema_that_becomes_too_much_work_is_the_clients_fault() {
+    let world = World::new().await;
+    let format = json!({"type": "json_schema", "name": "x", "schema": schema_that_becomes_too_much()});
+    let refused = post(&world, json!({"text": {"format": format}})).await;
+    assert_eq!(refused.status(), 400);
+    let error = refused.json::<Value>().await.unwrap()["error"].clone();
+    assert_eq!((&error["param"], &error["code"]), (&json!("text.format"), &json!("invalid_json_schema")));
+    let events = stream(&world, json!({"text": {"format": format}})).await;
+    let last = events.last().unwrap();
+    assert_eq!((&last["type"], &last["response"]["status"]), (&json!("response.failed"), &json!("failed")));
+    assert_eq!(last["response"]["error"], json!({"code": "invalid_prompt", "message": error["message"]}));
 }

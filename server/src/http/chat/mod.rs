@@ -10,11 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hone::model::wire::{ChatChoice, ChatReply, PromptDetails, StreamOptions, Usage};
-use hone_engine::{
-    chat::ChatMessage,
-    generate::{Finish, SamplingParams},
-    sample::Choice,
-};
+use hone_engine::{chat::ChatMessage, generate::SamplingParams, sample::Choice};
 use serde_json::{Map, Value};
 
 use super::{
@@ -184,19 +180,18 @@ struct Partial {
 }
 
 impl Collected {
-    fn finish(&mut self, index: usize, finish: Finish, tokens: usize, cached: usize) -> Result<(), ApiError> {
+    fn finish(&mut self, index: usize, cut: bool, tokens: usize, cached: usize) {
         self.completion_tokens += tokens;
         // The others got the prompt from the first, as far as it was not in the cache.
         if index == 0 {
             self.cached_tokens = cached;
         }
-        self.choices[index].reason = Some(reason(finish)?);
+        self.choices[index].reason = Some(if cut { "length" } else { "stop" });
         if self.is_complete()
             && let Some(watched) = self.watched.take()
         {
             watched.tell(&self.choices[0].text);
         }
-        Ok(())
     }
 
     fn is_complete(&self) -> bool {
@@ -212,14 +207,6 @@ impl Collected {
     }
 }
 
-fn reason(finish: Finish) -> Result<&'static str, ApiError> {
-    match finish {
-        Finish::Stop => Ok("stop"),
-        Finish::Length => Ok("length"),
-        Finish::GaveUp => Err(ApiError::internal("following the schema became too much work: simplify it")),
-    }
-}
-
 async fn whole(mut answer: Answer, mut collected: Collected) -> Result<ChatReply, ApiError> {
     while !collected.is_complete() {
         match answer.next().await {
@@ -228,9 +215,7 @@ async fn whole(mut answer: Answer, mut collected: Collected) -> Result<ChatReply
                 choice.text.push_str(&text);
                 choice.likelihoods.extend(likelihoods(&answer.tokenizer, tokens));
             }
-            Update::Done { index, finish, tokens, cached } => {
-                collected.finish(index, finish, tokens, cached)?
-            }
+            Update::Done { index, cut, tokens, cached } => collected.finish(index, cut, tokens, cached),
             Update::Failed(error) => return Err(error),
         }
     }

@@ -34,11 +34,9 @@ pub fn respond(answer: Answer, mut collected: Collected, usage: bool) -> Respons
                 say(&collected, events, ChunkChoice { logprobs, ..ChunkChoice::text(number(index), text) });
             }
         }
-        Update::Done { index, finish, tokens, cached } => {
-            match collected.finish(index, finish, tokens, cached) {
-                Ok(()) => end(&mut collected, events, index, usage),
-                Err(error) => fail(events, error),
-            }
+        Update::Done { index, cut, tokens, cached } => {
+            collected.finish(index, cut, tokens, cached);
+            end(&mut collected, events, index, usage);
         }
         Update::Failed(error) => fail(events, error),
     })

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hone::model::wire::Deleted;
-use hone_engine::{chat::ChatMessage, generate::Finish};
+use hone_engine::chat::ChatMessage;
 use serde_json::{Map, Value};
 
 pub use self::store::Responses;
@@ -129,20 +129,11 @@ fn renamed(error: ApiError) -> ApiError {
 
 impl Draft {
     /// The response is complete: its message, as it is in there.
-    fn finish(
-        &mut self,
-        app: &App,
-        finish: Finish,
-        tokens: usize,
-        cached: usize,
-    ) -> Result<OutputMessage, ApiError> {
-        if finish == Finish::GaveUp {
-            return Err(ApiError::internal("following the schema became too much work: simplify it"));
-        }
+    fn finish(&mut self, app: &App, cut: bool, tokens: usize, cached: usize) -> OutputMessage {
         let usage = Usage { input: self.prompt_tokens, cached, output: tokens };
         let mut message = self.message.clone();
         message.content.push(OutputText::new(self.text.clone(), std::mem::take(&mut self.likelihoods)));
-        let message = self.response.complete(message, finish, usage);
+        let message = self.response.complete(message, cut, usage);
         if let Some(watched) = self.watched.take() {
             watched.tell(&self.text);
         }
@@ -151,7 +142,7 @@ impl Draft {
             conversation.push(ChatMessage::assistant(&self.text));
             app.responses.keep(Stored { response: self.response.clone(), conversation });
         }
-        Ok(message)
+        message
     }
 }
 
@@ -162,11 +153,11 @@ async fn whole(app: &App, mut answer: Answer, mut draft: Draft) -> Result<Respon
                 draft.text.push_str(&text);
                 draft.likelihoods.extend(likelihoods(&answer.tokenizer, tokens));
             }
-            Update::Done { finish, tokens, cached, .. } => {
-                draft.finish(app, finish, tokens, cached)?;
+            Update::Done { cut, tokens, cached, .. } => {
+                draft.finish(app, cut, tokens, cached);
                 return Ok(draft.response);
             }
-            Update::Failed(error) => return Err(error),
+            Update::Failed(error) => return Err(renamed(error)),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use hone_engine::generate::Finish;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -126,12 +125,9 @@ impl ResponseObject {
     }
 
     /// The response with its answer in it.
-    pub fn complete(&mut self, mut message: OutputMessage, finish: Finish, usage: Usage) -> OutputMessage {
-        let status = match finish {
-            Finish::Length => Status::Incomplete,
-            Finish::Stop | Finish::GaveUp => Status::Completed,
-        };
-        if status == Status::Incomplete {
+    pub fn complete(&mut self, mut message: OutputMessage, cut: bool, usage: Usage) -> OutputMessage {
+        let status = if cut { Status::Incomplete } else { Status::Completed };
+        if cut {
             self.incomplete_details = Some(json!({"reason": "max_output_tokens"}));
         } else {
             self.completed_at = Some(ids::now());
@@ -145,7 +141,9 @@ impl ResponseObject {
     /// The response that came to nothing.
     pub fn fail(&mut self, error: ApiError) {
         self.status = Status::Failed;
-        self.error = Some(json!({"code": "server_error", "message": error.envelope().error.message}));
+        // The protocol has few codes here, and this one for whatever is wrong with the request.
+        let code = if error.is_refusal() { "invalid_prompt" } else { "server_error" };
+        self.error = Some(json!({"code": code, "message": error.envelope().error.message}));
     }
 }
 

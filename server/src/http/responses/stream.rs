@@ -30,12 +30,10 @@ pub fn respond(app: Arc<App>, answer: Answer, draft: Draft) -> Response {
                 story.say(events, &text);
             }
         }
-        Update::Done { finish, tokens, cached, .. } => {
+        Update::Done { cut, tokens, cached, .. } => {
             let likelihoods = story.draft.likelihoods.clone();
-            match story.draft.finish(&app, finish, tokens, cached) {
-                Ok(message) => story.end(events, &likelihoods, &message),
-                Err(error) => story.fail(events, error),
-            }
+            let message = story.draft.finish(&app, cut, tokens, cached);
+            story.end(events, &likelihoods, &message);
         }
         Update::Failed(error) => story.fail(events, error),
     })
