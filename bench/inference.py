@@ -90,6 +90,9 @@ def compare(args):
             key = contestant[1:3]
             workers.setdefault(key, None)
     workers = {(build, form): llama(build, files[form]) for build, form in workers}
+    for worker in workers.values():
+        # A worker that still loads its weights would take time from the first that is measured.
+        worker.ask("about")
 
     rates = {metric: Rates() for metric in METRICS}
     for repetition in range(args.repeat):
@@ -102,7 +105,7 @@ def compare(args):
     for metric in METRICS:
         rates[metric].show(metric)
 
-    agree(hone, next(iter(workers.values())))
+    agree(hone, llama(names[0], source))
     print("\npeak memory")
     print(f"  {hone.ask('peak')['mb']:6.0f} MB  {us}")
     for (build, form), worker in workers.items():
@@ -133,10 +136,11 @@ def reached(metric, rate, limits):
 
 
 def agree(hone, other, prompts=20):
-    """That both compute the same model: the likeliest next token after the same prompts."""
+    """That both compute the same model: the likeliest next token after the same prompts, by the same weights."""
     settings = {"threads": len(os.sched_getaffinity(0)), "flash": True}
     same = 0
     for seed in range(prompts):
         prompt = ids(24, seed)
         same += hone.ask("prompt", ids=prompt)["top"] == other.ask("prompt", ids=prompt, **settings)["top"]
+    other.close()
     print(f"\nthe likeliest next token is the same after {same} of {prompts} prompts of arbitrary tokens")
