@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -97,6 +97,14 @@ fn held_out(world: &World) {
     for key in ["logs", "examples", "dropped", "files", "tokens"] {
         assert!(!prepared[key].is_null(), "{key} in {prepared}");
     }
+    // A dataset that cannot be written takes nothing of the earlier one away.
+    let earlier = world.read(DATASET);
+    let inner = world.command(&["prepare", "--max-rows", "20"]);
+    let mut cut = Command::new("sh");
+    cut.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+    cut.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert!(!cut.output().unwrap().status.success());
+    assert_eq!(world.read(DATASET), earlier);
 }
 
 fn tested(summary: &Value) {

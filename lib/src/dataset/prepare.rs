@@ -24,7 +24,7 @@ use crate::{
     critic::Level,
     event::{Event, Events, Phase},
     model::wire::MIN_EXAMPLES,
-    store::{self, StoreError, Workspace},
+    store::{self, Staged, StoreError, Workspace},
 };
 
 /// With fewer logs than this the habit is rarely learnt.
@@ -65,8 +65,8 @@ pub(super) struct Lines {
 /// with it, the dataset is whole.
 ///
 /// # Errors
-/// Nothing that qualifies, or a file that cannot be written. Then the earlier dataset is untouched, unless it was the
-/// writing that failed.
+/// Nothing that qualifies, or a file that cannot be written. Then the earlier dataset is untouched, unless files could be
+/// written and not be moved.
 pub fn prepare(
     workspace: &Workspace,
     logs: &Logs,
@@ -297,15 +297,34 @@ fn jsonl<T: Serialize + Sync>(rows: &[T], workers: usize) -> io::Result<Vec<u8>>
 
 impl Prepared {
     fn write(&mut self, workspace: &Workspace, lines: &Lines) -> Result<(), DatasetError> {
+        let rows = |path: &Path, lines: &[u8]| -> Result<Option<Staged>, StoreError> {
+            if lines.is_empty() { Ok(None) } else { store::stage(path, lines).map(Some) }
+        };
+        let files = [
+            ("validation", workspace.validation(), &lines.validation),
+            ("preference", workspace.preferences(), &lines.preferences),
+            ("train", workspace.dataset(), &lines.train),
+        ];
+        // Whole on disk before an earlier dataset goes: one that there is no room for takes nothing away.
+        let manifest = store::stage_json(&workspace.manifest(), &self.manifest)?;
+        let staged: Vec<_> =
+            files.iter().map(|(_, path, lines)| rows(path, lines)).collect::<Result<_, _>>()?;
         // Everything else is used beside a training file only. So there is none while old and new files lie together:
         // whoever is killed here leaves no dataset, and not a mixture of two.
         remove(&workspace.dataset())?;
         remove_exports(workspace)?;
-        self.write_rows("validation", &workspace.validation(), &lines.validation)?;
-        self.write_rows("preference", &workspace.preferences(), &lines.preferences)?;
-        store::write_json(&workspace.manifest(), &self.manifest)?;
+        manifest.place()?;
         self.note_file("manifest", &workspace.manifest());
-        self.write_rows("train", &workspace.dataset(), &lines.train)
+        for ((name, path, _), staged) in files.iter().zip(staged) {
+            match staged {
+                Some(staged) => {
+                    staged.place()?;
+                    self.note_file(name, path);
+                }
+                None => remove(path)?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes the rows in further shapes, beside those that are written already.
@@ -319,15 +338,6 @@ impl Prepared {
             store::write_atomic(&path, &file.bytes)?;
             self.note_file(&file.name, &path);
         }
-        Ok(())
-    }
-
-    fn write_rows(&mut self, name: &str, path: &Path, lines: &[u8]) -> Result<(), DatasetError> {
-        if lines.is_empty() {
-            return remove(path);
-        }
-        store::write_atomic(path, lines)?;
-        self.note_file(name, path);
         Ok(())
     }
 

@@ -7,30 +7,52 @@ use std::{
 };
 
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
 use super::StoreError;
 
 /// Writes `bytes` to `path` through a temporary file beside it; makes the folder when it is missing.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    atomically(path, |file| file.write_all(bytes))
+    stage(path, bytes)?.place()
+}
+
+/// A file that is whole on disk, and not yet in its place; dropped, it is gone.
+#[derive(Debug)]
+pub struct Staged {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Staged {
+    pub fn place(self) -> Result<(), StoreError> {
+        let Self { file, path } = self;
+        file.persist(&path).map(drop).map_err(|e| StoreError::new("write", &path, e.error))
+    }
+}
+
+/// The first half of [`write_atomic`]: what can fail for want of room.
+pub fn stage(path: &Path, bytes: &[u8]) -> Result<Staged, StoreError> {
+    stage_with(path, |file| file.write_all(bytes))
 }
 
 /// Copies a file in the same way: the copy is whole, and nothing that is done to the other changes it.
 pub fn copy_atomic(from: &Path, path: &Path) -> Result<(), StoreError> {
     let mut source = File::open(from).map_err(|e| StoreError::new("read", from, e))?;
-    atomically(path, |file| std::io::copy(&mut source, file).map(drop))
+    stage_with(path, |file| std::io::copy(&mut source, file).map(drop))?.place()
 }
 
-fn atomically(path: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), StoreError> {
+fn stage_with(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> Result<Staged, StoreError> {
     let fail = |e| StoreError::new("write", path, e);
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(fail)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    let mut file = NamedTempFile::new_in(folder).map_err(fail)?;
     fill(file.as_file_mut()).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     make_readable(file.as_file()).map_err(fail)?;
-    file.persist(path).map_err(|e| fail(e.error))?;
-    Ok(())
+    Ok(Staged { file, path: path.to_owned() })
 }
 
 /// Replaces the content of a file that is not ours: it keeps its mode and, where this process may, its owner, and a link
@@ -41,7 +63,7 @@ pub fn rewrite(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let path = fs::canonicalize(path).map_err(fail)?;
     let before = fs::metadata(&path).map_err(fail)?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    let mut file = NamedTempFile::new_in(folder).map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
     // Another's file in a folder of ours: the text is what counts.
     let _ = std::os::unix::fs::fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
@@ -59,10 +81,15 @@ fn make_readable(file: &File) -> std::io::Result<()> {
 
 /// Writes a value as indented JSON with a final newline.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
+    stage_json(path, value)?.place()
+}
+
+/// The first half of [`write_json`].
+pub fn stage_json<T: Serialize>(path: &Path, value: &T) -> Result<Staged, StoreError> {
     let mut bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| StoreError::new("write", path, std::io::Error::other(e)))?;
     bytes.push(b'\n');
-    write_atomic(path, &bytes)
+    stage(path, &bytes)
 }
 
 /// Renames a file to `<name>.old`, or to `<name>.old2`, `<name>.old3`... where that is taken; returns the new path.
@@ -138,6 +165,20 @@ mod tests {
             assert!(!path.exists());
         }
         assert!(set_aside(&path).is_err());
+    }
+
+    #[test]
+    fn what_is_staged_takes_no_ones_place_until_it_is_placed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomic(&path, b"old").unwrap();
+        let names = || fs::read_dir(folder.path()).unwrap().count();
+        drop(stage(&path, b"never").unwrap());
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"old".to_vec(), 1));
+        let staged = stage(&path, b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"old".to_vec(), 2));
+        staged.place().unwrap();
+        assert_eq!((fs::read(&path).unwrap(), names()), (b"new".to_vec(), 1));
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod jsonl;
 mod lock;
 mod workspace;
 
-pub use atomic::{append_line, copy_atomic, rewrite, set_aside, write_atomic, write_json};
+pub use atomic::{
+    Staged, append_line, copy_atomic, rewrite, set_aside, stage, stage_json, write_atomic, write_json,
+};
 pub use jsonl::{Line, LineError, parse_lines};
 pub use lock::{Lock, LockError};
 pub use workspace::Workspace;
