@@ -82,11 +82,18 @@ impl Watch {
                     let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
                     let line = read("cmdline");
                     // Another program in the same process has another command line.
-                    if !looked_at.insert((entry.file_name(), line.clone())) {
+                    let process = (entry.file_name(), line.clone());
+                    if looked_at.contains(&process) {
                         continue;
                     }
-                    let environment =
-                        if is_handed_the_key(&entry.path(), &line) { vec![] } else { read("environ") };
+                    let handed = is_handed_the_key(&entry.path(), &line);
+                    let environment = if handed { vec![] } else { read("environ") };
+                    // One that became another program meanwhile is looked at again: whose environment was it?
+                    let after = read("cmdline");
+                    if after != line || is_handed_the_key(&entry.path(), &after) != handed {
+                        continue;
+                    }
+                    looked_at.insert(process);
                     if let Some(trace) = traces_in(&[line.clone(), environment].concat(), &traces) {
                         found.lock().unwrap().insert(String::from_utf8_lossy(&line).into_owned(), trace);
                     }

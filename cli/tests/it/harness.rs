@@ -15,7 +15,7 @@ static TINY: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let own = folder.join(format!("tiny-{}.gguf", std::process::id()));
     Model::random_tiny(1).save(&own).unwrap();
-    let path = folder.join("tiny.gguf");
+    let path = folder.join("tiny-1.gguf");
     std::fs::rename(own, &path).unwrap();
     path
 });

@@ -485,7 +485,7 @@ fn own_agent_fails() {
     let check = |command: &str, said: &str| {
         world.write(
             "hone.toml",
-            format!("[models.mine]\nprovider = \"command\"\ntimeout_s = 1\ncommand = {command}\n"),
+            format!("[models.mine]\nprovider = \"command\"\ntimeout_s = 3\ncommand = {command}\n"),
         );
         world.fails(&["generate", "a form", "--agent", "mine"], 3, said, "correct the row under `[models]`");
     };

@@ -76,7 +76,7 @@ async fn its_environment_is_what_its_row_says_and_its_home_is_gone_afterwards() 
 async fn a_time_limit_ends_it_and_what_it_started() {
     let folder = tempfile::tempdir().unwrap();
     let program = Program {
-        limit: Duration::from_millis(500),
+        limit: Duration::from_secs(3),
         ..shell(folder.path(), "sh -c 'sleep 300 & echo $! > pid; wait' & wait")
     };
     let error = answer(&program).await.unwrap_err();

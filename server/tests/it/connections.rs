@@ -29,7 +29,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-const SHORT: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn a_head_that_does_not_come_ends_the_connection() {

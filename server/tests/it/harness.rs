@@ -31,7 +31,7 @@ static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
     // Another run of these tests may be reading it.
     let own = folder.join(format!("tiny-{}.gguf", std::process::id()));
     Model::random_tiny(7).save(&own).unwrap();
-    let path = folder.join("tiny.gguf");
+    let path = folder.join("tiny-7.gguf");
     std::fs::rename(own, &path).unwrap();
     path
 });

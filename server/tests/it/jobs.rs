@@ -211,7 +211,7 @@ async fn one_key_is_one_job() {
 #[tokio::test]
 async fn jobs_wait_for_each_other() {
     let world = World::new().await;
-    let (first, second) = (world.job(10, 8).await, world.job(10, 1).await);
+    let (first, second) = (world.job(10, 40).await, world.job(10, 1).await);
     world.steps(&first.id, 1).await;
     let waiting = world.until(&second.id, |job| job.status != JobStatus::ValidatingFiles).await;
     assert_eq!(waiting.status, JobStatus::Queued);

@@ -36,11 +36,14 @@ pub(super) fn names(path: &str, source: &str) -> BTreeSet<String> {
     }
     let texts = TEXT.captures_iter(source).filter_map(|found| found.get(1).or_else(|| found.get(2)));
     let within = |text: &&str| !text.starts_with('/') && text.split('/').all(|part| part != "..");
-    names.extend(
-        texts.map(|text| text.as_str()).filter(within).map(|text| text.trim_start_matches("./").to_owned()),
-    );
+    names.extend(texts.map(|text| text.as_str()).filter(within).map(plain));
     names.remove("");
     names
+}
+
+/// A path without its empty parts and those that say "here": `.//a` is no path from the root.
+fn plain(path: &str) -> String {
+    path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
 }
 
 /// The package that an import with so many dots starts from, in a file of package `folder`.
@@ -95,6 +98,7 @@ mod tests {
     #[test]
     fn texts_name_files_within() {
         check("app.py", "open('./data/a.csv'); st.Page(\"pages/one.py\")", &["data/a.csv", "pages/one.py"]);
+        check("app.py", "open('.//data/a.csv'), open('b/./c.csv')", &["data/a.csv", "b/c.csv"]);
         let names = names("app.py", "open('/etc/passwd'); open('../x'); open('a/../../x')");
         assert!(names.is_empty(), "{names:?}");
     }

@@ -11,6 +11,10 @@ const CLAUSE: &str = "that which who whom where when because so if while until u
     whichever without instead like such please needs need must should would could can cannot will shall may might \
     is are was were be been has have had does do did i we they you he she it there here";
 
+/// Python's, as far as they are in lower case.
+const KEYWORDS: &str = "and as assert async await break class continue def del elif else except finally for from global if \
+    import in is lambda nonlocal not or pass raise return try while with yield";
+
 /// Abbreviations whose full stop ends no sentence.
 const ABBREVIATIONS: &[&str] = &[
     "no", "e.g", "i.e", "p.a", "approx", "min", "max", "vs", "etc", "nr", "incl", "dr", "mr", "mrs", "st",
@@ -236,12 +240,12 @@ pub(super) fn variable(label: &str) -> String {
     let plain: String =
         label.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { ' ' }).collect();
     let name = plain.split_whitespace().take(3).collect::<Vec<_>>().join("_");
-    let taken = [
-        "", "in", "is", "as", "for", "from", "if", "or", "and", "not", "with", "class", "def", "import",
-        "max", "min", "round", "sum", "st", "data", "choice", "rows", "result", "lambda", "pass", "return",
-        "while", "try",
-    ];
-    if taken.contains(&name.as_str()) || name.starts_with(|c: char| c.is_ascii_digit()) {
+    // What composed apps call otherwise.
+    let taken = ["", "max", "min", "round", "sum", "st", "data", "choice", "rows", "result"];
+    if taken.contains(&name.as_str())
+        || KEYWORDS.split_whitespace().any(|word| word == name)
+        || name.starts_with(|c: char| c.is_ascii_digit())
+    {
         format!("value_{name}").trim_end_matches('_').to_owned()
     } else {
         name
@@ -297,6 +301,7 @@ mod tests {
         assert_eq!(range("10-1"), None);
         assert_eq!(variable("Number of people"), "number_of_people");
         assert_eq!(variable("Tip %"), "tip");
+        assert_eq!([variable("Yield"), variable("max")], ["value_yield", "value_max"]);
         assert_eq!(singular("batteries"), "battery");
         assert_eq!(singular("boxes"), "box");
     }

@@ -241,7 +241,7 @@ async fn without_a_price_no_budget_is_kept() {
 
 #[tokio::test]
 async fn what_is_paid_for_is_kept_when_nobody_waits_any_more() {
-    let (server, folder) = (provider(500).await, tempfile::tempdir().unwrap());
+    let (server, folder) = (provider(2000).await, tempfile::tempdir().unwrap());
     let (journal, client) = (capped(folder.path(), 5.0), client(&server));
     let ask = request("a");
     let mut asking = Box::pin(journal.chat(&client, &ask, ""));

@@ -18,7 +18,7 @@ use crate::{
 
 fn pace() -> Pace {
     let ms = Duration::from_millis;
-    Pace { idle: ms(30), first_look: ms(5), longest_look: ms(20), ..Pace::default() }
+    Pace { idle: ms(300), first_look: ms(5), longest_look: ms(20), ..Pace::default() }
 }
 
 fn fake(batching: Batching) -> Fake {
