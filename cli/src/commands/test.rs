@@ -338,7 +338,8 @@ fn arms(args: &Test, context: &Context, [base, tuned, champion]: [&str; 3]) -> R
         arms.push(Arm::new(Arm::CHAMPION, champion));
     }
     if champion == tuned {
-        let before = before(champion, context)?.filter(|model| model != base && model != tuned);
+        let registry = context.registry()?;
+        let before = registry.before(champion).filter(|model| *model != base && *model != tuned);
         arms.extend(before.map(|model| Arm::new(Arm::PREVIOUS, model)));
     }
     if !args.no_prompt_arm {
@@ -346,15 +347,6 @@ fn arms(args: &Test, context: &Context, [base, tuned, champion]: [&str; 3]) -> R
     }
     arms.extend(args.arms.iter().cloned());
     Ok(arms)
-}
-
-/// The champion before this one.
-fn before(champion: &str, context: &Context) -> Result<Option<String>> {
-    let registry = context.registry()?;
-    let deployed = registry.entries().iter().rev().find(|entry| {
-        entry.model.as_deref() == Some(champion) && entry.action != hone::registry::Action::Rollback
-    });
-    Ok(deployed.and_then(|entry| entry.previous.clone()))
 }
 
 /// What the model learned from, as far as the workspace knows; nothing of a model that was trained elsewhere.
