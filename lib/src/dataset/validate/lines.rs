@@ -337,7 +337,11 @@ mod tests {
             found.push((line.len(), ended));
             if ended == Ended::TooLong {
                 let mut rest = 0;
-                pass_on(&mut source, |part| Ok(rest += part.len())).unwrap();
+                pass_on(&mut source, |part| {
+                    rest += part.len();
+                    Ok(())
+                })
+                .unwrap();
                 assert_eq!(rest, 6);
             }
         }
