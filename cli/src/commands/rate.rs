@@ -93,7 +93,7 @@ fn session(rater: &str, context: &Context) -> Result<Lock> {
 }
 
 fn stopped(answered: usize, path: &Path, again: &str) -> CommandError {
-    let message = format!("stopped; the {answered} answers of this session are in `{}`", path.display());
+    let message = format!("stopped; {answered} rated, and every answer is in `{}`", path.display());
     CommandError::new(Kind::Cancelled, message).hint(format!("`{again}` goes on"))
 }
 

@@ -103,7 +103,7 @@ fn the_first_interrupt_ends_a_session_with_all_answers_kept() {
     let ran = Ran { stderr: rest, ..Ran::of(child.wait_with_output().unwrap()) };
     drop(input);
     let again = format!("`hone rate --rater 'Ann B' -C {}` goes on", world.root().display());
-    ran.failed(130, "the 1 answers of this session are in", &again);
+    ran.failed(130, "1 rated, and every answer is in", &again);
     assert_eq!(world.read("data/ratings.jsonl").lines().count(), 1);
 }
 
