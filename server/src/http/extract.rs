@@ -36,8 +36,11 @@ pub async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes,
     let declared =
         request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
     if declared.is_some_and(|bytes: u64| bytes > JSON_LIMIT as u64) {
-        // A client that sends first and listens then would find a closed connection in place of the answer.
-        tokio::spawn(swallow(request.into_body()));
+        // A client that sends first and listens then would find a closed connection in place of the answer; one that asks
+        // before it sends is told not to.
+        if !request.headers().contains_key("expect") {
+            tokio::spawn(swallow(request.into_body()));
+        }
         return Err(too_large());
     }
     Bytes::from_request(request, state).await.map_err(|e| unreadable(&e))

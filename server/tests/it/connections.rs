@@ -99,6 +99,11 @@ async fn a_body_that_is_declared_too_large_is_not_waited_for() {
         stream.read_exact(&mut first).await.unwrap();
         assert_eq!(std::str::from_utf8(&first).unwrap(), "HTTP/1.1 413", "{path}");
     }
+    // One that asks first is not told to go on.
+    let mut asking = connect(&world).await;
+    let head = "POST /v1/batches HTTP/1.1\r\nhost: 127.0.0.1\r\nexpect: 100-continue\r\ncontent-type: application/json\r\ncontent-length: 33554433\r\n\r\n";
+    asking.write_all(head.as_bytes()).await.unwrap();
+    assert!(rest(&mut asking).await.starts_with("HTTP/1.1 413"));
     // A client that sends it all the same gets to read the answer.
     let body = vec![b' '; 40 << 20];
     let request =
