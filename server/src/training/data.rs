@@ -11,7 +11,7 @@ use std::{
 };
 
 use hone::{
-    dataset::validate::{self, Example, Speaker, Turn},
+    dataset::validate::{self, Code, Example, Problem, Speaker, Turn},
     model::wire::Job,
 };
 use hone_engine::chat::{ChatMessage, Role};
@@ -150,7 +150,7 @@ fn is_blank(line: &[u8]) -> bool {
 pub fn parse(line: &[u8], format: Format) -> Result<Row, String> {
     let text =
         std::str::from_utf8(line).map_err(|e| format!("byte {} is not valid UTF-8", e.valid_up_to() + 1))?;
-    let example = validate::example(text, format.of_rows()).map_err(|problem| problem.to_string())?;
+    let example = validate::example(text, format.of_rows()).map_err(|problem| reason(&problem, format))?;
     let conversation = |turns: Vec<Turn>| turns.into_iter().map(message).collect();
     Ok(match example {
         Example::Chat(turns) => Row::Chat(conversation(turns)),
@@ -158,6 +158,18 @@ pub fn parse(line: &[u8], format: Format) -> Result<Row, String> {
             Row::Pair { preferred: conversation(preferred), non_preferred: conversation(non_preferred) }
         }
     })
+}
+
+/// What is wrong with a row; one of the other format is for the other method.
+fn reason(problem: &Problem, format: Format) -> String {
+    let method = match format {
+        _ if problem.code != Code::MixedFormats => return problem.to_string(),
+        Format::Chat => "only the method `dpo` learns from preference pairs",
+        Format::Preference => {
+            "the method `dpo` learns from `input`, `preferred_output` and `non_preferred_output` alone"
+        }
+    };
+    format!("{problem}: {method}")
 }
 
 fn message(turn: Turn) -> ChatMessage {
@@ -173,7 +185,7 @@ fn message(turn: Turn) -> ChatMessage {
 mod tests {
     use hone::{
         cancel::Cancel,
-        dataset::validate::{Code, Options, Place, Report as Found},
+        dataset::validate::{Options, Place, Report as Found},
     };
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -360,8 +372,10 @@ mod tests {
         prop_assert_eq!(trained.is_ok(), found.ok, "{}: {:?}, {:?}", shown, trained, found.problems);
         let Err(why) = trained else { return Ok(()) };
         let reason = format!("line 11: {why}");
-        // Not UTF-8 is said without a code.
-        let same = found.errors().any(|problem| problem.to_string().starts_with(&reason));
+        // Not UTF-8 is said without a code, another format with the method that reads it.
+        let same = found.errors().any(|problem| {
+            problem.to_string().starts_with(&reason) || reason.starts_with(&problem.to_string())
+        });
         prop_assert!(same, "{}: {}, {:?}", shown, reason, found.problems);
         Ok(())
     }

@@ -195,6 +195,37 @@ fn a_file_for_another_method_is_told_of_once() {
 }
 
 #[test]
+fn what_is_wanted_decides_where_a_row_may_be_that() {
+    let format = |text: String, wanted| {
+        report(text.as_bytes(), &Options { format: wanted, ..Options::default() }).format
+    };
+    let stray = r#"{"messages":[{"role":"user","content":"x"}],"id":1}"#;
+    let file = format!("{stray}\n").repeat(20) + &format!("{GOOD}\n").repeat(11);
+    assert_eq!((format(file.clone(), None), format(file, Some(Format::Chat))), (Format::Rft, Format::Chat));
+    // Nothing but its purpose tells such a task from a chat.
+    for task in [
+        r#"{"messages":[{"role":"user","content":"x"}]}"#,
+        r#"{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"},{"role":"user","content":"z"}],"reference":1}"#,
+    ] {
+        let rows = format!("{task}\n").repeat(12);
+        let found = report(rows.as_bytes(), &Options { format: Some(Format::Rft), ..Options::default() });
+        let errors: Vec<_> = found.problems.iter().filter(|p| p.severity == Severity::Error).collect();
+        assert!(
+            found.format == Format::Rft && errors.iter().all(|p| p.code == Code::TooFewExamples),
+            "{errors:?}"
+        );
+    }
+    assert_eq!(format(format!("{GOOD}\n"), Some(Format::Rft)), Format::Chat);
+}
+
+#[test]
+fn rows_that_are_larger_than_a_block_are_counted_before_the_file_is_taken_for_what_one_shows() {
+    let large = GOOD.replace("\"a\"", &format!("\"{}\"", "word ".repeat(60_000)));
+    let text = [PAIR, &large, &large].map(|line| format!("{line}\n")).concat();
+    assert_eq!(report(text.as_bytes(), &Options::default()).format, Format::Chat);
+}
+
+#[test]
 fn few_examples_a_byte_order_mark_and_nothing() {
     let rows: String =
         (0..9).map(|n| format!("{}\n", GOOD.replacen("\"a\"", &format!("\"a{n}\""), 1))).collect();
