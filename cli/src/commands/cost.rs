@@ -8,7 +8,7 @@ use hone::{
     dataset::{
         cost::{self, Around, Measured, Speed},
         tokens,
-        validate::Options,
+        validate::{Options, Place},
     },
     error::Kind,
     finetune::OWN,
@@ -45,7 +45,9 @@ pub async fn run(args: &Cost, context: &Context) -> Result {
     }
     let settings = context.settings(&[])?;
     let looking = validate::options(args.model.as_deref(), context, &settings)?;
-    let report = validate::read(&args.file, &Options { code: false, ..looking }, context)?;
+    // Without a model the prices are those of every provider: an example is what any of them trains on.
+    let place = if args.model.is_some() { looking.place } else { Place::Hosted };
+    let report = validate::read(&args.file, &Options { code: false, place, ..looking }, context)?;
     if report.examples == 0 {
         let message = format!("`{}` has no usable example", args.file.display());
         let hint = format!("`hone validate {}` says what is wrong with its lines", args.file.display());

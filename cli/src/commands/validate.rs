@@ -13,11 +13,12 @@ use hone::{
     config::Settings,
     critic::{Critic, Evidence, Level, RunStatus},
     dataset::{
-        tokens::Local,
-        validate::{self, Code, Fixed, Format, Options, Problem, Report, RunTally, Sampled, Target},
+        tokens::{self, Local},
+        validate::{self, Code, Fixed, Format, Options, Place, Problem, Report, RunTally, Sampled, Target},
     },
     error::Kind,
     finetune::OWN,
+    runtime::BASE_MODEL,
     store::StoreError,
     text::thousands,
 };
@@ -256,7 +257,11 @@ pub fn read(file: &Path, options: &Options, context: &Context) -> Result<Report>
 pub fn options(model: Option<&str>, context: &Context, settings: &Settings) -> Result<Options> {
     let name = model.unwrap_or(&settings.finetune.model);
     let name = if name == OWN { &settings.finetune.base_model } else { name };
-    let base = bases::all(context, settings)?.into_iter().find(|base| base.id == name);
+    let is_base = |id: &str| id == name || id == tokens::base_of(name);
+    let base = bases::all(context, settings)?.into_iter().find(|base| is_base(&base.id));
+    // Whether or not its weights are here already.
+    let own = base.is_some() || [BASE_MODEL, &settings.finetune.base_model].into_iter().any(is_base);
+    let place = if own { Place::Local } else { Place::Hosted };
     let local = base.filter(|base| base.path.exists()).map(|base| local(&base.path)).transpose()?;
     let target = match (&local, settings.models.get(name)) {
         (Some(local), _) => Target { model: name.to_owned(), context: local.context, local: true },
@@ -265,7 +270,7 @@ pub fn options(model: Option<&str>, context: &Context, settings: &Settings) -> R
     };
     let ui_first = settings.critic.habits.iter().any(|habit| habit == "ui-first");
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(Options { target, local, ui_first, workers, ..Options::default() })
+    Ok(Options { target, place, local, ui_first, workers, ..Options::default() })
 }
 
 /// How the embedded engine counts for one of its models.

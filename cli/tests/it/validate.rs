@@ -72,6 +72,32 @@ fn faults_have_lines_fields_and_remedies() {
 }
 
 #[test]
+fn what_this_machine_does_not_train_on_is_said_for_its_models_alone() {
+    let world = World::bare();
+    let content = json!([
+        {"type": "text", "text": "Which form?"},
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+    ]);
+    let seen = json!({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "An order."}]});
+    let parts = json!({"messages": [{"role": "user", "content": [content[0]]}, {"role": "assistant", "content": "Mine."}]});
+    world.write("rows.jsonl", format!("{}{seen}\n{parts}\n", dataset(12)));
+    for arguments in [&["validate", "rows.jsonl"][..], &["validate", "rows.jsonl", "--model", "local"]] {
+        let (code, report) = checked(&world, arguments);
+        assert_eq!((code, &report["counts"]), (3, &json!({"not_trained_locally": 1})), "{report}");
+        let problem = &report["problems"][0];
+        assert_eq!((&problem["line"], &problem["field"]), (&json!(13), &json!("messages[0].content[1]")));
+    }
+    let (code, report) = checked(&world, &["validate", "rows.jsonl", "--model", "gpt-4.1"]);
+    assert_eq!((code, &report["problems"], &report["examples"]), (0, &json!([]), &json!(14)));
+    let (code, report) = checked(&world, &["validate", "rows.jsonl", "--fix"]);
+    assert_eq!((code, &report["fixed"]["reasons"]), (0, &json!({"not_trained_locally": 1})), "{report}");
+    assert_eq!(checked(&world, &["cost", "rows.jsonl"]).1["examples"], 14);
+    // Nothing is set up or sent for a dataset that the local engine would refuse.
+    world.write(DATASET, world.read("rows.jsonl"));
+    here(&world, &["finetune"]).failed(3, "line 13: `messages[0].content[1]`", "mend these lines");
+}
+
+#[test]
 fn a_copy_holds_what_could_be_mended() {
     let world = World::bare();
     let text = format!(

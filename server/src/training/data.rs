@@ -1,5 +1,8 @@
 //! Training files: chat rows or preference pairs in JSON lines, checked line by line.
 //!
+//! What a row has to be is said by [`validate::example`], which `hone validate` goes by too: what it finds nothing wrong with is
+//! trained on here.
+//!
 //! Files are read a line at a time, twice: once to check them before the job is queued, once to train.
 
 use std::{
@@ -7,15 +10,14 @@ use std::{
     path::Path,
 };
 
-use hone::model::wire::Job;
+use hone::{
+    dataset::validate::{self, Code, Example, Problem, Speaker, Turn},
+    model::wire::Job,
+};
 use hone_engine::chat::{ChatMessage, Role};
-use serde_json::{Map, Value};
 
 /// Faults that are listed before the rest is only counted.
 const LISTED: usize = 10;
-/// Control tokens, which have no business in a text.
-const SPECIAL: [&str; 6] =
-    ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"];
 
 /// What the rows of a file have to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,13 @@ impl Format {
     /// What a job's files have to be.
     pub fn of(job: &Job) -> Self {
         if job.is_dpo() { Self::Preference } else { Self::Chat }
+    }
+
+    fn of_rows(self) -> validate::Format {
+        match self {
+            Self::Chat => validate::Format::Chat,
+            Self::Preference => validate::Format::Dpo,
+        }
     }
 }
 
@@ -83,7 +92,7 @@ impl Report {
 pub fn check(path: &Path, format: Format) -> io::Result<Report> {
     let mut report = Report::default();
     each_line(path, |number, text| {
-        if text.is_empty() {
+        if is_blank(text) {
             report.blank += 1;
             report.first_blank.get_or_insert(number);
             return Ok(());
@@ -110,7 +119,7 @@ pub fn read(
     mut take: impl FnMut(usize, Row) -> io::Result<()>,
 ) -> io::Result<()> {
     each_line(path, |number, text| {
-        if text.is_empty() {
+        if is_blank(text) {
             return Ok(());
         }
         let row = parse(text, format).map_err(|why| io::Error::other(format!("line {number}: {why}")))?;
@@ -126,138 +135,60 @@ fn each_line(path: &Path, mut take: impl FnMut(usize, &[u8]) -> io::Result<()>) 
         number += 1;
         let text =
             if number == 1 { line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&line) } else { &line };
-        take(number, text.trim_ascii())?;
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        take(number, text.strip_suffix(b"\r").unwrap_or(text))?;
         line.clear();
     }
     Ok(())
 }
 
+fn is_blank(line: &[u8]) -> bool {
+    std::str::from_utf8(line).is_ok_and(|text| text.trim().is_empty())
+}
+
 /// One row, or what is wrong with it.
 pub fn parse(line: &[u8], format: Format) -> Result<Row, String> {
-    let row: Value = serde_json::from_slice(line).map_err(|e| format!("it is not JSON ({e})"))?;
-    let row = row.as_object().ok_or("it is not a JSON object")?;
-    match format {
-        Format::Chat => parse_chat(row).map(Row::Chat),
-        Format::Preference => parse_pair(row),
-    }
-}
-
-fn parse_chat(row: &Map<String, Value>) -> Result<Vec<ChatMessage>, String> {
-    if row.contains_key("preferred_output") || row.contains_key("input") {
-        return Err("it is a preference pair, which only the method `dpo` can use".into());
-    }
-    if row.contains_key("prompt") && !row.contains_key("messages") {
-        return Err(
-            "it has `prompt` and `completion`, which this trainer does not take: use `messages`".into()
-        );
-    }
-    check_tools(row)?;
-    let messages = parse_messages(row, "messages", "message")?;
-    check_conversation(&messages)?;
-    Ok(messages)
-}
-
-fn parse_pair(row: &Map<String, Value>) -> Result<Row, String> {
-    if row.contains_key("messages") {
-        return Err("it is in chat format, which the method `dpo` cannot use: give `input`, \
-                    `preferred_output` and `non_preferred_output`"
-            .into());
-    }
-    let input = row.get("input").ok_or("it has no `input`")?;
-    let input = input.as_object().ok_or("`input` is not an object with `messages`")?;
-    check_tools(input)?;
-    let prompt = parse_messages(input, "messages", "input message")?;
-    if prompt.last().is_some_and(|last| last.role == Role::Assistant) {
-        return Err("the last message of `input` is the assistant's, who is to answer it".into());
-    }
-    let (preferred, non_preferred) =
-        (parse_answer(row, "preferred_output")?, parse_answer(row, "non_preferred_output")?);
-    let whole = |answer: Vec<ChatMessage>| {
-        // Both answer the same prompt: what is compared is the last message alone.
-        let mut messages: Vec<ChatMessage> = prompt.iter().cloned().chain(answer).collect();
-        let last = messages.len() - 1;
-        messages.iter_mut().enumerate().for_each(|(index, message)| message.train = index == last);
-        messages
-    };
-    Ok(Row::Pair { preferred: whole(preferred), non_preferred: whole(non_preferred) })
-}
-
-/// One of the two outputs: its last message is the assistant's.
-fn parse_answer(row: &Map<String, Value>, key: &str) -> Result<Vec<ChatMessage>, String> {
-    let messages = parse_messages(row, key, &format!("`{key}` message"))?;
-    if let Some(index) = messages.iter().position(|message| message.role != Role::Assistant) {
-        return Err(format!("`{key}` message {} is not the assistant's", index + 1));
-    }
-    Ok(messages)
-}
-
-/// The messages under a key; faults name them as `what`.
-fn parse_messages(row: &Map<String, Value>, key: &str, what: &str) -> Result<Vec<ChatMessage>, String> {
-    let messages = row.get(key).ok_or(format!("it has no `{key}`"))?;
-    let messages = messages.as_array().filter(|m| !m.is_empty());
-    let messages = messages.ok_or(format!("`{key}` is not a list of messages"))?;
-    let numbered = messages.iter().enumerate();
-    numbered
-        .map(|(index, message)| parse_message(message).map_err(|why| format!("{what} {} {why}", index + 1)))
-        .collect()
-}
-
-fn check_tools(row: &Map<String, Value>) -> Result<(), String> {
-    let used = |key: &str| row.get(key).and_then(Value::as_array).is_some_and(|items| !items.is_empty());
-    if used("tools") || used("functions") {
-        return Err("it has `tools`, which this trainer does not know".into());
-    }
-    Ok(())
-}
-
-fn parse_message(message: &Value) -> Result<ChatMessage, String> {
-    let message = message.as_object().ok_or("is not an object")?;
-    if let Some(key) =
-        message.keys().find(|key| !["role", "content", "name", "weight"].contains(&key.as_str()))
-    {
-        return Err(format!("has an unknown key `{key}`"));
-    }
-    let role = match message.get("role").and_then(Value::as_str) {
-        Some("system" | "developer") => Role::System,
-        Some("user") => Role::User,
-        Some("assistant") => Role::Assistant,
-        Some(other) => return Err(format!("has the role `{other}`: use system, user or assistant")),
-        None => return Err("has no `role`".into()),
-    };
-    let content = message.get("content").and_then(Value::as_str).ok_or("has no text as `content`")?;
-    if content.is_empty() {
-        return Err("is empty".into());
-    }
-    if let Some(token) = SPECIAL.iter().find(|token| content.contains(**token)) {
-        return Err(format!("holds the control token `{token}`"));
-    }
-    let train = match message.get("weight") {
-        None | Some(Value::Null) => true,
-        Some(_) if role != Role::Assistant => {
-            return Err("has a `weight`, which only assistant messages may".into());
+    let text =
+        std::str::from_utf8(line).map_err(|e| format!("byte {} is not valid UTF-8", e.valid_up_to() + 1))?;
+    let example = validate::example(text, format.of_rows()).map_err(|problem| reason(&problem, format))?;
+    let conversation = |turns: Vec<Turn>| turns.into_iter().map(message).collect();
+    Ok(match example {
+        Example::Chat(turns) => Row::Chat(conversation(turns)),
+        Example::Pair { preferred, non_preferred } => {
+            Row::Pair { preferred: conversation(preferred), non_preferred: conversation(non_preferred) }
         }
-        Some(weight) => match weight.as_u64() {
-            Some(0) => false,
-            Some(1) => true,
-            _ => return Err("has a `weight` other than 0 or 1".into()),
-        },
-    };
-    Ok(ChatMessage { role, content: content.to_owned(), train })
+    })
 }
 
-fn check_conversation(messages: &[ChatMessage]) -> Result<(), String> {
-    if messages.last().is_none_or(|last| last.role != Role::Assistant) {
-        return Err("its last message is not the assistant's".into());
-    }
-    if !messages.iter().any(|message| message.role == Role::Assistant && message.train) {
-        return Err("every assistant message has weight 0, so there is nothing to learn".into());
-    }
-    Ok(())
+/// What is wrong with a row; one of the other format is for the other method.
+fn reason(problem: &Problem, format: Format) -> String {
+    let method = match format {
+        _ if problem.code != Code::MixedFormats => return problem.to_string(),
+        Format::Chat => "only the method `dpo` learns from preference pairs",
+        Format::Preference => {
+            "the method `dpo` learns from `input`, `preferred_output` and `non_preferred_output` alone"
+        }
+    };
+    format!("{problem}: {method}")
+}
+
+fn message(turn: Turn) -> ChatMessage {
+    let role = match turn.speaker {
+        Speaker::System => Role::System,
+        Speaker::User => Role::User,
+        Speaker::Assistant => Role::Assistant,
+    };
+    ChatMessage { role, content: turn.text, train: turn.train }
 }
 
 #[cfg(test)]
 mod tests {
+    use hone::{
+        cancel::Cancel,
+        dataset::validate::{Options, Place, Report as Found},
+    };
     use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -271,7 +202,7 @@ mod tests {
 
     /// A row of a prompt and two answers, with some keys replaced; a null removes one.
     fn check_pair(change: Value, expected: Result<(), &str>) {
-        let mut row = serde_json::json!({
+        let mut row = json!({
             "input": {"messages": [{"role": "user", "content": "q"}]},
             "preferred_output": [{"role": "assistant", "content": "a"}],
             "non_preferred_output": [{"role": "assistant", "content": "b"}],
@@ -288,28 +219,31 @@ mod tests {
 
     #[test]
     fn pairs_are_checked_part_by_part() {
-        let answer = |text: &str| serde_json::json!({"role": "assistant", "content": text});
-        check_pair(serde_json::json!({}), Ok(()));
-        check_pair(serde_json::json!({"preferred_output": [answer("x"), answer("y")]}), Ok(()));
-        check_pair(serde_json::json!({"messages": [answer("x")]}), Err("chat format"));
-        check_pair(serde_json::json!({"input": null}), Err("no `input`"));
-        check_pair(serde_json::json!({"input": "q"}), Err("`input` is not"));
-        check_pair(serde_json::json!({"input": {}}), Err("no `messages`"));
-        let ended = serde_json::json!({"messages": [{"role": "user", "content": "q"}, answer("x")]});
-        check_pair(serde_json::json!({ "input": ended }), Err("last message of `input`"));
-        let tools = serde_json::json!({"messages": [{"role": "user", "content": "q"}], "tools": [{}]});
-        check_pair(serde_json::json!({ "input": tools }), Err("`tools`"));
-        check_pair(serde_json::json!({"preferred_output": null}), Err("no `preferred_output`"));
+        let answer = |text: &str| json!({"role": "assistant", "content": text});
+        check_pair(json!({}), Ok(()));
+        check_pair(json!({"preferred_output": [answer("x"), answer("y")]}), Ok(()));
+        check_pair(json!({"messages": [answer("x")]}), Ok(()));
+        check_pair(json!({"input": null}), Err("`input.messages` is not a list"));
+        check_pair(json!({"input": "q"}), Err("`input.messages` is not a list"));
+        check_pair(json!({"input": {}}), Err("`input.messages` is not a list"));
+        let ended = json!({"messages": [{"role": "user", "content": "q"}, answer("x")]});
+        check_pair(json!({ "input": ended }), Err("`input.messages`: the last message is the assistant's"));
+        let tools = json!({"messages": [{"role": "user", "content": "q"}], "tools": [{"type": "function", "function": {"name": "get"}}]});
         check_pair(
-            serde_json::json!({"non_preferred_output": []}),
-            Err("`non_preferred_output` is not a list"),
+            json!({ "input": tools }),
+            Err("`input.tools`: the local trainer teaches no use of tools"),
         );
+        check_pair(json!({"preferred_output": null}), Err("`preferred_output` is not a list"));
+        check_pair(json!({"non_preferred_output": []}), Err("`non_preferred_output` is not a list"));
         check_pair(
-            serde_json::json!({"non_preferred_output": [answer("")]}),
-            Err("`non_preferred_output` message 1 is empty"),
+            json!({"non_preferred_output": [answer("")]}),
+            Err("`non_preferred_output[0].content`: a message's content is empty"),
         );
-        let user = serde_json::json!([{"role": "user", "content": "q"}]);
-        check_pair(serde_json::json!({ "preferred_output": user }), Err("message 1 is not the assistant's"));
+        let user = json!([{"role": "user", "content": "q"}]);
+        check_pair(
+            json!({ "preferred_output": user }),
+            Err("`preferred_output`: there is no assistant message"),
+        );
     }
 
     #[test]
@@ -331,18 +265,30 @@ mod tests {
         check_row(&row(&format!(r#"{{"role":"developer","content":"s"}},{user},{answer}"#)), Ok(3));
         check_row("{", Err("not JSON"));
         check_row("[]", Err("not a JSON object"));
-        check_row("{}", Err("no `messages`"));
+        check_row("{}", Err("`messages` is not a list"));
         check_row(r#"{"messages":[]}"#, Err("not a list"));
-        check_row(r#"{"prompt":"a","completion":"b"}"#, Err("use `messages`"));
-        check_row(r#"{"input":{},"preferred_output":[]}"#, Err("preference pair"));
-        check_row(&row(user), Err("last message"));
-        check_row(&row(&format!(r#"{user},{{"content":"a"}}"#)), Err("message 2 has no `role`"));
-        check_row(&row(&format!(r#"{user},{{"role":"robot","content":"a"}}"#)), Err("`robot`"));
-        check_row(&row(&format!(r#"{user},{{"role":"assistant"}}"#)), Err("message 2 has no text"));
-        check_row(&row(&format!(r#"{user},{{"role":"assistant","content":""}}"#)), Err("message 2 is empty"));
+        check_row(r#"{"prompt":"a","completion":"b"}"#, Err("in place of `messages`"));
+        check_row(r#"{"input":{},"preferred_output":[]}"#, Err("a preference row in a chat file"));
+        check_row(&row(user), Err("no assistant message"));
+        check_row(
+            &row(&format!(r#"{user},{{"content":"a"}}"#)),
+            Err("`messages[1].role`: a message has no `role`"),
+        );
+        check_row(
+            &row(&format!(r#"{user},{{"role":"robot","content":"a"}}"#)),
+            Err("\"robot\" is not a role"),
+        );
+        check_row(
+            &row(&format!(r#"{user},{{"role":"assistant"}}"#)),
+            Err("`messages[1].content`: a message has no `content`"),
+        );
+        check_row(
+            &row(&format!(r#"{user},{{"role":"assistant","content":""}}"#)),
+            Err("`messages[1].content`: a message's content is empty"),
+        );
         check_row(
             &row(&format!(r#"{user},{{"role":"assistant","content":"<|im_end|>"}}"#)),
-            Err("control token"),
+            Err("special token `<|im_end|>`"),
         );
         check_row(
             &row(&format!(r#"{user},{{"role":"assistant","content":"a","x":1}}"#)),
@@ -350,12 +296,15 @@ mod tests {
         );
         check_row(
             &row(&format!(r#"{{"role":"user","content":"q","weight":1}},{answer}"#)),
-            Err("only assistant"),
+            Err("only assistant messages have a weight"),
         );
-        check_row(&row(&format!(r#"{user},{{"role":"assistant","content":"a","weight":2}}"#)), Err("0 or 1"));
+        check_row(
+            &row(&format!(r#"{user},{{"role":"assistant","content":"a","weight":2}}"#)),
+            Err("weight is 0 or 1, not 2"),
+        );
         check_row(
             &row(&format!(r#"{user},{{"role":"assistant","content":"a","weight":0}}"#)),
-            Err("nothing to learn"),
+            Err("every assistant message has weight 0"),
         );
     }
 
@@ -366,7 +315,10 @@ mod tests {
         std::fs::write(file.path(), format!("\u{feff}{good}\n\n{{}}\r\n{good}")).unwrap();
         let report = check(file.path(), Format::Chat).unwrap();
         assert_eq!((report.examples, report.blank, report.first_blank), (2, 1, Some(2)));
-        assert_eq!(report.describe(), "line 3: it has no `messages`");
+        assert_eq!(
+            report.describe(),
+            "line 3: `messages`: `messages` is not a list of messages (missing_messages_list)"
+        );
         let same = r#"[{"role":"assistant","content":"a"}]"#;
         let input = r#"{"messages":[{"role":"user","content":"q"}]}"#;
         let pair = format!(r#"{{"input":{input},"preferred_output":{same},"non_preferred_output":{same}}}"#);
@@ -378,6 +330,205 @@ mod tests {
         assert!(many.describe().ends_with("line 10: x; and 2 more"));
     }
 
+    /// What `hone validate` says of a file of ten good rows and this one, for a model of this machine.
+    fn found(line: &[u8], format: Format) -> Found {
+        let good = |n: usize| match format {
+            Format::Chat => {
+                json!({"messages": [said("user", json!(n.to_string())), said("assistant", json!("b"))]})
+            }
+            Format::Preference => pair(
+                vec![said("user", json!(n.to_string()))],
+                said("assistant", json!("b")),
+                said("assistant", json!("c")),
+            ),
+        };
+        let good: String = (0..10).map(|n| format!("{}\n", good(n))).collect();
+        let text = [good.as_bytes(), line].concat();
+        let options = Options {
+            format: Some(format.of_rows()),
+            place: Place::Local,
+            code: false,
+            ..Options::default()
+        };
+        validate::validate_stream(&text[..], &options, &Cancel::new()).unwrap()
+    }
+
+    fn said(role: &str, content: Value) -> Value {
+        json!({"role": role, "content": content})
+    }
+
+    fn pair(prompt: Vec<Value>, preferred: Value, non_preferred: Value) -> Value {
+        json!({"input": {"messages": prompt}, "preferred_output": [preferred], "non_preferred_output": [non_preferred]})
+    }
+
+    /// A row is trained on and fine by `hone validate`, or refused by both for the same reason.
+    fn check_agreement(line: &[u8], format: Format) -> Result<(), TestCaseError> {
+        let (trained, found) = (parse(line, format), found(line, format));
+        let shown = String::from_utf8_lossy(line);
+        if is_blank(line) {
+            prop_assert!(found.ok, "{}: {:?}", shown, found.problems);
+            return Ok(());
+        }
+        prop_assert_eq!(trained.is_ok(), found.ok, "{}: {:?}, {:?}", shown, trained, found.problems);
+        let Err(why) = trained else { return Ok(()) };
+        let reason = format!("line 11: {why}");
+        // Not UTF-8 is said without a code, another format with the method that reads it.
+        let same = found.errors().any(|problem| {
+            problem.to_string().starts_with(&reason) || reason.starts_with(&problem.to_string())
+        });
+        prop_assert!(same, "{}: {}, {:?}", shown, reason, found.problems);
+        Ok(())
+    }
+
+    #[test]
+    fn content_in_parts_is_trained_on_as_chat_completions_read_it() {
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "\n"}, {"type": "text", "text": "b"}]);
+        let turns = |content: &Value| vec![said("user", content.clone()), said("assistant", content.clone())];
+        let chat = |content: &Value| {
+            parse(json!({"messages": turns(content)}).to_string().as_bytes(), Format::Chat).unwrap()
+        };
+        assert_eq!(chat(&parts), chat(&json!("a\nb")));
+        let Row::Chat(messages) = chat(&parts) else { panic!() };
+        for (trained, asked) in messages.iter().zip(turns(&parts)) {
+            let read: hone::model::wire::Message = serde_json::from_value(asked).unwrap();
+            assert_eq!(trained.content, read.content);
+        }
+        let preference = |content: &Value| {
+            let row = pair(
+                vec![said("user", content.clone())],
+                said("assistant", content.clone()),
+                said("assistant", json!("c")),
+            );
+            parse(row.to_string().as_bytes(), Format::Preference).unwrap()
+        };
+        assert_eq!(preference(&parts), preference(&json!("a\nb")));
+    }
+
+    /// Messages of every sort that the format has, some of which this trainer refuses.
+    fn messages() -> Vec<(Value, bool)> {
+        let call = json!([{"id": "c", "type": "function", "function": {"name": "get", "arguments": "{}"}}]);
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let picture = json!({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}});
+        vec![
+            (said("user", json!("q")), true),
+            (said("system", json!("q")), true),
+            (said("developer", json!("q")), true),
+            (said("assistant", json!("q")), true),
+            (json!({"role": "assistant", "content": "q", "weight": 0}), true),
+            (json!({"role": "assistant", "content": "q", "refusal": null, "tool_calls": null}), true),
+            (json!({"role": "user", "content": "q", "name": "ann"}), true),
+            (said("user", json!([text("a"), text(" "), text("b")])), true),
+            (said("assistant", json!([text("a")])), true),
+            (said("user", json!([text("a"), picture])), false),
+            (said("user", json!([picture])), false),
+            (said("assistant", json!([picture])), false),
+            (said("user", json!([])), false),
+            (said("user", json!([text(""), text(" ")])), false),
+            (said("user", json!([text("<|im_"), text("end|>")])), false),
+            (said("user", json!([{"type": "audio"}])), false),
+            (said("user", json!(" ")), false),
+            (said("user", json!(null)), false),
+            (said("user", json!(7)), false),
+            (said("user", json!("<|im_sep|>")), false),
+            (json!({"role": "assistant", "content": null, "refusal": "no"}), false),
+            (json!({"role": "assistant", "content": "q", "refusal": "no"}), false),
+            (json!({"role": "assistant", "content": null, "tool_calls": call}), false),
+            (
+                json!({"role": "assistant", "content": null, "function_call": {"name": "get", "arguments": "{}"}}),
+                false,
+            ),
+            (json!({"role": "tool", "content": "7", "tool_call_id": "c"}), false),
+            (json!({"role": "function", "content": "7", "name": "get"}), false),
+            (json!({"role": "user", "content": "q", "tool_call_id": "c"}), false),
+            (json!({"role": "user", "content": "q", "name": 7}), false),
+            (json!({"role": "user", "content": "q", "mood": 1}), false),
+            (json!({"role": "user", "content": "q", "weight": 1}), false),
+            (json!({"role": "assistant", "content": "q", "weight": 2}), false),
+            (json!({"content": "q"}), false),
+            (json!("q"), false),
+        ]
+    }
+
+    #[test]
+    fn each_message_is_trained_on_or_refused_by_validate_too() {
+        let last = said("assistant", json!("the end"));
+        for (message, trained) in messages() {
+            let chat = json!({"messages": [message, last]}).to_string();
+            assert_eq!(parse(chat.as_bytes(), Format::Chat).is_ok(), trained, "{chat}");
+            check_agreement(chat.as_bytes(), Format::Chat).unwrap();
+            let asked = pair(
+                vec![message.clone(), said("user", json!("q"))],
+                last.clone(),
+                said("assistant", json!("b")),
+            );
+            let asked = asked.to_string();
+            assert_eq!(parse(asked.as_bytes(), Format::Preference).is_ok(), trained, "{asked}");
+            check_agreement(asked.as_bytes(), Format::Preference).unwrap();
+            let answered = pair(vec![said("user", json!("q"))], last.clone(), message).to_string();
+            check_agreement(answered.as_bytes(), Format::Preference).unwrap();
+        }
+    }
+
+    /// What a row says beside its messages, and how it ends.
+    #[test]
+    fn each_row_is_trained_on_or_refused_by_validate_too() {
+        let good = [said("user", json!("q")), said("assistant", json!("a"))];
+        let tool = json!([{"type": "function", "function": {"name": "get"}}]);
+        let with = |key: &str, value: Value| {
+            let mut row = json!({ "messages": good });
+            row[key] = value;
+            row
+        };
+        let ends = |more: Value| json!({"messages": [good[0], good[1], more]});
+        for (row, trained) in [
+            (json!({ "messages": good }), true),
+            (with("id", json!(1)), true),
+            (with("input", json!("x")), true),
+            (with("tools", json!([])), true),
+            (with("tools", json!(null)), true),
+            (with("parallel_tool_calls", json!(true)), true),
+            (with("parallel_tool_calls", json!("no")), false),
+            (with("tools", tool), false),
+            (with("tools", json!("x")), false),
+            (with("functions", json!([{"name": "get"}])), false),
+            (with("preferred_output", json!([])), false),
+            (ends(said("user", json!("thanks"))), false),
+            (ends(said("system", json!("s"))), false),
+            (ends(json!({"role": "assistant", "content": "a", "weight": 0})), true),
+            (json!({"messages": [good[0]]}), false),
+            (json!({"messages": []}), false),
+            (json!({"prompt": "a", "completion": "b"}), false),
+        ] {
+            let line = row.to_string();
+            assert_eq!(parse(line.as_bytes(), Format::Chat).is_ok(), trained, "{line}");
+            check_agreement(line.as_bytes(), Format::Chat).unwrap();
+            check_agreement(line.as_bytes(), Format::Preference).unwrap();
+        }
+    }
+
+    /// Only for this machine: providers take all of it.
+    #[test]
+    fn what_is_refused_here_alone_has_a_code_of_its_own() {
+        let chat = |message: Value| json!({"messages": [said("user", json!("q")), message, said("assistant", json!("a"))]});
+        let picture = json!([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]);
+        let tools = json!([{"type": "function", "function": {"name": "get"}}]);
+        let mut tooled = chat(said("user", json!("q")));
+        tooled["tools"] = tools;
+        let ends = json!({"messages": [said("user", json!("q")), said("assistant", json!("a")), said("user", json!("thanks"))]});
+        for (row, field) in [
+            (chat(said("user", picture)), "messages[1].content[0]"),
+            (chat(json!({"role": "assistant", "content": null, "refusal": "no"})), "messages[1].refusal"),
+            (tooled, "tools"),
+            (ends, "messages"),
+        ] {
+            let found = found(row.to_string().as_bytes(), Format::Chat);
+            let errors: Vec<_> =
+                found.errors().map(|p| (p.line, p.code, p.field.as_deref().unwrap_or_default())).collect();
+            assert_eq!(errors, [(Some(11), Code::NotTrainedLocally, field)]);
+            assert!(found.errors().all(|problem| !problem.remedy.is_empty()));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_line_breaks_the_parser(line in prop::collection::vec(any::<u8>(), 0..80)) {
@@ -387,10 +538,30 @@ mod tests {
 
         #[test]
         fn no_json_breaks_the_parser(role in ".{0,9}", content in ".{0,9}", weight in any::<i64>()) {
-            let row = serde_json::json!({"messages": [{"role": role, "content": content, "weight": weight}]});
+            let row = json!({"messages": [{"role": role, "content": content, "weight": weight}]});
             let _ = parse(row.to_string().as_bytes(), Format::Chat);
-            let pair = serde_json::json!({"input": row, "preferred_output": row["messages"], "non_preferred_output": [1]});
+            let pair = json!({"input": row, "preferred_output": row["messages"], "non_preferred_output": [1]});
             let _ = parse(pair.to_string().as_bytes(), Format::Preference);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn rows_of_any_messages_are_judged_alike(
+            chosen in prop::collection::vec(prop::sample::select(messages()), 0..5), cut in 0usize..400, tail in "[^\r\n]{0,2}",
+        ) {
+            let chosen: Vec<Value> = chosen.into_iter().map(|(message, _)| message).collect();
+            let chat = json!({ "messages": chosen }).to_string();
+            let (prompt, answers) = chosen.split_at(chosen.len() / 2);
+            let pair = json!({"input": {"messages": prompt}, "preferred_output": answers, "non_preferred_output": [said("assistant", json!("b"))]});
+            for line in [&chat, &pair.to_string()] {
+                check_agreement(line.as_bytes(), Format::Chat)?;
+                check_agreement(line.as_bytes(), Format::Preference)?;
+                // Cut somewhere, and ended with something.
+                let broken = format!("{}{tail}", &line[..cut.min(line.len())]);
+                check_agreement(broken.as_bytes(), Format::Chat)?;
+            }
         }
     }
 }

@@ -66,10 +66,10 @@ async fn check_failure(content: &str, asked: impl FnOnce(&str) -> JobRequest, wo
 
 #[tokio::test]
 async fn formats_and_methods_are_not_mixed() {
-    check_failure(&data(10), |file| preference(file, 1), &["line 1", "chat format", "`dpo`"]).await;
-    check_failure(&pairs(10), |file| request(file, 1), &["line 1", "preference pair"]).await;
+    check_failure(&data(10), |file| preference(file, 1), &["line 1", "a chat row", "`dpo`"]).await;
+    check_failure(&pairs(10), |file| request(file, 1), &["line 1", "preference pairs", "`dpo`"]).await;
     let mixed = format!("{}{}\n", pairs(10), row("a"));
-    check_failure(&mixed, |file| preference(file, 1), &["line 11", "chat format"]).await;
+    check_failure(&mixed, |file| preference(file, 1), &["line 11", "a chat row"]).await;
 }
 
 #[tokio::test]

@@ -138,14 +138,13 @@ impl<C: Write, D: Write> Fixer<'_, C, D> {
     }
 
     fn mend(&mut self, text: &str) -> Mended {
-        let format = self.options.format.unwrap_or_default();
-        let mended = mend(text, format, self.options.ui_first);
+        let mended = mend(text, self.options);
         let new = match &mended {
             Mended::Same => text,
             Mended::Changed(new) => new,
             Mended::Out(_) => return mended,
         };
-        match row::read(new, format).print {
+        match row::read(new, format_of(self.options), self.options.place).print {
             Some(print) if !self.seen.insert(print) => Mended::Out(Code::Duplicate),
             _ => mended,
         }
@@ -159,27 +158,31 @@ fn write_line(to: &mut impl Write, mark: &[u8], line: &[u8]) -> io::Result<()> {
 }
 
 /// The problems of a line that a copy may not have.
-fn problems(text: &str, format: Format, ui_first: bool) -> Vec<Problem> {
-    let mut row = row::read(text, format);
-    let (_, in_code) = read_code(&row, ui_first);
+fn problems(text: &str, options: &Options) -> Vec<Problem> {
+    let mut row = row::read(text, format_of(options), options.place);
+    let (_, in_code) = read_code(&row, options.ui_first);
     row.problems.extend(in_code);
     // What follows the last answer is not learnt, and harms nobody.
     row.problems.retain(|problem| problem.code != Code::LastNotAssistant);
     row.problems
 }
 
-fn mend(text: &str, format: Format, ui_first: bool) -> Mended {
-    let before = problems(text, format, ui_first);
+fn format_of(options: &Options) -> Format {
+    options.format.unwrap_or_default()
+}
+
+fn mend(text: &str, options: &Options) -> Mended {
+    let before = problems(text, options);
     let Some(first) = before.first() else { return Mended::Same };
     let Ok(Value::Object(mut fields)) = serde_json::from_str::<Value>(text) else {
         return Mended::Out(first.code);
     };
-    prune(&mut fields, format);
+    prune(&mut fields, format_of(options));
     if before.iter().any(|problem| problem.code == Code::ConfigFirst) {
         each_taught(&mut fields, ui_to_the_front);
     }
     let new = Value::Object(fields).to_string();
-    match problems(&new, format, ui_first).first() {
+    match problems(&new, options).first() {
         None => Mended::Changed(new),
         Some(left) => Mended::Out(left.code),
     }
@@ -273,7 +276,7 @@ fn ui_to_the_front(message: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Place, *};
 
     const APP: &str = "```python\n# app.py\nimport streamlit as st\nst.title(\"A\")\nst.button(\"b\")\n```";
 
@@ -286,7 +289,13 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, expected: Mended) {
-        let mended = on_deep_stack(|| mend(line, Format::Chat, true)).unwrap();
+        check_at(Place::Hosted, line, expected);
+    }
+
+    #[track_caller]
+    fn check_at(place: Place, line: &str, expected: Mended) {
+        let options = Options { place, ..Options::default() };
+        let mended = on_deep_stack(|| mend(line, &options)).unwrap();
         assert_eq!(mended, expected, "{line}");
     }
 
@@ -361,7 +370,8 @@ mod tests {
             })
         };
         let line = pair(&format!("{config}\n\n{APP}")).to_string();
-        let mended = on_deep_stack(|| mend(&line, Format::Dpo, true)).unwrap();
+        let dpo = Options { format: Some(Format::Dpo), ..Options::default() };
+        let mended = on_deep_stack(|| mend(&line, &dpo)).unwrap();
         let Mended::Changed(new) = mended else { panic!("{mended:?}") };
         let wanted = pair(&format!("{APP}\n\n{config}"));
         assert_eq!(serde_json::from_str::<Value>(&new).unwrap(), wanted);
@@ -382,6 +392,14 @@ mod tests {
         assert_eq!(fixed(&good), same);
         let out = (format!("{good}\n"), format!("{head}@@ -2,1 +1,0 @@\n-{{\n{none}"), 0);
         assert_eq!(fixed(&format!("{good}\n{{")), out);
+    }
+
+    #[test]
+    fn what_is_not_trained_on_here_is_left_out_of_a_copy_for_here() {
+        let refusal = row("b", r#","refusal":"no""#);
+        check_at(Place::Hosted, &refusal, Mended::Same);
+        check_at(Place::Local, &refusal, Mended::Out(Code::NotTrainedLocally));
+        check_at(Place::Local, &row("b", ""), Mended::Same);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! line, field, reason and remedy.
 //!
 //! Reading order: [`lines`] cuts the file into blocks for the workers, [`row`] reads a line quickly and [`rules`] (with
-//! [`tools`] and [`vision`]) in full, [`code`] reads the code inside the answers, [`duplicates`] finds equal rows,
+//! [`tools`] and [`vision`]) in full, [`local`] is what the trainer of this machine makes of it, [`code`] reads the code inside the answers, [`duplicates`] finds equal rows,
 //! [`problem`] names what can be wrong, [`report`] gathers it. [`fix`] writes a corrected copy,
 //! [`sample`] draws answers to be run.
 //!
@@ -12,6 +12,7 @@ mod code;
 mod duplicates;
 mod fix;
 mod lines;
+mod local;
 mod problem;
 mod report;
 mod row;
@@ -25,9 +26,10 @@ use std::{fs::File, io::Read, path::Path};
 pub use self::{
     code::{CodeTally, TOLERATED},
     fix::{Fixed, fix},
+    local::{Example, Speaker, Turn, example},
     problem::{Code, Problem, Severity},
     report::{Lengths, Report, RunTally, TokenCounts},
-    row::Format,
+    row::{Format, Place},
     sample::{Sampled, examples, sample},
 };
 use self::{
@@ -77,6 +79,8 @@ pub struct Options {
     /// What the file is for; by its first rows when it is not said.
     pub format: Option<Format>,
     pub target: Target,
+    /// Whose rules hold beside those of the format.
+    pub place: Place,
     /// The local model's tokeniser, where it is to count too.
     pub local: Option<Local>,
     /// Whether the code inside the answers is read.
@@ -93,6 +97,7 @@ impl Default for Options {
         Self {
             format: None,
             target: Target::hosted("gpt-4.1"),
+            place: Place::Hosted,
             local: None,
             code: true,
             ui_first: true,
@@ -272,7 +277,7 @@ impl Seen {
             add(Code::BlankLine, "the line is empty".into());
             return None;
         }
-        let mut row = row::read(text, format);
+        let mut row = row::read(text, format, options.place);
         if options.code {
             let (code, problems) = read_code(&row, options.ui_first);
             self.code += code;
@@ -362,6 +367,9 @@ impl<'o> Whole<'o> {
             let (wanted, format) = (rules::name(wanted), rules::name(format));
             let message = format!("a {format} file, where the method needs a {wanted} file");
             problems.add(Problem::new(Code::WrongMethod, message));
+        }
+        if options.place == Place::Local && options.format.unwrap_or(format) == Format::Rft {
+            problems.add(local::tasks());
         }
         let report = Report { format, model: options.target.model.clone(), ..Report::default() };
         Self {

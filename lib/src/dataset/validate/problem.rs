@@ -43,6 +43,7 @@ pub enum Code {
     ExampleMissingAssistantMessage,
     NoTrainedMessage,
     LastNotAssistant,
+    NotTrainedLocally,
     // Tools.
     ToolShape,
     MissingTools,
@@ -116,6 +117,9 @@ impl Code {
             Self::ExampleMissingAssistantMessage => "add the answer that is to be learnt",
             Self::NoTrainedMessage => "give at least one assistant message weight 1",
             Self::LastNotAssistant => "end the example with the answer; what follows it is not learnt",
+            Self::NotTrainedLocally => {
+                "write it as texts that end with the answer, or leave the example out (`--fix` does); `--model` names a hosted model, which takes more"
+            }
             Self::ToolShape => {
                 "a tool is `{\"type\": \"function\", \"function\": {\"name\": ..}}`, a call has `id`, `type` and `function` too"
             }

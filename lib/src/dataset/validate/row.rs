@@ -26,6 +26,16 @@ pub enum Format {
     Rft,
 }
 
+/// Where a file is trained on, which takes more or less of the same format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// At a provider.
+    #[default]
+    Hosted,
+    /// By the engine of this machine: see [`super::local`].
+    Local,
+}
+
 /// Whose turn a text is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Part {
@@ -171,14 +181,14 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// Reads a line; `expected` is the file's format.
-pub(super) fn read(line: &str, expected: Format) -> Row<'_> {
+/// Reads a line; `expected` is the file's format. What is read quickly is trained on everywhere.
+pub(super) fn read(line: &str, expected: Format, place: Place) -> Row<'_> {
     let quick = match expected {
         Format::Chat => serde_json::from_str(line).ok().and_then(chat),
         Format::Dpo => serde_json::from_str(line).ok().and_then(pair),
         Format::Rft => None,
     };
-    quick.unwrap_or_else(|| rules::read(line, expected))
+    quick.unwrap_or_else(|| rules::read(line, expected, place))
 }
 
 fn chat(row: Chat<'_>) -> Option<Row<'_>> {

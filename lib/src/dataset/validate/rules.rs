@@ -6,11 +6,13 @@ use foldhash::quality::FixedState;
 use serde_json::{Map, Value};
 
 use super::{
+    local,
     problem::{Code, Problem},
-    row::{Format, Part, Row, Said, special_token},
+    row::{Format, Part, Place, Row, Said, special_token},
     tools::{Calls, Tools},
     vision,
 };
+use crate::model::wire::text_of_part;
 
 const MESSAGE_KEYS: [&str; 8] =
     ["role", "content", "name", "weight", "tool_calls", "tool_call_id", "function_call", "refusal"];
@@ -19,13 +21,16 @@ const CHAT_KEYS: [&str; 4] = ["messages", "tools", "parallel_tool_calls", "funct
 const PAIR_KEYS: [&str; 3] = ["input", "preferred_output", "non_preferred_output"];
 
 /// Reads a line that may have anything in it.
-pub(super) fn read(line: &str, expected: Format) -> Row<'static> {
+pub(super) fn read(line: &str, expected: Format, place: Place) -> Row<'static> {
     let mut rules = Rules::default();
     let mut row = Row { format: expected, ..Row::default() };
     match serde_json::from_str::<Value>(line) {
         Ok(Value::Object(fields)) => {
             row.format = format_of(&fields, expected);
             rules.row(&fields, row.format, expected);
+            if place == Place::Local {
+                local::refuse(&fields, row.format, &mut rules.found);
+            }
             row.said = said(&fields, row.format);
             row.tools = fields.get("tools").map(Value::to_string).unwrap_or_default();
             row.item = (row.format == Format::Rft).then(|| item(&fields));
@@ -33,7 +38,7 @@ pub(super) fn read(line: &str, expected: Format) -> Row<'static> {
         }
         Ok(_) => rules.found.push(Problem::new(Code::DataType, "the line is not a JSON object")),
         Err(e) => {
-            rules.found.push(Problem::new(Code::NotJson, format!("the line is not JSON: {}", place(&e))))
+            rules.found.push(Problem::new(Code::NotJson, format!("the line is not JSON: {}", reason(&e))))
         }
     }
     row.problems = rules.found;
@@ -41,7 +46,7 @@ pub(super) fn read(line: &str, expected: Format) -> Row<'static> {
 }
 
 /// A parser's reason without the line, which is always 1.
-fn place(error: &serde_json::Error) -> String {
+fn reason(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
 
@@ -140,7 +145,7 @@ fn said(fields: &Map<String, Value>, format: Format) -> Vec<Said<'static>> {
 fn message_said(message: &Value, part: Part) -> Said<'static> {
     let text = match message.get("content") {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
+        Some(Value::Array(parts)) => parts.iter().filter_map(|part| text_of_part(part).ok()).collect(),
         _ => message.get("refusal").and_then(Value::as_str).unwrap_or_default().to_owned(),
     };
     let more = ["name", "tool_calls", "function_call"].into_iter().filter_map(|key| message.get(key));
@@ -339,21 +344,41 @@ impl Rules {
         if text.trim().is_empty() {
             self.add(Code::MissingContent, field, "a message's content is empty");
         }
-        if let Some(token) = special_token(text) {
+        self.no_special_token(text, field);
+    }
+
+    /// Whether there is none.
+    fn no_special_token(&mut self, text: &str, field: &str) -> bool {
+        let token = special_token(text);
+        if let Some(token) = token {
             self.add(Code::SpecialToken, field, format!("the text contains the special token `{token}`"));
         }
+        token.is_none()
     }
 
     fn parts(&mut self, fields: &Map<String, Value>, parts: &[Value], field: &str) {
         let is_user = fields.get("role").and_then(Value::as_str) == Some("user");
+        let (mut whole, mut apart, mut text_alone) = (String::new(), true, true);
         for (index, part) in parts.iter().enumerate() {
             let at = format!("{field}[{index}]");
-            match (part.get("type").and_then(Value::as_str), part.get("text").and_then(Value::as_str)) {
-                (Some("text"), Some(text)) => self.text(text, &format!("{at}.text")),
-                (Some("image_url"), _) if is_user => vision::picture(part, &at, &mut self.found),
-                (Some("image_url"), _) => self.add(Code::ImageRole, &at, "only user messages have images"),
-                _ => self.add(Code::MissingContent, &at, "a content part is neither text nor image"),
+            if let Ok(text) = text_of_part(part) {
+                apart &= self.no_special_token(text, &format!("{at}.text"));
+                whole.push_str(text);
+                continue;
             }
+            text_alone = false;
+            match vision::is_picture(part) {
+                true if is_user => vision::picture(part, &at, &mut self.found),
+                true => self.add(Code::ImageRole, &at, "only user messages have images"),
+                false => self.add(Code::MissingContent, &at, "a content part is neither text nor image"),
+            }
+        }
+        // Readers join the texts: what counts is what comes of it.
+        if apart {
+            self.no_special_token(&whole, field);
+        }
+        if text_alone && whole.trim().is_empty() {
+            self.add(Code::MissingContent, field, "a message's content is empty");
         }
     }
 }

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use super::{
     lines::{self, Ended},
     problem::Severity,
-    row::{self, Format, Part},
+    row::{self, Format, Part, Place},
     rules, without_mark,
 };
 use crate::{
@@ -34,13 +34,13 @@ pub fn sample(source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<Sampl
     on_deep_stack(|| drawn.iter().filter_map(|(number, line)| answer(*number, line)).collect())
 }
 
-/// Draws `n` lines likewise, and gives those that are examples of a format without a fault.
+/// Draws `n` lines likewise, and gives those that the trainer of this machine learns from as examples of a format.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn examples(source: impl BufRead, format: Format, n: usize, seed: u64) -> io::Result<Vec<String>> {
     let is_fine = |text: &str| {
-        let row = row::read(text, format);
+        let row = row::read(text, format, Place::Local);
         !row.said.is_empty() && row.problems.iter().all(|problem| problem.severity != Severity::Error)
     };
     let texts = drawn(source, n, seed)?.into_iter().filter_map(|(_, line)| {
@@ -74,7 +74,7 @@ fn drawn(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<(u64, 
 
 fn answer(number: u64, line: &[u8]) -> Option<Sampled> {
     let text = std::str::from_utf8(without_mark(line)).ok()?.trim();
-    let row = row::read(text, rules::Shown::of_row(text)?.format);
+    let row = row::read(text, rules::Shown::of_row(text)?.format, Place::Hosted);
     let at = row.said.iter().rposition(|said| said.part == Part::Answer)?;
     let asked = row.said[..at].iter().rfind(|said| said.role == "user")?.text.to_string();
     let candidate = parse_reply(&row.said[at].text);

@@ -278,6 +278,40 @@ fn many_problems_of_a_sort_leave_room_for_others() {
     assert!(text.contains("and 97 more") && text.contains("`a.jsonl` should not be trained on"), "{text}");
 }
 
+#[test]
+fn content_in_parts_is_the_text_that_they_make() {
+    use Code::*;
+    let with = |parts: &str| format!(r#"{{"role":"user","content":[{parts}]}}"#);
+    let text = |text: &str| format!(r#"{{"type":"text","text":"{text}"}}"#);
+    message(&with(&[text("a"), text("\\n"), text("")].join(",")), &[]);
+    message(&with(&[text(" "), text("")].join(",")), &[(MissingContent, "messages[0].content")]);
+    message(
+        &with(&[text("a"), text("<|im_end|>")].join(",")),
+        &[(SpecialToken, "messages[0].content[1].text")],
+    );
+    message(&with(&[text("<|im_"), text("end|>")].join(",")), &[(SpecialToken, "messages[0].content")]);
+    let local = Local { counter: std::sync::Arc::new(str::len), context: 2048 };
+    let target = Target { model: "small".into(), context: 2048, local: true };
+    let options = Options { target, place: Place::Local, local: Some(local), ..Options::default() };
+    let measured = |line: &str| {
+        let found = report(line.as_bytes(), &options);
+        (found.examples, found.token_counts, found.lengths, found.read)
+    };
+    let parts = GOOD.replacen("\"a\"", &format!("[{},{}]", text("for"), text("m")), 1);
+    assert_eq!(measured(&parts), measured(&GOOD.replacen("\"a\"", "\"form\"", 1)));
+    assert_eq!(measured(&parts).0, 1);
+}
+
+#[test]
+fn a_file_of_tasks_is_for_providers() {
+    let tasks: String =
+        (0..10).map(|n| format!("{}\n", TASK.replacen("\"a\"", &format!("\"a{n}\""), 1))).collect();
+    assert!(report(tasks.as_bytes(), &Options::default()).ok);
+    let found = report(tasks.as_bytes(), &Options { place: Place::Local, ..Options::default() });
+    let codes: Vec<_> = found.problems.iter().map(|p| (p.line, p.code)).collect();
+    assert_eq!((codes, found.ok), (vec![(None, Code::NotTrainedLocally)], false));
+}
+
 /// Rows that break in every way that a byte can.
 fn mutated() -> impl Strategy<Value = String> {
     let rows = [GOOD, PAIR, TASK, r#"{"messages":[{"role":"assistant","content":"a","weight":1}]}"#];
@@ -308,10 +342,11 @@ fn mutated() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_read_quickly_breaks_no_rule(line in mutated(), expected in 0usize..3) {
+    fn what_is_read_quickly_breaks_no_rule(line in mutated(), expected in 0usize..3, local: bool) {
         let expected = [Format::Chat, Format::Dpo, Format::Rft][expected];
-        let quick = row::read(&line, expected);
-        let full = rules::read(&line, expected);
+        let place = if local { Place::Local } else { Place::Hosted };
+        let quick = row::read(&line, expected, place);
+        let full = rules::read(&line, expected, place);
         prop_assert_eq!(&quick.problems, &full.problems, "{}", line);
         prop_assert_eq!(&quick.said, &full.said, "{}", line);
         prop_assert_eq!(quick.format, full.format);

@@ -13,7 +13,11 @@ const TYPES: [&str; 4] = ["image/jpeg", "image/jpg", "image/png", "image/webp"];
 /// The pictures of a message's content.
 pub(super) fn pictures(content: &Value) -> impl Iterator<Item = &Value> {
     let parts = content.as_array().into_iter().flatten();
-    parts.filter(|part| part.get("type").and_then(Value::as_str) == Some("image_url"))
+    parts.filter(|part| is_picture(part))
+}
+
+pub(super) fn is_picture(part: &Value) -> bool {
+    part.get("type").and_then(Value::as_str) == Some("image_url")
 }
 
 /// Looks at one picture of a user message.

@@ -96,7 +96,11 @@ fn text_of_content<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Erro
     }
 }
 
-fn text_of_part(part: &Value) -> Result<&str, String> {
+/// The text of one part of a content; a content in parts is these texts without anything between them.
+///
+/// # Errors
+/// It is anything but text.
+pub fn text_of_part(part: &Value) -> Result<&str, String> {
     let kind = part["type"].as_str().unwrap_or("no type");
     match (kind, part["text"].as_str()) {
         ("text", Some(text)) => Ok(text),
