@@ -2,7 +2,7 @@
 //! line, field, reason and remedy.
 //!
 //! Reading order: [`lines`] cuts the file into blocks for the workers, [`row`] reads a line quickly and [`rules`] (with
-//! [`tools`] and [`vision`]) in full, [`code`] reads the code inside the answers, [`duplicates`] finds equal rows,
+//! [`tools`] and [`vision`]) in full, [`code`] (with [`typed`]) reads the code inside the answers, [`duplicates`] finds equal rows,
 //! [`problem`] names what can be wrong, [`report`] gathers it. [`fix`] writes a corrected copy,
 //! [`sample`] draws answers to be run.
 //!
@@ -18,6 +18,7 @@ mod row;
 mod rules;
 mod sample;
 mod tools;
+mod typed;
 mod vision;
 
 use std::{fs::File, io::Read, path::Path};
