@@ -6,8 +6,7 @@ use hone::{
     agent,
     brief::Brief,
     critic::{Critic, CriticOptions, Level},
-    event::Events,
-    registry::{Finding, Limits, Share, Watch},
+    registry::{Canary, Finding, Limits, RegistryError, Share, Watch},
     store::{self, append_line, parse_lines},
 };
 use hone_server::{Answer, Answered};
@@ -87,7 +86,8 @@ async fn judge_with(
             Some((since, watch)) if *since == judged.since => watch,
             other => &mut other.insert((judged.since.clone(), so_far(context, &judged.since, limits))).1,
         };
-        act(&watch.add(judged.share, judged.runs), &judged.since, watch, context);
+        watch.add(judged.share, judged.runs);
+        act(&watch.news(), &judged.since, watch.calls(), context);
     }
 }
 
@@ -124,33 +124,58 @@ fn so_far(context: &Context, since: &str, limits: Limits) -> Watch {
     earlier.pop();
     for judged in earlier {
         watch.add(judged.share, judged.runs);
+        // The earlier server said it.
+        watch.news();
     }
     watch
 }
 
 /// Takes the canary back where that is what was found.
-fn act(finding: &Finding, since: &str, watch: &Watch, context: &Context) {
-    let told = |events: &Events| match finding {
-        Finding::Continue => {}
-        Finding::Held => {
-            let (champion, canary) = watch.calls();
-            // Said once, at the call that completed them.
-            if champion.min(canary) == watch.limits().calls {
-                events.note(format!(
-                    "the canary has held over {canary} judged calls: `hone deploy` promotes it"
-                ));
+fn act(finding: &Finding, since: &str, calls: (u32, u32), context: &Context) {
+    let acted = match finding {
+        Finding::Continue => Ok(()),
+        Finding::Held | Finding::NoneRan => running(since, context).map(|canary| {
+            let Some(canary) = canary else { return };
+            let (note, hint) = told(finding, &canary, calls);
+            match hint {
+                Some(hint) => context.events.warn(note, Some(hint)),
+                None => context.events.note(note),
             }
-        }
-        Finding::RollBack(why) => match take_back(why, since, context) {
-            Ok(Some(model)) => {
-                let hint = "`hone models` shows what it came from, `data/canary.jsonl` its calls".to_owned();
-                events.warn(format!("the canary `{model}` was taken back: {why}"), Some(hint));
-            }
-            Ok(None) => {}
-            Err(error) => events.warn(error.message, error.hints.into_iter().next()),
-        },
+        }),
+        Finding::RollBack(why) => take_back(why, since, context).map(|model| {
+            let Some(model) = model else { return };
+            let hint = "`hone models` shows what it came from, `data/canary.jsonl` its calls".to_owned();
+            context.events.warn(format!("the canary `{model}` was taken back: {why}"), Some(hint));
+        }),
     };
-    told(&context.events);
+    if let Err(error) = acted {
+        context.events.warn(error.message, error.hints.into_iter().next());
+    }
+}
+
+/// What is said of a canary that goes on, and what would mend it where something is wrong.
+fn told(finding: &Finding, canary: &Canary, (champion, calls): (u32, u32)) -> (String, Option<String>) {
+    let Canary { model, forced, .. } = canary;
+    if *finding == Finding::NoneRan {
+        let note = format!(
+            "nothing can be said of the canary `{model}`: of {calls} answers of its own and {champion} of the champion's none \
+             ran"
+        );
+        let hint = "`data/canary.jsonl` has the calls; `hone rollback` ends the canary".to_owned();
+        return (note, Some(hint));
+    }
+    let force = if *forced { " --force" } else { "" };
+    (
+        format!(
+            "the canary `{model}` has held over {calls} judged calls: `hone deploy {model}{force}` promotes it"
+        ),
+        None,
+    )
+}
+
+/// The canary that began then, if it still has its share.
+fn running(since: &str, context: &Context) -> Result<Option<Canary>> {
+    Ok(context.registry()?.canary().filter(|canary| canary.at == since).cloned())
 }
 
 /// The model that was taken back, if it still had its share.
@@ -159,5 +184,32 @@ fn take_back(why: &str, since: &str, context: &Context) -> Result<Option<String>
     if registry.canary().is_none_or(|canary| canary.at != since) {
         return Ok(None);
     }
-    Ok(registry.rollback(why, jiff::Timestamp::now())?.canary)
+    match registry.rollback(why, jiff::Timestamp::now()) {
+        Ok(entry) => Ok(entry.canary),
+        // The next answer finds out whether it is still there.
+        Err(RegistryError::Changed { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_canary_names_it() {
+        let canary =
+            |forced| Canary { model: "ft:a".into(), share: 0.1, at: "2026-01-31T12:00:00Z".into(), forced };
+        let (note, hint) = told(&Finding::Held, &canary(false), (70, 50));
+        assert_eq!(note, "the canary `ft:a` has held over 50 judged calls: `hone deploy ft:a` promotes it");
+        assert_eq!(hint, None);
+        let (note, _) = told(&Finding::Held, &canary(true), (70, 50));
+        assert!(note.ends_with("`hone deploy ft:a --force` promotes it"), "{note}");
+        let (note, hint) = told(&Finding::NoneRan, &canary(false), (70, 50));
+        assert_eq!(
+            note,
+            "nothing can be said of the canary `ft:a`: of 50 answers of its own and 70 of the champion's none ran"
+        );
+        assert!(hint.is_some());
+    }
 }

@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_caller_stays_on_one_side_and_the_sides_have_their_shares() {
-        let canary = |share| Canary { model: "ft:a".into(), share, at: String::new() };
+        let canary = |share| Canary { model: "ft:a".into(), share, at: String::new(), forced: false };
         let callers: Vec<String> = (0..2_000).map(|n| format!("user-{n}")).collect();
         let taken = |share| callers.iter().filter(|caller| takes(&canary(share), Some(caller))).count();
         let tenth = taken(0.1);

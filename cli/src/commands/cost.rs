@@ -1,6 +1,6 @@
 mod measure;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use hone::{
@@ -40,7 +40,7 @@ pub struct Cost {
 }
 
 pub async fn run(args: &Cost, context: &Context) -> Result {
-    if args.measure && args.file == Path::new("-") {
+    if args.measure && validate::is_read_once(&args.file) {
         return Err(validate::reads_twice("`--measure` reads"));
     }
     let settings = context.settings(&[])?;

@@ -21,7 +21,8 @@ pub struct Deploy {
     /// The model; the tuned one of the last trial when left out
     pub model: Option<String>,
     /// Let it answer this share of the requests first, above 0 and below 1; `hone serve` takes it back when what it answers runs
-    /// less often than the champion's answers. To deploy it again makes it the champion [default: `canary` under `[deploy]`]
+    /// less often than the champion's answers. Given again, it changes the share; a deployment without it makes the model the
+    /// champion [default: `canary` under `[deploy]`]
     #[arg(long, value_name = "SHARE")]
     pub canary: Option<f64>,
     /// Deploy against the verdict; the registry records it
@@ -51,33 +52,39 @@ async fn known(
     if let Some(model) = &args.model {
         models.known(model).await?;
     }
-    let usual = Some(settings.deploy.canary).filter(|share| *share > 0.0);
-    let args = Deploy { canary: args.canary.or(usual), ..args.clone() };
-    let (deployment, mut registry) = (deployment(&args, context, models)?, context.registry()?);
+    // Read before anything that takes long: whoever changes it meanwhile is noticed when the line is written.
+    let mut registry = context.registry()?;
+    let deployment = deployment(args, context, models)?;
     if let Some(model) = &deployment.model {
         models.warm(model).await;
     }
     let now = jiff::Timestamp::now();
-    // A canary that is deployed again has done its time.
-    let promoted = registry.canary().is_some_and(|canary| Some(&canary.model) == deployment.model.as_ref());
-    Ok(match args.canary.filter(|_| !promoted) {
+    let running = registry.canary().is_some_and(|canary| Some(&canary.model) == deployment.model.as_ref());
+    Ok(match share(args.canary, settings.deploy.canary, running) {
         Some(share) => registry.try_out(deployment, share, now)?,
         None => registry.deploy(deployment, now)?,
     })
 }
 
+/// The share to begin with; none to deploy at once. A canary that is deployed again has done its time, unless another share is
+/// asked for.
+fn share(asked: Option<f64>, usual: f64, running: bool) -> Option<f64> {
+    asked.or(Some(usual).filter(|usual| *usual > 0.0 && !running))
+}
+
 /// What a deployment says of itself.
 pub fn sentence(entry: &Entry) -> String {
     if let (Action::Canary, Some(model), Some(share)) = (entry.action, &entry.canary, entry.share) {
+        let force = if entry.forced { " --force" } else { "" };
         return format!(
             "`{model}` answers {:.0}% of what `ui-agent` is asked, as long as `hone serve` finds no harm; `hone deploy \
-             {model}` makes it the champion, `hone rollback` takes it back",
+             {model}{force}` makes it the champion, `hone rollback` takes it back",
             100.0 * share
         );
     }
     match &entry.model {
         Some(model) => format!("`ui-agent` is now `{model}`; `hone rollback` takes it back"),
-        None => "`ui-agent` is now the base model".to_owned(),
+        None => "`ui-agent` is now the base model; `hone rollback` takes it back".to_owned(),
     }
 }
 
@@ -113,5 +120,27 @@ fn source(model: &str, tested: Option<&Summary>, context: &Context) -> Source {
         job,
         model_sha256: registry::sha256_of(&hone_server::adapter(&workspace.server(), model)),
         trial_sha256: tested.and_then(|summary| registry::trial_sha256(&workspace.trials(), &summary.trial)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn a_share_that_is_asked_for_never_promotes() {
+        for (asked, usual, running, expected) in [
+            (None, 0.0, false, None),
+            (None, 0.0, true, None),
+            (None, 0.2, false, Some(0.2)),
+            (None, 0.2, true, None),
+            (Some(0.5), 0.0, false, Some(0.5)),
+            (Some(0.5), 0.0, true, Some(0.5)),
+            (Some(0.5), 0.2, true, Some(0.5)),
+            // Refused further on, rather than taken for something else.
+            (Some(0.0), 0.2, true, Some(0.0)),
+        ] {
+            assert_eq!(share(asked, usual, running), expected, "{asked:?} {usual} {running}");
+        }
     }
 }

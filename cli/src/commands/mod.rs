@@ -102,7 +102,7 @@ async fn dispatch(command: Command, context: &Context) -> Result {
         Command::Models(c) => models::run(&c, context).await,
         Command::Generate(c) => generate::run(&c, context).await,
         Command::Monitor(c) => monitor::run(&c, context),
-        Command::Rate(c) => rate::run(&c, context),
+        Command::Rate(c) => rate::run(&c, context).await,
         Command::Loop(c) => round::run(&c, context).await,
         Command::Calls(c) => calls::run(&c, context),
         Command::Config(c) => config::run(&c, context),

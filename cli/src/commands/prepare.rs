@@ -1,3 +1,5 @@
+use std::num::NonZeroUsize;
+
 use clap::Args;
 use hone::{
     agent::Prompts,
@@ -16,10 +18,10 @@ use crate::{commands::evolve, context::Context, error::Result};
 #[derive(Clone, Debug, Default, Args)]
 pub struct Prepare {
     /// Lowest score (0-10) of a positive example
-    #[arg(long, value_name = "SCORE")]
+    #[arg(long, value_name = "SCORE", value_parser = from_0_to_10)]
     pub min_score: Option<f64>,
     /// Largest number of rows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_1)]
     pub max_rows: Option<usize>,
     /// Leave out preference pairs of two different writers
     #[arg(long)]
@@ -116,6 +118,15 @@ fn shape(name: &str) -> std::result::Result<Shape, String> {
 fn from_0_to_1(text: &str) -> std::result::Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("not between 0 and 1".to_owned()) }
+}
+
+fn from_0_to_10(text: &str) -> std::result::Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=10.0).contains(&number) { Ok(number) } else { Err("not between 0 and 10".to_owned()) }
+}
+
+fn at_least_1(text: &str) -> std::result::Result<usize, String> {
+    text.parse::<NonZeroUsize>().map(NonZeroUsize::get).map_err(|_| "not a number from 1 on".to_owned())
 }
 
 fn above_0_up_to_1(text: &str) -> std::result::Result<f64, String> {

@@ -1,14 +1,15 @@
 use std::{
-    io::{BufRead, Write},
-    path::PathBuf,
+    io::Write,
+    path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use hone::{
     calibrate::{self, Offer},
+    cancel::Cancel,
     error::Kind,
     rating::{self, Choice},
-    store::write_atomic,
+    store::{Lock, LockError, write_atomic},
 };
 use serde_json::json;
 
@@ -16,6 +17,9 @@ use crate::{
     context::Context,
     error::{CommandError, Result},
 };
+
+/// Who has no name of their own.
+const ME: &str = "me";
 
 /// Say which of two apps you prefer, without knowing who wrote them
 ///
@@ -31,7 +35,7 @@ pub struct Rate {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Your name in the record: whoever has another sees other pairs first
-    #[arg(long, value_name = "NAME", default_value = "me")]
+    #[arg(long, value_name = "NAME", default_value = ME, value_parser = NonEmptyStringValueParser::new())]
     rater: String,
     /// Show each pair as a page with pictures too, in this file
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "rate.html")]
@@ -41,14 +45,15 @@ pub struct Rate {
     summary: bool,
 }
 
-pub fn run(args: &Rate, context: &Context) -> Result {
+pub async fn run(args: &Rate, context: &Context) -> Result {
     let path = context.workspace.ratings();
-    let before = rating::read(&path)?;
     if args.summary {
-        let sum = calibrate::ratings(&before);
+        let sum = calibrate::ratings(&rating::read(&path)?);
         return context.answer(&sum, || sum.text());
     }
     let trial = trial(args, context)?;
+    let _session = session(&args.rater, context)?;
+    let before = rating::read(&path)?;
     let offers =
         calibrate::offers(&context.workspace, trial.as_deref(), &args.rater, context.global.seed, &before);
     if offers.is_empty() {
@@ -56,16 +61,16 @@ pub fn run(args: &Rate, context: &Context) -> Result {
     }
     let of = offers.len().min(args.limit.unwrap_or(usize::MAX));
     let (mut answered, mut skipped) = (0, 0);
-    let mut lines = std::io::stdin().lock().lines();
     for (offer, number) in offers.into_iter().take(of).zip(1..) {
         show(&offer, number, of, args)?;
-        match ask(&mut lines) {
+        match ask(line, &context.cancel).await {
             Answer::Prefers(choice) => {
                 rating::append(&path, &offer.rated(choice, &args.rater, jiff::Timestamp::now()))?;
                 answered += 1;
             }
             Answer::Skip => skipped += 1,
             Answer::Quit => break,
+            Answer::Stop => return Err(stopped(answered, &path, &again(args, trial.as_deref(), context))),
         }
     }
     let value =
@@ -73,6 +78,40 @@ pub fn run(args: &Rate, context: &Context) -> Result {
     context.answer(&value, || {
         format!("{answered} rated, {skipped} skipped; `hone rate --summary` says what all ratings say")
     })
+}
+
+/// Two sessions under one name would ask for the same pairs.
+fn session(rater: &str, context: &Context) -> Result<Lock> {
+    rating::session(&context.workspace, rater).map_err(|error| match error {
+        LockError::Busy { owner, .. } => CommandError::new(
+            Kind::Environment,
+            format!("`{rater}` is comparing apps already, in process {owner}"),
+        )
+        .hint("end that session first; `--rater NAME` begins as somebody else"),
+        error @ LockError::Store(_) => error.into(),
+    })
+}
+
+fn stopped(answered: usize, path: &Path, again: &str) -> CommandError {
+    let message = format!("stopped; the {answered} answers of this session are in `{}`", path.display());
+    CommandError::new(Kind::Cancelled, message).hint(format!("`{again}` goes on"))
+}
+
+/// The command that goes on. It names the trial, because `last` may be another by then.
+fn again(args: &Rate, trial: Option<&str>, context: &Context) -> String {
+    let dir = &context.global.dir;
+    let dir = (dir != Path::new(".")).then(|| dir.display().to_string());
+    let rater = (args.rater != ME).then(|| args.rater.clone());
+    let page = args.page.as_ref().map(|page| page.display().to_string());
+    let flags = [("--trial", trial.map(str::to_owned)), ("--rater", rater), ("--page", page), ("-C", dir)];
+    let given = flags.iter().filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(value.as_ref()?))));
+    format!("hone rate{}", given.collect::<String>())
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=+,".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// The trial that is meant; none for the logs.
@@ -83,11 +122,16 @@ fn trial(args: &Rate, context: &Context) -> Result<Option<String>> {
             None => Err(CommandError::new(Kind::Input, "there is no finished trial")
                 .hint("`hone test` makes one; without `--trial` apps of evolution logs are compared")),
         },
-        Some(id) if context.workspace.trials().join(id).is_dir() => Ok(Some(id.to_owned())),
+        Some(id) if is_name(id) && context.workspace.trials().join(id).is_dir() => Ok(Some(id.to_owned())),
         Some(id) => Err(CommandError::new(Kind::Input, format!("there is no trial `{id}`"))
             .hint("`--trial last` is the newest; `data/trials` holds them all")),
         None => Ok(None),
     }
+}
+
+/// Whether it is the name of a folder, and no path to one.
+fn is_name(id: &str) -> bool {
+    Path::new(id).file_name().is_some_and(|name| name == id)
 }
 
 fn none(trial: Option<&str>, rater: &str, rated: bool) -> CommandError {
@@ -120,13 +164,29 @@ enum Answer {
     Prefers(Choice),
     Skip,
     Quit,
+    /// A signal came.
+    Stop,
+}
+
+/// The next line of the input; none at its end. Another thread waits for it: a read from a terminal is begun anew after a signal,
+/// and whoever waits in it does not notice one.
+async fn line() -> Option<String> {
+    tokio::task::spawn_blocking(|| std::io::stdin().lines().next()?.ok()).await.ok()?
 }
 
 /// The next answer that is one. The end of the input ends the session.
-fn ask(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Answer {
+async fn ask(line: impl AsyncFn() -> Option<String>, cancel: &Cancel) -> Answer {
     loop {
         say("which do you prefer? [a/b/t/s/q] ");
-        let Some(Ok(line)) = lines.next() else { return Answer::Quit };
+        let line = tokio::select! {
+            biased;
+            () = cancel.cancelled() => {
+                say("\n");
+                return Answer::Stop;
+            }
+            line = line() => line,
+        };
+        let Some(line) = line else { return Answer::Quit };
         match line.trim().to_lowercase().as_str() {
             "a" => return Answer::Prefers(Choice::A),
             "b" => return Answer::Prefers(Choice::B),
@@ -141,4 +201,36 @@ fn ask(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Answer {
 fn say(text: &str) {
     let mut stderr = std::io::stderr();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_ends_the_wait_for_an_answer() {
+        let cancel = Cancel::new();
+        let waiting = ask(std::future::pending, &cancel);
+        let (answer, ()) = tokio::join!(waiting, async { cancel.cancel() });
+        assert!(matches!(answer, Answer::Stop));
+        let other = Cancel::new();
+        let answer = ask(async || Some(" T\n".to_owned()), &other).await;
+        assert!(matches!(answer, Answer::Prefers(Choice::Tie)));
+        assert!(matches!(ask(async || None, &other).await, Answer::Quit));
+    }
+
+    #[test]
+    fn a_trial_is_named_and_no_path() {
+        let check = |id: &str, expected: bool| assert_eq!(is_name(id), expected, "`{id}`");
+        check("t-1", true);
+        for path in ["", ".", "..", "t-1/", "/", "a/b", "../trials/t-1"] {
+            check(path, false);
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("t-1"), "t-1");
+        assert_eq!(quoted("Ann's page"), r"'Ann'\''s page'");
+    }
 }

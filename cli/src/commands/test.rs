@@ -98,6 +98,7 @@ const WIDTH: usize = 110;
 pub async fn run(args: &Test, context: &Context) -> Result {
     let settings = context.settings(evolve::judge_flag(&args.judge).as_slice())?;
     if args.dry_run {
+        told(args)?;
         return plan::test(args, context, &settings);
     }
     let mut models = Models::new(context, &settings);
@@ -133,6 +134,7 @@ pub async fn execute(
     settings: &Settings,
     models: &mut Models<'_>,
 ) -> Result<Outcome> {
+    let told = told(args)?;
     let tuned = tuned_model(args, context)?;
     let judge_model = models.at("test").judge().await?;
     let mut spec = spec(args, context, settings, models, tuned)?;
@@ -155,11 +157,7 @@ pub async fn execute(
     let options =
         CriticOptions { static_only: args.static_only, screenshots, judge: judge_model, ..standards };
     let critic = evolve::open_critic(context, options).await?;
-    // A batch of a few calls takes as long as one of all; the critic limits its own work.
-    let limits = trial::Limits {
-        generate: if agents.iter().any(|agent| agent.journal.batches(&agent.client)) { MOST } else { 32 },
-        judge: if judge_batches { MOST } else { critic.workers() },
-    };
+    let limits = limits(&agents, judge_batches, &critic);
     let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
         let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();
         let messages = with_system(asked.get(brief.id.as_str()).cloned().unwrap_or_default(), arm);
@@ -182,7 +180,7 @@ pub async fn execute(
     }
     critic.close().await;
     let ((trial, rows), mut pairs) = (run?, compared?);
-    pairs.extend(people(args, &trial, &rows, context)?);
+    pairs.extend(people(told, &trial, &rows, context)?);
     let mut summary = trial::summarise_with(trial.spec(), &rows, &pairs);
     let extras = Extras {
         loss: loss_curve(&spec, models).await,
@@ -195,6 +193,14 @@ pub async fn execute(
         side_by_side: trial::side_by_side(&rows, SHOWN, WIDTH),
         summary,
     })
+}
+
+/// A batch of a few calls takes as long as one of all; the critic limits its own work.
+fn limits(agents: &[Agent], judge_batches: bool, critic: &Critic) -> trial::Limits {
+    trial::Limits {
+        generate: if agents.iter().any(|agent| agent.journal.batches(&agent.client)) { MOST } else { 32 },
+        judge: if judge_batches { MOST } else { critic.workers() },
+    }
 }
 
 /// Which of two answers the judge prefers, once there are all; nothing without a judge.
@@ -233,27 +239,56 @@ fn with_system(mut messages: Vec<Message>, arm: &Arm) -> Vec<Message> {
     messages
 }
 
-/// What people said of this trial's apps: of the workspace's ratings, and of a file.
-fn people(args: &Test, trial: &Trial, rows: &[Row], context: &Context) -> Result<Vec<Pair>> {
-    let mut ratings = rating::read(&context.workspace.ratings())?;
-    if let Some(path) = &args.pairs {
-        ratings.extend(rated(path, trial.id())?);
-    }
-    let (pairs, strange) = trial::pairs::of_people(trial.spec(), rows, &ratings);
-    if strange > 0 {
-        let text =
-            format!("{strange} rating(s) are about apps that this trial does not compare, and are left out");
-        context.events.warn(text, None);
-    }
-    Ok(pairs)
+/// What a file of `--pairs` holds.
+enum Told {
+    Ratings(PathBuf, Vec<Rating>),
+    Pairs(Vec<calibrate::Pair>),
+}
+
+/// Read before anything is asked, so that a wrong name costs nothing.
+fn told(args: &Test) -> Result<Option<Told>> {
+    args.pairs.as_deref().map(read_told).transpose()
 }
 
 /// A file of ratings, or of pairs as `hone calibrate` reads them.
-fn rated(path: &Path, trial: &str) -> Result<Vec<Rating>> {
-    let ratings = rating::read(path)?;
-    if !ratings.is_empty() {
-        return Ok(ratings);
+fn read_told(path: &Path) -> Result<Told> {
+    if !path.exists() {
+        let message = format!("`--pairs` names `{}`, and there is no such file", path.display());
+        return Err(CommandError::new(Kind::Input, message).hint(
+            "it takes ratings as `hone rate` writes them, or pairs as `hone calibrate` reads them; the workspace's own ratings count \
+             without it",
+        ));
     }
+    let ratings = rating::read(path)?;
+    if ratings.is_empty() {
+        return Ok(Told::Pairs(calibrate::read_pairs(path)?));
+    }
+    Ok(Told::Ratings(path.to_owned(), ratings))
+}
+
+impl Told {
+    /// Why none of it counts in a trial, if so.
+    fn is_elsewhere(&self, trial: &str) -> Option<String> {
+        let Self::Ratings(path, ratings) = self else { return None };
+        let ours = |rating: &Rating| rating.source == rating::Source::Trial(trial.to_owned());
+        (!ratings.iter().any(ours)).then(|| {
+            let (count, path) = (ratings.len(), path.display());
+            format!(
+                "none of the {count} ratings of `{path}` is about this trial, `{trial}`: they are left out"
+            )
+        })
+    }
+
+    /// As ratings; pairs are about whichever trial asks.
+    fn into_ratings(self, trial: &str) -> Vec<Rating> {
+        match self {
+            Self::Ratings(_, ratings) => ratings,
+            Self::Pairs(pairs) => pairs.into_iter().map(|pair| rating_of(pair, trial)).collect(),
+        }
+    }
+}
+
+fn rating_of(pair: calibrate::Pair, trial: &str) -> Rating {
     let side = |app: agent::Candidate| rating::Side {
         model: String::new(),
         arm: None,
@@ -263,7 +298,7 @@ fn rated(path: &Path, trial: &str) -> Result<Vec<Rating>> {
         score: None,
         files: app.files,
     };
-    let rating = |pair: calibrate::Pair| Rating {
+    Rating {
         format: rating::FORMAT.into(),
         version: rating::FORMAT_VERSION,
         at: String::new(),
@@ -274,8 +309,26 @@ fn rated(path: &Path, trial: &str) -> Result<Vec<Rating>> {
         b: side(pair.b),
         prefers: pair.prefers,
         shown_first: rating::Which::A,
-    };
-    Ok(calibrate::read_pairs(path)?.into_iter().map(rating).collect())
+    }
+}
+
+/// What people said of this trial's apps: of the workspace's ratings, and of a file.
+fn people(told: Option<Told>, trial: &Trial, rows: &[Row], context: &Context) -> Result<Vec<Pair>> {
+    let mut ratings = rating::read(&context.workspace.ratings())?;
+    if let Some(told) = told {
+        if let Some(text) = told.is_elsewhere(trial.id()) {
+            let hint = "a rating names its trial as `source`; `hone rate --trial ID` makes them for another";
+            context.events.warn(text, Some(hint.into()));
+        }
+        ratings.extend(told.into_ratings(trial.id()));
+    }
+    let (pairs, strange) = trial::pairs::of_people(trial.spec(), rows, &ratings);
+    if strange > 0 {
+        let text =
+            format!("{strange} rating(s) are about apps that this trial does not compare, and are left out");
+        context.events.warn(text, None);
+    }
+    Ok(pairs)
 }
 
 fn tuned_model(args: &Test, context: &Context) -> Result<String> {
@@ -338,7 +391,8 @@ fn arms(args: &Test, context: &Context, [base, tuned, champion]: [&str; 3]) -> R
         arms.push(Arm::new(Arm::CHAMPION, champion));
     }
     if champion == tuned {
-        let before = before(champion, context)?.filter(|model| model != base && model != tuned);
+        let registry = context.registry()?;
+        let before = registry.before(champion).filter(|model| *model != base && *model != tuned);
         arms.extend(before.map(|model| Arm::new(Arm::PREVIOUS, model)));
     }
     if !args.no_prompt_arm {
@@ -346,15 +400,6 @@ fn arms(args: &Test, context: &Context, [base, tuned, champion]: [&str; 3]) -> R
     }
     arms.extend(args.arms.iter().cloned());
     Ok(arms)
-}
-
-/// The champion before this one.
-fn before(champion: &str, context: &Context) -> Result<Option<String>> {
-    let registry = context.registry()?;
-    let deployed = registry.entries().iter().rev().find(|entry| {
-        entry.model.as_deref() == Some(champion) && entry.action != hone::registry::Action::Rollback
-    });
-    Ok(deployed.and_then(|entry| entry.previous.clone()))
 }
 
 /// What the model learned from, as far as the workspace knows; nothing of a model that was trained elsewhere.
@@ -509,17 +554,26 @@ mod tests {
         let path = folder.path().join("pairs.jsonl");
         let line = r#"{"brief":"a form","a":{"app.py":"x"},"b":{"app.py":"y"},"prefers":"b","rater":"r"}"#;
         std::fs::write(&path, line).unwrap();
-        let ratings = rated(&path, "t-1").unwrap();
+        let told = read_told(&path).unwrap();
+        assert_eq!(told.is_elsewhere("t-1"), None);
+        let ratings = told.into_ratings("t-1");
         let [rating] = &ratings[..] else { panic!("one") };
         assert_eq!((rating.prefers, rating.rater.as_str()), (rating::Choice::B, "r"));
         assert_eq!(rating.source, rating::Source::Trial("t-1".into()));
         let kept = folder.path().join("ratings.jsonl");
         rating::append(&kept, rating).unwrap();
-        assert_eq!(
-            rated(&kept, "t-2").unwrap(),
-            ratings,
-            "ratings say themselves which trial they are about"
-        );
-        assert!(rated(&folder.path().join("none.jsonl"), "t-1").is_err());
+        let told = read_told(&kept).unwrap();
+        assert_eq!(told.is_elsewhere("t-1"), None);
+        let warned = told.is_elsewhere("t-2").unwrap();
+        assert!(warned.starts_with("none of the 1 ratings of `") && warned.contains("`t-2`"), "{warned}");
+        assert_eq!(told.into_ratings("t-2"), ratings, "ratings say themselves which trial they are about");
+    }
+
+    #[test]
+    fn a_file_of_pairs_that_is_not_there_has_a_hint_of_its_own() {
+        let Err(error) = read_told(Path::new("/no/such.jsonl")) else { panic!("there is no file") };
+        assert_eq!(error.kind, Kind::Input);
+        assert!(error.message.contains("`/no/such.jsonl`"), "{error}");
+        assert!(error.hints[0].contains("hone rate") && !error.hints[0].contains("hone init"), "{error}");
     }
 }

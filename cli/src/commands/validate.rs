@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use hone::{
     brief::Brief,
     config::Settings,
-    critic::{Critic, Level},
+    critic::{Critic, Evidence, Level, RunStatus},
     dataset::{
         tokens::Local,
         validate::{self, Code, Fixed, Format, Options, Problem, Report, RunTally, Sampled, Target},
@@ -39,7 +39,7 @@ use crate::{
 pub struct Validate {
     /// JSON lines; `-` reads them from stdin
     pub file: PathBuf,
-    /// What the file is for; told by its first row when left out
+    /// What the file is for; told by its first rows when left out
     #[arg(long)]
     pub method: Option<Method>,
     /// The model to be tuned: whose tokens count and how many it reads [default: that of `[finetune]`]
@@ -104,14 +104,18 @@ pub async fn run(args: &Validate, context: &Context) -> Result {
         most: args.most,
         ..options(args.model.as_deref(), context, &settings)?
     };
-    if args.file == Path::new("-") && (args.fix || args.run.is_some()) {
+    if is_read_once(&args.file) && (args.fix || args.run.is_some()) {
         return Err(reads_twice("`--fix` and `--run` read"));
     }
+    let target = if args.fix { Some(CopyTo::new(args)?) } else { None };
     let mut report = read(&args.file, &options, context)?;
     if let Some(n) = args.run {
         try_out(&args.file, n, &mut report, context, &settings).await?;
     }
-    let fixed = if args.fix { Some(copy(args, report.format, &options, context)?) } else { None };
+    let fixed = match target {
+        Some(target) => Some(copy(&args.file, target, report.format, &options, context)?),
+        None => None,
+    };
     let ok = fixed.as_ref().map_or(report.ok, |copied| copied.ok);
     let text = fixed.as_ref().map(copied_text).unwrap_or_default();
     let answer = Answer { report: &report, fixed };
@@ -119,9 +123,14 @@ pub async fn run(args: &Validate, context: &Context) -> Result {
     Ok(if ok { Exit::Ok } else { Exit::Input })
 }
 
-/// What stdin is not good for.
+/// Whether what is named ends with being read, as stdin and pipes do.
+pub fn is_read_once(file: &Path) -> bool {
+    file == Path::new("-") || file.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+}
+
+/// What those are not good for.
 pub fn reads_twice(what: &str) -> CommandError {
-    CommandError::usage(format!("{what} the file a second time, which stdin cannot be"))
+    CommandError::usage(format!("{what} the file a second time, which stdin or a pipe cannot be"))
         .hint("write it to a file first, and name that")
 }
 
@@ -137,19 +146,44 @@ fn copied_text(copied: &Copied) -> String {
     )
 }
 
+/// Where the copy goes, and its diff.
+struct CopyTo {
+    path: PathBuf,
+    diff: PathBuf,
+}
+
+impl CopyTo {
+    /// # Errors
+    /// One of the two would take the place of the file itself, or of the other.
+    fn new(args: &Validate) -> Result<Self> {
+        let ending = args.file.extension().unwrap_or("jsonl".as_ref()).to_owned();
+        let beside = || args.file.with_extension("fixed").with_added_extension(&ending);
+        let path = args.out.clone().unwrap_or_else(beside);
+        let diff = path.with_extension("diff");
+        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let taken = [&path, &diff].into_iter().find(|to| whole(to) == whole(&args.file));
+        if let Some(taken) = taken {
+            let message = format!("`{}` is the file itself, which stays as it is", taken.display());
+            return Err(CommandError::usage(message).hint("name another file with `--out`"));
+        }
+        if path == diff {
+            let message = format!("`{}` would be both the copy and its diff", path.display());
+            return Err(CommandError::usage(message).hint("end the name of the copy with `.jsonl`"));
+        }
+        Ok(Self { path, diff })
+    }
+}
+
 /// Writes the corrected copy of a file that was found to have this format, and its diff, each whole or not at all.
-fn copy(args: &Validate, found: Format, options: &Options, context: &Context) -> Result<Copied> {
-    let ending = args.file.extension().unwrap_or("jsonl".as_ref()).to_owned();
-    let path =
-        args.out.clone().unwrap_or_else(|| args.file.with_extension("fixed").with_added_extension(&ending));
-    let diff = path.with_extension("diff");
+fn copy(file: &Path, to: CopyTo, found: Format, options: &Options, context: &Context) -> Result<Copied> {
+    let CopyTo { path, diff } = to;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fail = |e| StoreError::new("write", &path, e);
     // Temporary files are private by themselves; these become as readable as any other file.
     let readable = std::fs::Permissions::from_mode(0o644);
     let begin = || tempfile::Builder::new().permissions(readable.clone()).tempfile_in(folder);
     let (new, changes) = (begin().map_err(fail)?, begin().map_err(fail)?);
-    let source = File::open(&args.file).map_err(|e| StoreError::new("read", &args.file, e))?;
+    let source = File::open(file).map_err(|e| StoreError::new("read", file, e))?;
     let (to, shown) = (BufWriter::new(new.as_file()), BufWriter::new(changes.as_file()));
     let as_found = Options { format: Some(found), ..options.clone() };
     let fixed = validate::fix(BufReader::new(source), to, shown, &as_found, &context.cancel).map_err(fail)?;
@@ -177,23 +211,36 @@ async fn try_out(
     critic.close().await;
     let mut tally = RunTally::default();
     for (sampled, seen) in drawn.iter().zip(seen) {
-        let (runs, ui_first, score) = seen?;
+        let (fails, ui_first, score) = seen?;
         tally.answers += 1;
-        tally.runs += u64::from(runs);
+        tally.runs += u64::from(fails.is_none());
         tally.ui_first += u64::from(ui_first);
         tally.score += (score - tally.score) / tally.answers as f64;
-        if !runs {
-            report.add(Problem::new(Code::DoesNotRun, "the app does not run").on(sampled.line));
+        if let Some(why) = fails {
+            report.add(Problem::new(Code::DoesNotRun, why).on(sampled.line));
         }
     }
     report.run = Some(tally);
     Ok(())
 }
 
-async fn look_at(critic: &Critic, sampled: &Sampled) -> Result<(bool, bool, f64)> {
-    let brief = Brief::from_description(&sampled.asked)?;
+/// Why it does not run, whether it begins with its interface, and its score.
+async fn look_at(critic: &Critic, sampled: &Sampled) -> Result<(Option<String>, bool, f64)> {
+    // What was asked may be nothing but a picture, or longer than any brief: the app runs or not all the same.
+    let brief = Brief::from_description(&sampled.asked).or_else(|_| Brief::from_description("an app"))?;
     let (evidence, critique) = critic.critique_to(&brief, &sampled.candidate, Level::Run).await?;
-    Ok((evidence.runs(), evidence.ui_first(), critique.overall_score))
+    Ok((why_not(&evidence), evidence.ui_first(), critique.overall_score))
+}
+
+fn why_not(evidence: &Evidence) -> Option<String> {
+    let Some(run) = &evidence.run else { return Some("the app was not run".into()) };
+    let raised = run.exceptions.first().map(|raised| format!(": {}: {}", raised.kind, raised.message));
+    let detail = || run.detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+    match run.status {
+        RunStatus::Ready if run.visible() == 0 => Some("the app shows nothing".into()),
+        RunStatus::Ready => None,
+        _ => Some(format!("the app does not run{}", raised.unwrap_or_else(detail))),
+    }
 }
 
 /// Looks at a file, or at stdin.

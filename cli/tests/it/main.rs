@@ -33,6 +33,8 @@ mod pause;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
+mod rate;
+#[cfg(test)]
 mod real;
 #[cfg(test)]
 mod service;

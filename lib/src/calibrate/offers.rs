@@ -8,12 +8,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::pairs::{Agreement, Pair, Scores, agreement, key};
+use super::pairs::{Agreement, Choices, Pair, Scores, Sides, compared, kappas, key};
 use crate::{
     agent::Candidate,
     brief::Brief,
     evolve::{EvolutionLog, LogEntry, logs},
-    rating::{self, Rating, Side, Source, Which},
+    rating::{self, PairId, Rating, Side, Source, Which},
     store::{Workspace, parse_lines, read_text},
     trial::{Arm, Row, TrialSpec, stats},
 };
@@ -43,13 +43,7 @@ impl Offer {
 
     /// The rating that an answer makes of it; `prefers` is about the two as they were shown.
     pub fn rated(self, prefers: rating::Choice, rater: &str, at: jiff::Timestamp) -> Rating {
-        use rating::Choice::{A, B, Tie};
-        let prefers = match (prefers, self.first) {
-            (A, Which::B) => B,
-            (B, Which::B) => A,
-            (Tie, _) => Tie,
-            (same, Which::A) => same,
-        };
+        let prefers = if self.first == Which::A { prefers } else { prefers.turned() };
         Rating {
             format: rating::FORMAT.into(),
             version: rating::FORMAT_VERSION,
@@ -218,19 +212,24 @@ pub struct Ratings {
     pub critic: Agreement,
 }
 
-/// How often people prefer the second of two sides; ties count half.
+/// How often people prefer the later app, or the tuned model; ties count half.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Wins {
     /// `logs`, or the id of a trial.
     pub of: String,
-    pub n: usize,
+    pub ratings: usize,
+    /// Pairs that these are about, and their briefs.
+    pub pairs: usize,
+    pub briefs: usize,
+    /// Ratings that prefer neither.
     pub ties: usize,
-    pub rate: f64,
+    /// Of the briefs: all ratings of one count as one, as in a trial's gate.
+    pub rate: Option<f64>,
     /// 95%, Wilson.
     pub interval: Option<(f64, f64)>,
 }
 
-/// Sums ratings up.
+/// Sums opinions up, of which a person has one on a pair.
 pub fn ratings(all: &[Rating]) -> Ratings {
     let mut groups: BTreeMap<String, Vec<&Rating>> = BTreeMap::new();
     for rating in all {
@@ -240,25 +239,35 @@ pub fn ratings(all: &[Rating]) -> Ratings {
         };
         groups.entry(of).or_default().push(rating);
     }
-    let wins = groups.into_iter().map(|(of, ratings)| {
-        let count = |choice| ratings.iter().filter(|rating| rating.prefers == choice).count();
-        let ties = count(rating::Choice::Tie);
-        let won = count(rating::Choice::B) as f64 + ties as f64 / 2.0;
-        Wins {
-            of,
-            n: ratings.len(),
-            ties,
-            rate: won / ratings.len() as f64,
-            interval: stats::wilson(won, ratings.len()),
-        }
-    });
     let pairs: Vec<Pair> = all.iter().map(pair).collect();
     let scores: Scores = all
         .iter()
         .flat_map(|rating| [(rating, &rating.a), (rating, &rating.b)])
         .filter_map(|(rating, side)| Some((key(&rating.brief, &candidate(side)), side.score?)))
         .collect();
-    Ratings { n: all.len(), wins: wins.collect(), critic: agreement(&pairs, &scores) }
+    let (mut wins, mut kappa) = (Vec::new(), Vec::new());
+    for (of, ratings) in groups {
+        let mut choices: Choices<'_, PairId> = Choices::new();
+        for rating in &ratings {
+            choices.entry(rating.pair()).or_default().insert(&rating.rater, rating.choice());
+        }
+        kappa.extend(kappas(Some(&of), &choices, Sides::Roles));
+        wins.push(wins_of(of, &ratings, choices.len()));
+    }
+    Ratings { n: all.len(), wins, critic: Agreement { kappa, ..compared(&pairs, &scores) } }
+}
+
+fn wins_of(of: String, ratings: &[&Rating], pairs: usize) -> Wins {
+    let share = stats::share_of_briefs(ratings.iter().map(|r| (r.brief.id.as_str(), r.choice().for_b())));
+    Wins {
+        of,
+        ratings: ratings.len(),
+        pairs,
+        briefs: share.n,
+        ties: ratings.iter().filter(|rating| rating.prefers == rating::Choice::Tie).count(),
+        rate: share.rate,
+        interval: share.interval,
+    }
 }
 
 fn candidate(side: &Side) -> Candidate {
@@ -281,25 +290,23 @@ impl Ratings {
         if self.n == 0 {
             return "no ratings".into();
         }
-        let mut lines: Vec<String> = self
-            .wins
-            .iter()
-            .map(|wins| {
-                let (low, high) = wins.interval.unwrap_or((0.0, 1.0));
-                let what = if wins.of == "logs" { "the later app" } else { "the tuned model" };
-                format!(
-                    "{}: {what} is preferred in {:.0}% [{:.0}%, {:.0}%] of {} pairs ({} ties)",
-                    wins.of,
-                    100.0 * wins.rate,
-                    100.0 * low,
-                    100.0 * high,
-                    wins.n,
-                    wins.ties
-                )
-            })
-            .collect();
+        let mut lines: Vec<String> = self.wins.iter().map(Wins::text).collect();
         lines.push(self.critic.text());
         lines.join("\n")
+    }
+}
+
+impl Wins {
+    fn text(&self) -> String {
+        let Self { of, ratings, pairs, briefs, ties, rate, interval } = self;
+        let (low, high) = interval.unwrap_or((0.0, 1.0));
+        let what = if of == "logs" { "the later app" } else { "the tuned model" };
+        format!(
+            "{of}: {what} is preferred in {:.0}% [{:.0}%, {:.0}%] of {briefs} briefs ({pairs} pairs, {ratings} ratings, {ties} of them ties)",
+            100.0 * rate.unwrap_or(0.5),
+            100.0 * low,
+            100.0 * high,
+        )
     }
 }
 
@@ -362,11 +369,71 @@ mod tests {
         ];
         let sum = ratings(&all);
         let wins = &sum.wins[0];
-        assert_eq!((sum.n, wins.n, wins.ties, wins.rate), (4, 4, 1, 0.625));
+        assert_eq!((sum.n, wins.ratings, wins.pairs, wins.briefs), (4, 4, 1, 1));
+        assert_eq!((wins.ties, wins.rate), (1, Some(0.625)));
         assert_eq!((sum.critic.decided, sum.critic.agreed), (3, 2), "the critic scored the later one higher");
         assert_eq!(sum.critic.kappa.len(), 6, "each two raters saw the same pair");
         assert!(sum.text().starts_with("logs: the later app is preferred in 62% ["), "{}", sum.text());
         assert_eq!(ratings(&[]).text(), "no ratings");
+    }
+
+    /// Two people who each prefer the tuned model in 93 of 103 pairs of 59 briefs, and never object together.
+    fn of_a_trial() -> Vec<Rating> {
+        let side = |arm: &str, n: u32| Side {
+            model: arm.into(),
+            arm: Some(arm.into()),
+            sample: Some(n / 59),
+            log: None,
+            iteration: None,
+            score: Some(5.0),
+            files: vec![SourceFile { path: "app.py".into(), content: format!("A = '{arm}-{n}'\n") }],
+        };
+        let rated = |n: u32, rater: &str, likes: bool| {
+            let brief = Brief::from_description(&format!("a form of {}", n % 59)).unwrap();
+            let (first, source) = (Which::A, Source::Trial("t-1".into()));
+            let (a, b) = (side("base", n), side("tuned", n));
+            let offer = Offer { source, brief, a, b, first, pictures: [None, None] };
+            let choice = if likes { rating::Choice::B } else { rating::Choice::A };
+            offer.rated(choice, rater, jiff::Timestamp::UNIX_EPOCH)
+        };
+        let two = |n| [rated(n, "x", n >= 10), rated(n, "y", !(10..20).contains(&n))];
+        (0..103).flat_map(two).collect()
+    }
+
+    #[test]
+    fn kappa_of_a_trial_is_about_the_models_not_about_sides() {
+        let mut all = of_a_trial();
+        let expected = {
+            let (same, one) = (83.0 / 103.0, 93.0 / 103.0_f64);
+            let chance = one.powi(2) + (1.0 - one).powi(2);
+            (same - chance) / (1.0 - chance)
+        };
+        for turned in [false, true] {
+            if turned {
+                // Some of the lines name the tuned model first, as a file from elsewhere may.
+                for rating in all.iter_mut().step_by(3) {
+                    std::mem::swap(&mut rating.a, &mut rating.b);
+                    rating.prefers = rating.prefers.turned();
+                }
+            }
+            let sum = ratings(&all);
+            let [kappa] = &sum.critic.kappa[..] else { panic!("one of two people") };
+            assert_eq!((kappa.n, kappa.of.as_deref()), (103, Some("trial t-1")));
+            assert!((kappa.kappa.unwrap() - expected).abs() < 1e-12 && expected < 0.0, "{kappa:?}");
+        }
+    }
+
+    #[test]
+    fn win_rates_are_of_briefs_however_many_opinions_there_are() {
+        let all = of_a_trial();
+        let wins = &ratings(&all).wins[0];
+        assert_eq!((wins.ratings, wins.pairs, wins.briefs, wins.ties), (206, 103, 59, 0));
+        let rate = wins.rate.unwrap();
+        assert_eq!(wins.interval, stats::wilson(rate * 59.0, 59));
+        let said = ratings(&all).text();
+        assert!(said.contains("of 59 briefs (103 pairs, 206 ratings, 0 of them ties)"), "{said}");
+        let one: Vec<Rating> = all.into_iter().filter(|rating| rating.rater == "x").collect();
+        assert_eq!(ratings(&one).wins[0].briefs, 59);
     }
 
     fn entry(iteration: u32, operator: &str, score: f64) -> LogEntry {

@@ -116,14 +116,16 @@ pub(super) fn key(brief: &Brief, app: &Candidate) -> (String, [u8; 32]) {
 /// How the critic's order compares with people's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Agreement {
-    pub pairs: usize,
-    /// Pairs that people decided.
+    /// Of people, on pairs of which the critic scored both apps; and the briefs that they are about.
+    pub opinions: usize,
+    pub briefs: usize,
+    /// Opinions that decide.
     pub decided: usize,
     /// Of these, those that the critic decided in the same way.
     pub agreed: usize,
     /// Of these, those that the critic did not tell apart: they count half.
     pub undecided: usize,
-    /// Share of the decided ones, with its 95% Wilson interval.
+    /// Share of the decided ones, with its 95% Wilson interval; all opinions on one brief count as one.
     pub share: Option<f64>,
     pub interval: Option<(f64, f64)>,
     /// Of those that people call equal, how many the critic calls equal too.
@@ -145,10 +147,26 @@ pub struct Rater {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Kappa {
+    /// The trial or the logs that the pairs are of, where they are of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
     pub raters: (String, String),
+    /// Pairs that both compared.
     pub n: usize,
     pub kappa: Option<f64>,
 }
+
+/// What tells the two sides of all pairs apart, which is what people could agree about by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sides {
+    /// `a` is the reference or the earlier app in every pair, `b` the tuned model's or the later one.
+    Roles,
+    /// Nothing: each could as well be called `a`.
+    Exchangeable,
+}
+
+/// What people chose, by pair and rater.
+pub(super) type Choices<'a, K> = BTreeMap<K, BTreeMap<&'a str, Choice>>;
 
 /// Scores no further apart than this are no preference: twice what one look may differ from the next.
 const NO_PREFERENCE: f64 = 0.2;
@@ -157,6 +175,11 @@ pub(super) type Scores = BTreeMap<(String, [u8; 32]), f64>;
 
 /// Compares; pairs whose apps have no score are left out.
 pub(super) fn agreement(pairs: &[Pair], scores: &Scores) -> Agreement {
+    Agreement { kappa: kappas(None, &choices(pairs), Sides::Exchangeable), ..compared(pairs, scores) }
+}
+
+/// The same without what people say of each other's choices.
+pub(super) fn compared(pairs: &[Pair], scores: &Scores) -> Agreement {
     let verdict = |pair: &Pair| {
         let gap = scores.get(&key(&pair.brief, &pair.a))? - scores.get(&key(&pair.brief, &pair.b))?;
         Some(match gap {
@@ -166,70 +189,83 @@ pub(super) fn agreement(pairs: &[Pair], scores: &Scores) -> Agreement {
         })
     };
     let judged: Vec<(&Pair, Choice)> = pairs.iter().filter_map(|pair| Some((pair, verdict(pair)?))).collect();
-    let all = count(judged.iter().copied());
     let names: BTreeSet<&str> =
         pairs.iter().map(|pair| pair.rater.as_str()).filter(|rater| !rater.is_empty()).collect();
     let raters = names.iter().map(|name| {
-        let own = count(judged.iter().copied().filter(|(pair, _)| pair.rater == **name));
+        let own: Vec<_> = judged.iter().copied().filter(|(pair, _)| pair.rater == **name).collect();
+        let own = count(&own);
         Rater { rater: (*name).to_owned(), decided: own.decided, share: own.share, interval: own.interval }
     });
-    let raters = raters.collect();
-    Agreement { raters, kappa: kappas(pairs, &names), ..all }
+    Agreement { raters: raters.collect(), ..count(&judged) }
 }
 
-fn count<'a>(judged: impl Iterator<Item = (&'a Pair, Choice)>) -> Agreement {
-    let mut sum = Agreement::default();
+fn count(judged: &[(&Pair, Choice)]) -> Agreement {
+    let briefs: BTreeSet<&str> = judged.iter().map(|(pair, _)| pair.brief.id.as_str()).collect();
+    let mut sum = Agreement { opinions: judged.len(), briefs: briefs.len(), ..Agreement::default() };
+    let mut right = Vec::new();
     for (pair, critic) in judged {
-        sum.pairs += 1;
         if pair.prefers == Choice::Tie {
             sum.ties += 1;
-            sum.ties_agreed += usize::from(critic == Choice::Tie);
+            sum.ties_agreed += usize::from(*critic == Choice::Tie);
             continue;
         }
+        let (agreed, undecided) = (*critic == pair.prefers, *critic == Choice::Tie);
         sum.decided += 1;
-        sum.agreed += usize::from(critic == pair.prefers);
-        sum.undecided += usize::from(critic == Choice::Tie);
+        sum.agreed += usize::from(agreed);
+        sum.undecided += usize::from(undecided);
+        let share = f64::from(u8::from(agreed)) + f64::from(u8::from(undecided)) / 2.0;
+        right.push((pair.brief.id.as_str(), share));
     }
-    let right = sum.agreed as f64 + sum.undecided as f64 / 2.0;
-    sum.share = (sum.decided > 0).then(|| right / sum.decided as f64);
-    sum.interval = stats::wilson(right, sum.decided);
+    let share = stats::share_of_briefs(right);
+    (sum.share, sum.interval) = (share.rate, share.interval);
     sum
 }
 
-fn kappas(pairs: &[Pair], raters: &BTreeSet<&str>) -> Vec<Kappa> {
-    type Shown = ((String, [u8; 32]), (String, [u8; 32]));
-    let mut choices: BTreeMap<Shown, BTreeMap<&str, Choice>> = BTreeMap::new();
+/// The same two apps the other way round are the same pair.
+fn choices(pairs: &[Pair]) -> Choices<'_, [(String, [u8; 32]); 2]> {
+    let mut choices = Choices::new();
     for pair in pairs {
         let (a, b) = (key(&pair.brief, &pair.a), key(&pair.brief, &pair.b));
-        // The same two apps the other way round are the same pair.
-        let (shown, choice) = if a <= b { ((a, b), pair.prefers) } else { ((b, a), turned(pair.prefers)) };
-        choices.entry(shown).or_default().insert(&pair.rater, choice);
+        let (shown, choice) = if a <= b { ([a, b], pair.prefers) } else { ([b, a], pair.prefers.turned()) };
+        choices.entry(shown).or_default().insert(pair.rater.as_str(), choice);
     }
-    let raters: Vec<&str> = raters.iter().copied().collect();
+    choices
+}
+
+/// Cohen's kappa of each two raters who have a name.
+pub(super) fn kappas<K>(of: Option<&str>, choices: &Choices<'_, K>, sides: Sides) -> Vec<Kappa> {
+    let raters: BTreeSet<&str> =
+        choices.values().flat_map(BTreeMap::keys).copied().filter(|rater| !rater.is_empty()).collect();
+    let raters: Vec<&str> = raters.into_iter().collect();
     let mut all = Vec::new();
     for (at, one) in raters.iter().enumerate() {
         for other in &raters[at + 1..] {
             let both: Vec<(Choice, Choice)> =
                 choices.values().filter_map(|by| Some((*by.get(one)?, *by.get(other)?))).collect();
             if !both.is_empty() {
-                let raters = ((*one).to_owned(), (*other).to_owned());
-                all.push(Kappa { raters, n: both.len(), kappa: kappa(&both) });
+                all.push(Kappa {
+                    of: of.map(str::to_owned),
+                    raters: ((*one).to_owned(), (*other).to_owned()),
+                    n: both.len(),
+                    kappa: kappa(&both, sides),
+                });
             }
         }
     }
     all
 }
 
-fn turned(choice: Choice) -> Choice {
-    match choice {
-        Choice::A => Choice::B,
-        Choice::B => Choice::A,
-        Choice::Tie => Choice::Tie,
-    }
-}
-
 /// Agreement beyond chance; none where chance alone would give all of it.
-fn kappa(both: &[(Choice, Choice)]) -> Option<f64> {
+///
+/// Chance is what two people would agree on who choose independently, each as often as they do. Where the sides are
+/// exchangeable no one can prefer `a` as such: each pair is counted in both orders, so that the figure does not depend on
+/// which side is called `a`.
+fn kappa(both: &[(Choice, Choice)], sides: Sides) -> Option<f64> {
+    let mut both = both.to_vec();
+    if sides == Sides::Exchangeable {
+        let turned: Vec<_> = both.iter().map(|(one, other)| (one.turned(), other.turned())).collect();
+        both.extend(turned);
+    }
     let n = both.len() as f64;
     let same = both.iter().filter(|(one, other)| one == other).count() as f64 / n;
     let chance: f64 = [Choice::A, Choice::B, Choice::Tie]
@@ -253,13 +289,13 @@ impl Agreement {
             _ => "-".to_owned(),
         };
         let mut lines = vec![format!(
-            "{} pairs: the critic agrees on {} of the {} that people decided ({} more it does not tell apart: half each)",
-            self.pairs, self.agreed, self.decided, self.undecided
+            "{} opinions on apps of {} briefs: the critic agrees with {} of the {} that decide ({} more it does not tell apart: half each)",
+            self.opinions, self.briefs, self.agreed, self.decided, self.undecided
         )];
         lines.push(format!("agreement {} [95% interval]", share(self.share, self.interval)));
         if self.ties > 0 {
             lines.push(format!(
-                "of {} that people call equal, the critic calls {} equal",
+                "of {} that call the two equal, the critic calls {} equal",
                 self.ties, self.ties_agreed
             ));
         }
@@ -274,7 +310,8 @@ impl Agreement {
         for kappa in &self.kappa {
             let (one, other) = &kappa.raters;
             let value = kappa.kappa.map_or_else(|| "-".to_owned(), |kappa| format!("{kappa:.2}"));
-            lines.push(format!("  {one} and {other}: Cohen's kappa {value} over {} pairs", kappa.n));
+            let of = kappa.of.as_ref().map(|of| format!(" of {of}")).unwrap_or_default();
+            lines.push(format!("  {one} and {other}: Cohen's kappa {value} over {} pairs{of}", kappa.n));
         }
         lines.join("\n")
     }
@@ -310,7 +347,9 @@ mod tests {
             pair("good", "same", Choice::Tie, "y"),
         ];
         let found = agreement(&pairs, &scores(&[("good", 9.0), ("same", 9.1), ("bad", 3.0)]));
-        assert_eq!((found.pairs, found.decided, found.agreed, found.undecided), (4, 3, 1, 1));
+        assert_eq!((found.opinions, found.briefs), (4, 1));
+        assert_eq!((found.decided, found.agreed, found.undecided), (3, 1, 1));
+        assert_eq!(found.interval, stats::wilson(0.5, 1), "opinions on one brief are one");
         assert_eq!((found.ties, found.ties_agreed, found.share), (1, 1, Some(0.5)));
         assert_eq!(
             found.raters.iter().map(|r| (r.decided, r.share)).collect::<Vec<_>>(),
@@ -324,9 +363,9 @@ mod tests {
         use Choice::{A, B, Tie};
         // Two raters, 20 and 15 agreements, 5 and 10 disagreements: (0.7 - 0.5) / 0.5.
         let both = [vec![(A, A); 20], vec![(A, B); 5], vec![(B, A); 10], vec![(B, B); 15]].concat();
-        assert!((kappa(&both).unwrap() - 0.4).abs() < 1e-12);
-        assert_eq!(kappa(&[(A, A), (A, A)]), None, "chance alone");
-        assert_eq!(kappa(&[(A, A), (Tie, Tie)]), Some(1.0));
+        assert!((kappa(&both, Sides::Roles).unwrap() - 0.4).abs() < 1e-12);
+        assert_eq!(kappa(&[(A, A), (A, A)], Sides::Roles), None, "chance alone");
+        assert_eq!(kappa(&[(A, A), (Tie, Tie)], Sides::Roles), Some(1.0));
         let turned = [
             pair("p", "q", A, "x"),
             pair("q", "p", B, "y"),
@@ -339,6 +378,23 @@ mod tests {
             (2, Some(1.0)),
             "the other way round is the same pair"
         );
+    }
+
+    #[test]
+    fn what_both_prefer_by_habit_is_chance_only_where_sides_have_roles() {
+        use Choice::{A, B, Tie};
+        // Each prefers `b` in 9 of 10, whatever the other says.
+        let both = [vec![(B, B); 81], vec![(A, B); 9], vec![(B, A); 9], vec![(A, A)]].concat();
+        assert!(kappa(&both, Sides::Roles).unwrap().abs() < 1e-12);
+        assert!((kappa(&both, Sides::Exchangeable).unwrap() - 0.64).abs() < 1e-12, "2 * 0.82 - 1");
+        let mixed = [vec![(A, B); 3], vec![(B, B); 9], vec![(Tie, A); 2], vec![(Tie, Tie); 4]].concat();
+        let every_third: Vec<_> = mixed
+            .iter()
+            .enumerate()
+            .map(|(n, (one, other))| if n % 3 == 0 { (one.turned(), other.turned()) } else { (*one, *other) })
+            .collect();
+        let [one, other] = [&mixed, &every_third].map(|both| kappa(both, Sides::Exchangeable).unwrap());
+        assert!((one - other).abs() < 1e-12, "which side is called `a` does not matter: {one}, {other}");
     }
 
     #[test]

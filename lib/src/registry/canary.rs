@@ -53,6 +53,8 @@ pub enum Finding {
     RollBack(String),
     /// It held over the calls that were asked for.
     Held,
+    /// Over these calls no answer of either side ran, which says nothing of the canary.
+    NoneRan,
 }
 
 /// Judged calls of one canary.
@@ -65,6 +67,8 @@ pub struct Watch {
     ahead: VecDeque<(Share, bool)>,
     /// What each bet has come to, as logarithms.
     won: [f64; BETS.len()],
+    /// What was said already.
+    said: Vec<Finding>,
 }
 
 /// Calls of one side.
@@ -83,7 +87,7 @@ impl Tally {
 impl Watch {
     pub fn new(limits: Limits) -> Self {
         let (champion, canary) = (Tally::default(), Tally::default());
-        Self { limits, champion, canary, ahead: VecDeque::new(), won: [0.0; BETS.len()] }
+        Self { limits, champion, canary, ahead: VecDeque::new(), won: [0.0; BETS.len()], said: Vec::new() }
     }
 
     /// Takes in one more call.
@@ -133,16 +137,30 @@ impl Watch {
         if harm >= HARM {
             return Finding::RollBack(format!("{}: e-value of harm {harm:.0}", rates()));
         }
-        if enough { Finding::Held } else { Finding::Continue }
+        match enough {
+            false => Finding::Continue,
+            true if self.champion.ran + self.canary.ran == 0 => Finding::NoneRan,
+            true => Finding::Held,
+        }
+    }
+
+    /// What is to be done or said now: that the canary held, or that nothing can be said of it, once each; that it goes, as
+    /// long as it is there.
+    pub fn news(&mut self) -> Finding {
+        let finding = self.finding();
+        if !matches!(finding, Finding::Held | Finding::NoneRan) {
+            return finding;
+        }
+        if self.said.contains(&finding) {
+            return Finding::Continue;
+        }
+        self.said.push(finding.clone());
+        finding
     }
 
     /// The e-value against "it runs at least as often": the mean of the bets.
     fn harm(&self) -> f64 {
         self.won.iter().map(|log| log.exp()).sum::<f64>() / BETS.len() as f64
-    }
-
-    pub fn limits(&self) -> Limits {
-        self.limits
     }
 
     /// Calls so far: the champion's and the canary's.
@@ -205,5 +223,46 @@ mod tests {
             same.add(Share::Canary, call % 5 != 0);
         }
         assert_eq!((same.finding(), same.calls()), (Finding::Held, (20, 20)));
+    }
+
+    #[test]
+    fn that_it_held_is_said_once() {
+        let mut watch = Watch::new(Limits { calls: 3, drop: 0.10 });
+        let mut call = |share, runs| {
+            watch.add(share, runs);
+            watch.news()
+        };
+        for share in [Share::Champion, Share::Canary, Share::Champion, Share::Canary, Share::Champion] {
+            assert_eq!(call(share, true), Finding::Continue);
+        }
+        assert_eq!(call(Share::Canary, true), Finding::Held);
+        // The other side of the least number of calls goes on to grow.
+        for share in [Share::Champion, Share::Champion, Share::Canary] {
+            assert_eq!(call(share, true), Finding::Continue);
+        }
+    }
+
+    #[test]
+    fn where_nothing_runs_no_canary_held() {
+        let mut watch = Watch::new(Limits { calls: 2, drop: 1.0 });
+        let mut said = Vec::new();
+        for runs in [false, false, false, true] {
+            for share in [Share::Champion, Share::Canary] {
+                watch.add(share, runs);
+                said.push(watch.news());
+            }
+        }
+        said.retain(|finding| *finding != Finding::Continue);
+        assert_eq!(said, [Finding::NoneRan, Finding::Held], "once something runs, it counts");
+    }
+
+    #[test]
+    fn that_it_goes_is_news_until_it_is_gone() {
+        let mut watch = Watch::new(Limits { calls: 1, drop: 0.10 });
+        watch.add(Share::Champion, true);
+        watch.add(Share::Canary, false);
+        for _ in 0..2 {
+            assert!(matches!(watch.news(), Finding::RollBack(_)));
+        }
     }
 }

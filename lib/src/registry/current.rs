@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Canary, Registry};
+use super::{Canary, Registry, named};
 
 /// What the registry says of the alias.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,19 @@ pub struct Office {
     /// None is the base model.
     pub champion: Option<String>,
     pub canary: Option<Canary>,
+}
+
+impl Office {
+    /// Who answers, in a sentence.
+    pub fn sentence(&self) -> String {
+        let champion = named(self.champion.as_deref());
+        match &self.canary {
+            Some(canary) => {
+                format!("`ui-agent` is {champion} now, with `{}` as its canary", canary.model)
+            }
+            None => format!("`ui-agent` is {champion} now, without a canary"),
+        }
+    }
 }
 
 /// The registry as it is read at every request: again only when the file has changed.
@@ -44,9 +57,7 @@ impl Current {
         if seen.is_some() && (seen != known.seen || known.trouble.is_some()) {
             match Registry::open(&self.path) {
                 Ok(registry) => {
-                    let champion = registry.champion().map(str::to_owned);
-                    let office = Office { champion, canary: registry.canary().cloned() };
-                    *known = Known { seen, office, trouble: None };
+                    *known = Known { seen, office: registry.office(), trouble: None };
                 }
                 Err(error) => {
                     let trouble = error.to_string();

@@ -211,7 +211,10 @@ fn trial(workspace: &Workspace, deployed: Option<&Entry>) -> Link {
 fn promotion(deployed: Option<&Entry>) -> Link {
     let (state, detail) = match deployed {
         None => (State::Unknown, "it was never deployed".into()),
-        Some(entry) => (State::Ok, format!("{} at {}: {}", word(&entry.action), entry.at, entry.reason)),
+        Some(entry) => {
+            let forced = if entry.forced { " by force" } else { "" };
+            (State::Ok, format!("{}{forced} at {}: {}", word(&entry.action), entry.at, entry.reason))
+        }
     };
     Link { step: Step::Promotion, state, sha256: None, detail }
 }

@@ -58,6 +58,9 @@ pub struct Entry {
     /// Its share, above 0 and below 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
+    /// Whether a canary began without a verdict that supports it, or against it; of a champion the action says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,8 +82,10 @@ impl Entry {
 pub struct Canary {
     pub model: String,
     pub share: f64,
-    /// Since when, which tells it from an earlier try of the same model.
+    /// Since when, which tells it from an earlier try of the same model. Another share begins no other try.
     pub at: String,
+    /// See [`Entry::forced`].
+    pub forced: bool,
 }
 
 /// What a deployed model came from, by hashes. Those that are not known are left out.
@@ -143,8 +148,8 @@ pub struct Deployment {
 pub struct Registry {
     path: PathBuf,
     entries: Vec<Entry>,
-    /// Champions in the order of their deployment, without those taken back; the last is in office.
-    stack: Vec<String>,
+    /// Champions in the order of their deployment, without those taken back; the last is in office, and none is the base.
+    stack: Vec<Option<String>>,
     canary: Option<Canary>,
     unreadable: Vec<String>,
 }
@@ -175,7 +180,18 @@ impl Registry {
 
     /// The model that the agent uses; none for the base.
     pub fn champion(&self) -> Option<&str> {
-        self.stack.last().map(String::as_str)
+        self.stack.last()?.as_deref()
+    }
+
+    /// The model that a rollback of `champion` leads to; none for the base.
+    pub fn before(&self, champion: &str) -> Option<&str> {
+        let place = self.stack.iter().rposition(|model| model.as_deref() == Some(champion))?;
+        self.stack[..place].last()?.as_deref()
+    }
+
+    /// Who answers.
+    pub fn office(&self) -> Office {
+        Office { champion: self.champion().map(str::to_owned), canary: self.canary.clone() }
     }
 
     /// The model that answers a share of the requests, if one does.
@@ -183,9 +199,9 @@ impl Registry {
         self.canary.as_ref()
     }
 
-    /// Deployments in force, those below the champion included.
+    /// Deployments in force, those below the champion included; those before a return to the base are over.
     pub fn deployments(&self) -> usize {
-        self.stack.len()
+        self.stack.iter().rev().take_while(|model| model.is_some()).count()
     }
 
     /// Every line, oldest first.
@@ -202,15 +218,18 @@ impl Registry {
     ///
     /// # Errors
     /// Without `force`: no trial, a trial of another model or against another champion than today's, a verdict that is
-    /// not "promote". Always: a model that is the champion already, and a file that cannot be written.
+    /// not "promote". Always: a model that is the champion already, a file that cannot be written, and who answers having
+    /// changed since the registry was read.
     pub fn deploy(&mut self, deployment: Deployment, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
-        let model = deployment.model.clone();
-        let action = self.supported(&deployment)?;
-        let entry = self.deployed(action, model, deployment, at);
-        self.append(entry)
+        self.step(|registry| {
+            let action = registry.supported(&deployment)?;
+            let reason = default_reason(action, action == Action::Force, deployment.trial.as_ref());
+            Ok(registry.deployed(action, deployment.model.clone(), &deployment, reason, at))
+        })
     }
 
-    /// Lets a model answer a share of the requests; the champion answers the rest.
+    /// Lets a model answer a share of the requests; the champion answers the rest. A model that has a share already has this
+    /// one from now on, and what was judged of it goes on to count.
     ///
     /// # Errors
     /// As [`Registry::deploy`], and for a share that is none, and the base, which is what a rollback leads to.
@@ -223,13 +242,22 @@ impl Registry {
         if !(share > 0.0 && share < 1.0) {
             return Err(RegistryError::NoShare { share });
         }
-        self.supported(&deployment)?;
-        let Some(model) = deployment.model.clone() else {
-            return Err(RegistryError::AlreadyChampion { model: named(None) });
-        };
-        let champion = self.champion().map(str::to_owned);
-        let entry = self.deployed(Action::Canary, champion, deployment, at);
-        self.append(Entry { canary: Some(model), share: Some(share), ..entry })
+        self.step(|registry| {
+            let Some(model) = &deployment.model else {
+                return Err(match registry.champion() {
+                    None => RegistryError::AlreadyChampion { model: named(None) },
+                    Some(_) => RegistryError::BaseOnTrial,
+                });
+            };
+            let forced = registry.supported(&deployment)? == Action::Force;
+            let mut reason = default_reason(Action::Canary, forced, deployment.trial.as_ref());
+            if let Some(running) = registry.canary.as_ref().filter(|canary| canary.model == *model) {
+                reason = format!("its share was {}, now {share}; {reason}", running.share);
+            }
+            let champion = registry.champion().map(str::to_owned);
+            let entry = registry.deployed(Action::Canary, champion, &deployment, reason, at);
+            Ok(Entry { canary: Some(model.clone()), share: Some(share), forced, ..entry })
+        })
     }
 
     /// With what right a model may answer.
@@ -249,37 +277,42 @@ impl Registry {
         &self,
         action: Action,
         model: Option<String>,
-        deployment: Deployment,
+        deployment: &Deployment,
+        usual: String,
         at: jiff::Timestamp,
     ) -> Entry {
         let Deployment { trial, source, reason, .. } = deployment;
-        let reason = if reason.is_empty() { default_reason(action, trial.as_ref()) } else { reason };
+        let reason = if reason.is_empty() { usual } else { reason.clone() };
         Entry {
             trial: trial.as_ref().map(|t| t.id.clone()),
             verdict: trial.as_ref().map(|t| t.verdict),
-            source,
+            source: source.clone(),
             ..self.entry(action, model, reason, at)
         }
     }
 
-    /// Takes the last step back: a canary goes, or else the champion before, or the base, is in office again.
+    /// Takes the last step back: a canary goes, or else the champion before, or the base, is in office again. A forced return
+    /// to the base is a step as well.
     ///
     /// # Errors
-    /// Nothing is deployed; the file cannot be written.
+    /// Nothing was ever deployed, or all of it is taken back; the file cannot be written; who answers has changed since the
+    /// registry was read.
     pub fn rollback(&mut self, reason: &str, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
-        if let Some(Canary { model, .. }) = self.canary.clone() {
-            let reason =
-                if reason.is_empty() { format!("`{model}` was taken back") } else { reason.to_owned() };
-            let champion = self.champion().map(str::to_owned);
-            let entry = self.entry(Action::Rollback, champion, reason, at);
-            return self.append(Entry { canary: Some(model), ..entry });
-        }
-        let Some(champion) = self.champion() else { return Err(RegistryError::NothingDeployed) };
-        let reason =
-            if reason.is_empty() { format!("`{champion}` was taken back") } else { reason.to_owned() };
-        let before = self.stack.iter().rev().nth(1).cloned();
-        let entry = self.entry(Action::Rollback, before, reason, at);
-        self.append(entry)
+        self.step(|registry| registry.back(reason, at))
+    }
+
+    fn back(&self, reason: &str, at: jiff::Timestamp) -> Result<Entry, RegistryError> {
+        let canary = self.canary.as_ref().map(|canary| canary.model.clone());
+        let (gone, model) = match (&canary, self.stack.split_last()) {
+            (Some(model), _) => (named(Some(model)), self.champion()),
+            (None, Some((champion, below))) => {
+                (named(champion.as_deref()), below.last().and_then(Option::as_deref))
+            }
+            (None, None) => return Err(RegistryError::NothingDeployed),
+        };
+        let reason = if reason.is_empty() { format!("{gone} was taken back") } else { reason.to_owned() };
+        let entry = self.entry(Action::Rollback, model.map(str::to_owned), reason, at);
+        Ok(Entry { canary, ..entry })
     }
 
     /// What speaks against a deployment.
@@ -309,6 +342,7 @@ impl Registry {
             previous: self.champion().map(str::to_owned),
             canary: None,
             share: None,
+            forced: false,
             trial: None,
             verdict: None,
             source: Source::default(),
@@ -316,8 +350,23 @@ impl Registry {
         }
     }
 
-    /// On disk first, then it counts.
-    fn append(&mut self, entry: Entry) -> Result<Entry, RegistryError> {
+    /// Decides on a line and writes it: on disk first, then it counts.
+    ///
+    /// It is decided twice: before the file is touched, and on what the file says once no other process writes to it. Where
+    /// who answers has changed in between, nothing is written even if the decision would be the same: whoever asked for
+    /// the step knew nothing of the other.
+    fn step(
+        &mut self,
+        decide: impl Fn(&Self) -> Result<Entry, RegistryError>,
+    ) -> Result<Entry, RegistryError> {
+        decide(self)?;
+        let _alone = store::alone(&self.path)?;
+        let known = self.office();
+        *self = Self::open(&self.path)?;
+        let entry = decide(self)?;
+        if self.office() != known {
+            return Err(RegistryError::Changed { office: self.office() });
+        }
         append_line(&self.path, &entry)?;
         self.apply(entry.clone());
         Ok(entry)
@@ -325,17 +374,20 @@ impl Registry {
 
     fn apply(&mut self, entry: Entry) {
         // Every step ends a trial run: of the model that is promoted, or of one that was to beat another champion.
-        self.canary = None;
-        match (entry.action, &entry.model, &entry.canary) {
-            (Action::Promote | Action::Force, Some(model), _) => self.stack.push(model.clone()),
-            // Forcing the base: nothing is deployed any more.
-            (Action::Promote | Action::Force, None, _) => self.stack.clear(),
-            (Action::Canary, _, Some(model)) => {
-                let (share, at) = (entry.share.unwrap_or_default(), entry.at.clone());
-                self.canary = Some(Canary { model: model.clone(), share, at });
+        let running = self.canary.take();
+        match (entry.action, &entry.canary) {
+            (Action::Promote | Action::Force, _) => self.stack.push(entry.model.clone()),
+            (Action::Canary, Some(model)) => {
+                let begun = running.filter(|canary| canary.model == *model).map(|canary| canary.at);
+                self.canary = Some(Canary {
+                    model: model.clone(),
+                    share: entry.share.unwrap_or_default(),
+                    at: begun.unwrap_or_else(|| entry.at.clone()),
+                    forced: entry.forced,
+                });
             }
-            (Action::Canary, _, None) | (Action::Rollback, _, Some(_)) => {}
-            (Action::Rollback, _, None) => drop(self.stack.pop()),
+            (Action::Canary, None) | (Action::Rollback, Some(_)) => {}
+            (Action::Rollback, None) => drop(self.stack.pop()),
         }
         self.entries.push(entry);
     }
@@ -354,14 +406,18 @@ fn entry_of(value: serde_json::Value) -> Result<Entry, String> {
     Err(format!("`{} {}` is not `{FORMAT} {VERSION}`", entry.format, entry.version))
 }
 
-fn default_reason(action: Action, trial: Option<&TrialResult>) -> String {
-    match (action, trial) {
-        (Action::Canary, Some(trial)) => format!("on trial, the verdict was `{}`", trial.verdict.as_str()),
-        (Action::Force, Some(trial)) => format!("forced, the verdict was `{}`", trial.verdict.as_str()),
-        (Action::Force, None) => "forced without a trial".into(),
-        (Action::Canary, None) => "on trial without a verdict".into(),
-        (_, Some(trial)) => format!("trial `{}` says promote", trial.id),
-        (_, None) => String::new(),
+fn default_reason(action: Action, forced: bool, trial: Option<&TrialResult>) -> String {
+    let begun = match (action, forced) {
+        (Action::Canary, true) => "on trial by force",
+        (Action::Canary, false) => "on trial",
+        (_, true) => "forced",
+        (_, false) => {
+            return trial.map(|trial| format!("trial `{}` says promote", trial.id)).unwrap_or_default();
+        }
+    };
+    match trial {
+        Some(trial) => format!("{begun}, the verdict was `{}`", trial.verdict.as_str()),
+        None => format!("{begun}, without a trial"),
     }
 }
 
@@ -383,6 +439,10 @@ pub enum RegistryError {
     AlreadyChampion { model: String },
     #[error("a share of {share} of the requests is none: it lies between 0 and 1")]
     NoShare { share: f64 },
+    #[error("the base model answers all requests or none: it is no canary")]
+    BaseOnTrial,
+    #[error("another command was faster: {}, and nothing was changed", office.sentence())]
+    Changed { office: Office },
     #[error("there is nothing to roll back: the agent uses the base model")]
     NothingDeployed,
 }
@@ -395,7 +455,9 @@ impl Explain for RegistryError {
             Self::Format { .. }
             | Self::AlreadyChampion { .. }
             | Self::NoShare { .. }
+            | Self::BaseOnTrial
             | Self::NothingDeployed => Kind::Input,
+            Self::Changed { .. } => Kind::Environment,
         }
     }
 
@@ -421,6 +483,13 @@ impl Explain for RegistryError {
             Self::NoShare { .. } => {
                 Some("`--canary 0.1` sends it one request in ten; without it all go there".into())
             }
+            Self::BaseOnTrial => Some(
+                "`hone rollback` goes back one step; leave `--canary` out to return to the base model".into(),
+            ),
+            Self::Changed { .. } => Some(
+                "give the command again if it is still what you want; `hone models` shows what there is"
+                    .into(),
+            ),
             Self::NothingDeployed => Some("`hone models` shows which models there are".into()),
         }
     }

@@ -123,6 +123,12 @@ fn the_base_is_deployed_by_force_and_ends_every_deployment() {
     assert_eq!((registry.champion(), registry.deployments()), (None, 0));
     let error = registry.deploy(base, at(4)).unwrap_err();
     assert_eq!(error.to_string(), "the base model is the champion already");
+    let back = registry.clone().rollback("", at(4)).unwrap();
+    assert_eq!((back.model.as_deref(), back.previous), (Some("ft:b"), None), "it is a step like any other");
+    assert_eq!(back.reason, "the base model was taken back");
+    let mut registry = Registry::open(&registry.path).unwrap();
+    assert_eq!((registry.champion(), registry.deployments()), (Some("ft:b"), 2));
+    registry.deploy(Deployment { force: true, ..Deployment::default() }, at(4)).unwrap();
     // A trial against the base counts again.
     registry.deploy(promoted("ft:c", None), at(5)).unwrap();
     assert_eq!(registry.champion(), Some("ft:c"));
@@ -194,25 +200,183 @@ fn a_canary_needs_the_same_verdict_and_leaves_the_champion_in_office() {
     assert_eq!((again.champion(), again.canary(), again.entries()), (Some("ft:b"), None, registry.entries()));
 }
 
+#[test]
+fn a_canary_may_have_another_share_and_stays_the_same_try() {
+    let (_folder, mut registry) = open();
+    registry.deploy(promoted("ft:a", None), at(0)).unwrap();
+    let first = registry.try_out(promoted("ft:b", Some("ft:a")), 0.1, at(1)).unwrap();
+    let entry = registry.try_out(promoted("ft:b", Some("ft:a")), 0.5, at(2)).unwrap();
+    assert_eq!((entry.action, entry.share), (Action::Canary, Some(0.5)));
+    assert_eq!(entry.reason, "its share was 0.1, now 0.5; on trial, the verdict was `promote`");
+    let registry = Registry::open(&registry.path).unwrap();
+    let canary = registry.canary().unwrap();
+    assert_eq!((registry.champion(), canary.share), (Some("ft:a"), 0.5));
+    assert_eq!(canary.at, first.at, "what was judged so far counts");
+    // Another model, or the same after it was taken back, begins anew.
+    let mut other = registry.clone();
+    other.try_out(promoted("ft:c", Some("ft:a")), 0.5, at(3)).unwrap();
+    assert_eq!(other.canary().unwrap().at, at(3).to_string());
+    other.rollback("", at(4)).unwrap();
+    other.try_out(promoted("ft:c", Some("ft:a")), 0.5, at(5)).unwrap();
+    assert_eq!(other.canary().unwrap().at, at(5).to_string());
+}
+
+#[test]
+fn force_behind_a_canary_is_recorded() {
+    let (_folder, mut registry) = open();
+    let forced = Deployment { force: true, ..tested("ft:a", None, Verdict::Hold) };
+    let entry = registry.try_out(forced, 0.1, at(0)).unwrap();
+    assert!(entry.forced && registry.canary().unwrap().forced);
+    assert_eq!(entry.reason, "on trial by force, the verdict was `hold`");
+    let untested = Deployment {
+        model: Some("ft:b".into()),
+        force: true,
+        reason: "for the demo".into(),
+        ..Deployment::default()
+    };
+    let entry = registry.try_out(untested, 0.1, at(1)).unwrap();
+    assert_eq!(serde_json::to_value(&entry).unwrap()["forced"], true, "whatever the reason says");
+    let again = Registry::open(&registry.path).unwrap();
+    assert!(again.canary().unwrap().forced);
+    // Where nothing spoke against it, the record claims no force.
+    let unneeded = Deployment { force: true, ..promoted("ft:c", None) };
+    let entry = registry.try_out(unneeded, 0.1, at(2)).unwrap();
+    assert!(serde_json::to_value(&entry).unwrap().get("forced").is_none());
+}
+
+#[test]
+fn the_base_is_no_canary() {
+    let (_folder, mut registry) = open();
+    let base = Deployment { force: true, ..Deployment::default() };
+    let text = registry.try_out(base.clone(), 0.5, at(0)).unwrap_err().to_string();
+    assert_eq!(text, "the base model is the champion already");
+    registry.deploy(promoted("ft:a", None), at(1)).unwrap();
+    let error = registry.try_out(base, 0.5, at(2)).unwrap_err();
+    assert_eq!(error.to_string(), "the base model answers all requests or none: it is no canary");
+    assert!(error.kind() == Kind::Input && error.hint().is_some());
+}
+
+#[test]
+fn the_champion_before_is_found_past_canaries_and_rollbacks() {
+    let (_folder, mut registry) = open();
+    registry.deploy(promoted("ft:a", None), at(0)).unwrap();
+    assert_eq!(registry.before("ft:a"), None);
+    registry.deploy(promoted("ft:b", Some("ft:a")), at(1)).unwrap();
+    registry.try_out(promoted("ft:c", Some("ft:b")), 0.1, at(2)).unwrap();
+    assert_eq!(registry.before("ft:b"), Some("ft:a"), "a canary's line says champion twice");
+    registry.rollback("", at(3)).unwrap();
+    assert_eq!(registry.before("ft:b"), Some("ft:a"));
+    registry.deploy(promoted("ft:a", Some("ft:b")), at(4)).unwrap();
+    assert_eq!(registry.before("ft:a"), Some("ft:b"));
+    registry.rollback("", at(5)).unwrap();
+    registry.rollback("", at(6)).unwrap();
+    assert_eq!((registry.champion(), registry.before("ft:a")), (Some("ft:a"), None));
+    assert_eq!(registry.before("ft:never"), None);
+}
+
+#[test]
+fn a_verdict_is_checked_against_the_champion_of_the_moment() {
+    let (_folder, mut slow) = open();
+    let mut fast = slow.clone();
+    fast.deploy(promoted("ft:a", None), at(0)).unwrap();
+    let error = slow.deploy(promoted("ft:b", None), at(1)).unwrap_err();
+    assert_eq!(error.to_string(), "trial `t-1` did not compare with today's champion, `ft:a`");
+    assert_eq!(error.kind(), Kind::Verdict);
+    assert_eq!(slow.entries(), fast.entries(), "the refused one has seen why");
+    assert_eq!(Registry::open(&slow.path).unwrap().entries().len(), 1);
+}
+
+#[test]
+fn a_step_that_knew_nothing_of_another_is_not_taken() {
+    let (_folder, mut registry) = open();
+    registry.deploy(promoted("ft:a", None), at(0)).unwrap();
+    registry.try_out(promoted("ft:b", Some("ft:a")), 0.1, at(1)).unwrap();
+    let knew = registry.clone();
+    // The canary is taken back while its promotion is under way, or while someone else takes it back as well.
+    registry.rollback("it breaks", at(2)).unwrap();
+    let text = std::fs::read_to_string(&registry.path).unwrap();
+    let said =
+        "another command was faster: `ui-agent` is `ft:a` now, without a canary, and nothing was changed";
+    type Late = fn(&mut Registry) -> Result<Entry, RegistryError>;
+    let steps: [Late; 4] = [
+        |late| late.deploy(promoted("ft:b", Some("ft:a")), at(3)),
+        |late| late.deploy(Deployment { force: true, ..promoted("ft:c", None) }, at(3)),
+        |late| late.try_out(promoted("ft:b", Some("ft:a")), 0.5, at(3)),
+        |late| late.rollback("", at(3)),
+    ];
+    for step in steps {
+        let error = step(&mut knew.clone()).unwrap_err();
+        assert_eq!(error.to_string(), said);
+        assert!(error.kind() == Kind::Environment && error.hint().is_some());
+    }
+    assert_eq!(std::fs::read_to_string(&registry.path).unwrap(), text);
+    // Whoever has been told may go on.
+    let mut late = knew;
+    assert!(late.rollback("", at(4)).is_err());
+    assert_eq!(late.rollback("", at(5)).unwrap().model, None);
+}
+
+#[test]
+fn of_many_at_once_each_takes_over_from_the_one_before() {
+    let (_folder, registry) = open();
+    let (path, all) = (&registry.path, 8);
+    let done: usize = std::thread::scope(|scope| {
+        let one = |n: usize| {
+            scope.spawn(move || {
+                let model = Some(format!("ft:{n}"));
+                let forced = Deployment { model, force: true, ..Deployment::default() };
+                (0..20)
+                    .filter(|_| Registry::open(path).unwrap().deploy(forced.clone(), at(0)).is_ok())
+                    .count()
+            })
+        };
+        let threads: Vec<_> = (0..all).map(one).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    let registry = Registry::open(path).unwrap();
+    assert_eq!(registry.entries().len(), done, "what was said to be written is there");
+    assert!(done >= 1);
+    for pair in registry.entries().windows(2) {
+        assert_eq!(pair[0].model, pair[1].previous);
+    }
+}
+
+#[test]
+fn what_is_refused_makes_no_file() {
+    let (_folder, mut registry) = open();
+    assert!(registry.rollback("", at(0)).is_err());
+    assert!(registry.deploy(tested("ft:a", None, Verdict::Hold), at(0)).is_err());
+    assert!(!registry.path.exists());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Any sequence of deployments, trial runs and rollbacks: the champion is that of a plain stack, and reopening agrees.
+    /// Any sequence of deployments, returns to the base, trial runs and rollbacks: the champion is that of a plain stack, and reopening agrees.
     #[test]
-    fn the_champion_is_the_top_of_the_stack(steps in proptest::collection::vec(proptest::option::of(0u8..8), 0..16)) {
+    fn the_champion_is_the_top_of_the_stack(steps in proptest::collection::vec(proptest::option::of(0u8..9), 0..16)) {
         let (_folder, mut registry) = open();
-        let mut stack: Vec<String> = Vec::new();
+        let mut stack: Vec<Option<String>> = Vec::new();
         let mut canary: Option<String> = None;
         for (second, step) in steps.into_iter().enumerate() {
             let now = at(second as i64);
             match step {
                 None => {
-                    let done = canary.take().or_else(|| stack.pop()).is_some();
+                    let done = canary.take().is_some() || stack.pop().is_some();
                     prop_assert_eq!(registry.rollback("", now).is_ok(), done);
+                }
+                Some(8) => {
+                    let new = stack.last().is_some_and(Option::is_some);
+                    let base = Deployment { force: true, ..Deployment::default() };
+                    prop_assert_eq!(registry.deploy(base, now).is_ok(), new);
+                    if new {
+                        stack.push(None);
+                        canary = None;
+                    }
                 }
                 Some(n @ 4..) => {
                     let model = format!("ft:{}", n - 4);
-                    let new = stack.last() != Some(&model);
+                    let new = stack.last() != Some(&Some(model.clone()));
                     let deployment = promoted(&model, registry.champion());
                     prop_assert_eq!(registry.try_out(deployment, 0.2, now).is_ok(), new);
                     if new {
@@ -221,16 +385,16 @@ proptest! {
                 }
                 Some(n) => {
                     let model = format!("ft:{n}");
-                    let new = stack.last() != Some(&model);
+                    let new = stack.last() != Some(&Some(model.clone()));
                     let deployment = promoted(&model, registry.champion());
                     prop_assert_eq!(registry.deploy(deployment, now).is_ok(), new);
                     if new {
-                        stack.push(model);
+                        stack.push(Some(model));
                         canary = None;
                     }
                 }
             }
-            prop_assert_eq!(registry.champion(), stack.last().map(String::as_str));
+            prop_assert_eq!(registry.champion(), stack.last().and_then(Option::as_deref));
             prop_assert_eq!(registry.canary().map(|canary| &canary.model), canary.as_ref());
         }
         let again = Registry::open(&registry.path).unwrap();

@@ -75,6 +75,21 @@ impl Lock {
     }
 }
 
+/// Waits for a file that is written to by one process at a time, and has it until what is returned is dropped. For steps of a
+/// moment; the file is made when it is missing.
+///
+/// # Errors
+/// The file cannot be opened or locked.
+pub fn alone(path: &Path) -> Result<File, StoreError> {
+    let fail = |e| StoreError::new("lock", path, e);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(fail)?;
+    }
+    let file = OpenOptions::new().append(true).create(true).open(path).map_err(fail)?;
+    file.lock().map_err(fail)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

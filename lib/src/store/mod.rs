@@ -9,7 +9,7 @@ pub use atomic::{
     Staged, append_line, copy_atomic, rewrite, set_aside, stage, stage_json, write_atomic, write_json,
 };
 pub use jsonl::{Line, LineError, parse_lines};
-pub use lock::{Lock, LockError};
+pub use lock::{Lock, LockError, alone};
 pub use workspace::Workspace;
 
 use std::path::{Path, PathBuf};

@@ -78,24 +78,26 @@ pub(super) fn figures(pairs: &[Pair]) -> Vec<PairFigures> {
 }
 
 fn of<'a>(by: &str, pairs: impl Iterator<Item = &'a Pair>) -> PairFigures {
-    let mut briefs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    let mut figures = PairFigures { by: by.to_owned(), ..PairFigures::default() };
-    for pair in pairs {
-        figures.opinions += 1;
-        figures.wins += usize::from(pair.better == Better::Tuned);
-        figures.ties += usize::from(pair.better == Better::Tie);
-        briefs.entry(&pair.brief).or_default().push(match pair.better {
+    let pairs: Vec<&Pair> = pairs.collect();
+    let count = |better| pairs.iter().filter(|pair| pair.better == better).count();
+    let share = stats::share_of_briefs(pairs.iter().map(|pair| {
+        let for_tuned = match pair.better {
             Better::Tuned => 1.0,
             Better::Tie => 0.5,
             Better::Reference => 0.0,
-        });
+        };
+        (pair.brief.as_str(), for_tuned)
+    }));
+    PairFigures {
+        by: by.to_owned(),
+        n: share.n,
+        opinions: pairs.len(),
+        wins: count(Better::Tuned),
+        ties: count(Better::Tie),
+        win_rate: share.rate,
+        low: share.interval.map(|i| i.0),
+        high: share.interval.map(|i| i.1),
     }
-    figures.n = briefs.len();
-    let shares: Vec<f64> = briefs.into_values().filter_map(stats::mean).collect();
-    figures.win_rate = stats::mean(shares.iter().copied());
-    let interval = stats::wilson(shares.iter().sum(), figures.n);
-    (figures.low, figures.high) = (interval.map(|i| i.0), interval.map(|i| i.1));
-    figures
 }
 
 /// Asks a judge about every brief that both arms answered, in the order of the trial; what an earlier run asked is kept.
@@ -206,49 +208,69 @@ fn better(choice: Choice) -> Better {
 
 /// What people said of this trial's answers, and how many ratings were about other apps.
 ///
-/// A side is known by its arm, or by its files: so ratings that were written elsewhere count too.
+/// A side is known by its arm, or by its files: so ratings that were written elsewhere count too. One person's opinion on
+/// one pair counts once, the latest, however many files it was read from.
 pub fn of_people(spec: &TrialSpec, rows: &[Row], ratings: &[Rating]) -> (Vec<Pair>, usize) {
     let ours = ratings.iter().filter(|rating| match &rating.source {
         Source::Trial(id) => *id == spec.id,
         Source::Logs => false,
     });
-    let (mut pairs, mut strange) = (Vec::new(), 0);
+    let (mut opinions, mut strange) = (Vec::new(), 0);
     for rating in ours {
-        match pair_of(spec, rows, rating) {
-            Some(pair) => pairs.push(pair),
+        match opinion(spec, rows, rating) {
+            Some(opinion) => opinions.push(opinion),
             None => strange += 1,
         }
     }
-    (pairs, strange)
+    let place = |row: &Row| (row.brief.clone(), row.sample);
+    let counted = rating::latest(opinions, |o| o.rating, |o| (place(o.tuned), place(o.reference)));
+    (counted.map(|opinion| opinion.pair()).collect(), strange)
 }
 
-fn pair_of(spec: &TrialSpec, rows: &[Row], rating: &Rating) -> Option<Pair> {
+/// A rating, and the two answers that it is about.
+struct Opinion<'a> {
+    rating: &'a Rating,
+    tuned: &'a Row,
+    reference: &'a Row,
+    tuned_is_a: bool,
+}
+
+fn opinion<'a>(spec: &TrialSpec, rows: &'a [Row], rating: &'a Rating) -> Option<Opinion<'a>> {
     let reference = spec.reference();
     let asked = rating.brief.id.as_str();
     let (a, b) = (side(rows, asked, &rating.a)?, side(rows, asked, &rating.b)?);
     if a.brief != b.brief {
         return None;
     }
-    let tuned_is_a = match (a.arm.as_str(), b.arm.as_str()) {
-        (Arm::TUNED, other) if other == reference => true,
-        (other, Arm::TUNED) if other == reference => false,
-        _ => return None,
-    };
-    let better = match (rating.prefers, tuned_is_a) {
-        (rating::Choice::Tie, _) => Better::Tie,
-        (rating::Choice::A, true) | (rating::Choice::B, false) => Better::Tuned,
-        (rating::Choice::A, false) | (rating::Choice::B, true) => Better::Reference,
-    };
-    Some(Pair {
-        format: FORMAT.into(),
-        version: VERSION,
-        brief: a.brief.clone(),
-        sample: if tuned_is_a { a.sample } else { b.sample },
-        reference: reference.into(),
-        better,
-        decided: None,
-        by: PEOPLE.into(),
-    })
+    match (a.arm.as_str(), b.arm.as_str()) {
+        (Arm::TUNED, other) if other == reference => {
+            Some(Opinion { rating, tuned: a, reference: b, tuned_is_a: true })
+        }
+        (other, Arm::TUNED) if other == reference => {
+            Some(Opinion { rating, tuned: b, reference: a, tuned_is_a: false })
+        }
+        _ => None,
+    }
+}
+
+impl Opinion<'_> {
+    fn pair(&self) -> Pair {
+        let better = match (self.rating.prefers, self.tuned_is_a) {
+            (rating::Choice::Tie, _) => Better::Tie,
+            (rating::Choice::A, true) | (rating::Choice::B, false) => Better::Tuned,
+            (rating::Choice::A, false) | (rating::Choice::B, true) => Better::Reference,
+        };
+        Pair {
+            format: FORMAT.into(),
+            version: VERSION,
+            brief: self.tuned.brief.clone(),
+            sample: self.tuned.sample,
+            reference: self.reference.arm.clone(),
+            better,
+            decided: None,
+            by: PEOPLE.into(),
+        }
+    }
 }
 
 /// The answer that a person saw. A brief that was written down as a sentence has an id that no row has.
@@ -263,6 +285,7 @@ fn side<'a>(rows: &'a [Row], brief: &str, side: &rating::Side) -> Option<&'a Row
     let same = |row: &&Row| {
         (!known || row.brief == brief)
             && side.arm.as_ref().is_none_or(|arm| *arm == row.arm)
+            && side.sample.is_none_or(|sample| sample == row.sample)
             && sorted(&row.files) == files
     };
     rows.iter().find(same)

@@ -99,7 +99,7 @@ fn ratings_are_about_the_arms_whichever_side_they_were_on() {
     elsewhere.a.files[0].content.push('#');
     let ratings = [
         of(0, "tuned", "base", rating::Choice::A),
-        of(0, "base", "tuned", rating::Choice::A),
+        Rating { rater: "s".into(), ..of(0, "base", "tuned", rating::Choice::A) },
         of(1, "base", "tuned", rating::Choice::Tie),
         bare,
         elsewhere,
@@ -111,6 +111,40 @@ fn ratings_are_about_the_arms_whichever_side_they_were_on() {
     let found: Vec<Better> = pairs.iter().map(|pair| pair.better).collect();
     assert_eq!(found, [Better::Tuned, Better::Reference, Better::Tie, Better::Tuned]);
     assert_eq!((strange, pairs[3].brief.as_str()), (3, spec.briefs[2].id.as_str()));
+}
+
+#[test]
+fn ratings_that_are_read_twice_count_once() {
+    let spec = spec(3, 1, &BASE_TUNED);
+    let first = uniform(&spec, POOR, GOOD);
+    let second = first.iter().map(|row| Row { sample: 1, ..row.clone() });
+    let rows: Vec<Row> = first.iter().cloned().chain(second).collect();
+    let row = |brief: usize, arm: &str, sample: u32| {
+        let asked = spec.briefs[brief].id.as_str();
+        rows.iter().find(|r| r.brief == asked && r.arm == arm && r.sample == sample).unwrap()
+    };
+    let of = |rater: &str, sample: u32, prefers| Rating {
+        rater: rater.into(),
+        ..rating("t-1", row(0, "base", sample), row(0, "tuned", sample), prefers)
+    };
+    let once = [
+        of("x", 0, rating::Choice::A),
+        of("x", 1, rating::Choice::B),
+        of("y", 0, rating::Choice::B),
+        of("", 0, rating::Choice::B),
+    ];
+    // Written down elsewhere, without the names of the arms.
+    let mut bare = of("x", 0, rating::Choice::B);
+    (bare.a.arm, bare.b.arm) = (None, None);
+    let count = |ratings: &[Rating]| {
+        let (pairs, strange) = of_people(&spec, &rows, ratings);
+        let figures = figures(&pairs).pop().unwrap();
+        (figures.n, figures.opinions, figures.wins, strange)
+    };
+    assert_eq!(count(&once), (1, 4, 3, 0));
+    let named = &once[..3];
+    assert_eq!(count(&[&once, named].concat()), (1, 4, 3, 0));
+    assert_eq!(count(&[&once[..], &[bare]].concat()), (1, 4, 4, 0), "the latest");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct Arm {
 
 impl Arm {
     pub const BASE: &str = "base";
-    pub const TUNED: &str = "tuned";
+    pub const TUNED: &str = crate::rating::TUNED;
     pub const PROMPTED: &str = "prompted";
     pub const CHAMPION: &str = "champion";
 

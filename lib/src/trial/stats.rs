@@ -374,6 +374,27 @@ pub fn wilson(passed: f64, n: usize) -> Option<(f64, f64)> {
     Some(((centre - half).clamp(0.0, p), (centre + half).clamp(p, 1.0)))
 }
 
+/// A share of briefs. Opinions on one brief, of one pair or of several, are not independent: together they count as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Share {
+    /// Briefs.
+    pub n: usize,
+    /// Mean over briefs of their means, with its 95% Wilson interval; none of nothing.
+    pub rate: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+}
+
+/// The share of opinions of which each is a brief and how much it is for (0 to 1).
+pub fn share_of_briefs<'a>(opinions: impl IntoIterator<Item = (&'a str, f64)>) -> Share {
+    let mut briefs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (brief, for_it) in opinions {
+        briefs.entry(brief).or_default().push(for_it);
+    }
+    let n = briefs.len();
+    let shares: Vec<f64> = briefs.into_values().filter_map(mean).collect();
+    Share { n, rate: mean(shares.iter().copied()), interval: wilson(shares.iter().sum(), n) }
+}
+
 /// Holm's step-down adjustment, in the order given: an adjusted p below alpha holds at family-wise level alpha.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();

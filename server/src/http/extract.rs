@@ -1,14 +1,18 @@
 //! Bodies and queries, with every fault a 400 in the protocol's words.
 
 use axum::{
-    body::Bytes,
+    body::{Body as HttpBody, Bytes},
     extract::{FromRequest, FromRequestParts, Query, Request, rejection::BytesRejection},
     http::{StatusCode, request::Parts},
 };
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
-use super::limits::is_too_slow;
+use super::{JSON_LIMIT, limits::is_too_slow};
 use crate::error::ApiError;
+
+/// Most bytes that are taken of a body after it was refused.
+const MOST_IN_VAIN: usize = 256 << 20;
 
 /// A JSON body. The content type has to say so: a web page cannot send that without asking first.
 pub struct Body<T>(pub T);
@@ -22,15 +26,42 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         if !kind.to_ascii_lowercase().starts_with("application/json") {
             return Err(ApiError::unsupported_media("send the body as `Content-Type: application/json`"));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|e| unreadable(&e))?;
+        let bytes = whole(request, state).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|e| refusal(&e))
     }
 }
 
+/// A body whole. One that says beforehand that it is too large is not waited for.
+pub async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let declared =
+        request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|bytes: u64| bytes > JSON_LIMIT as u64) {
+        // A client that sends first and listens then would find a closed connection in place of the answer.
+        tokio::spawn(swallow(request.into_body()));
+        return Err(too_large());
+    }
+    Bytes::from_request(request, state).await.map_err(|e| unreadable(&e))
+}
+
+/// Takes what a client sends in vain, for a while.
+async fn swallow(body: HttpBody) {
+    let (mut chunks, mut bytes) = (body.into_data_stream(), 0);
+    while let Some(Ok(chunk)) = chunks.next().await {
+        bytes += chunk.len();
+        if bytes > MOST_IN_VAIN {
+            return;
+        }
+    }
+}
+
+fn too_large() -> ApiError {
+    ApiError::too_large("the body is larger than 32 MB")
+}
+
 /// Why a body did not come whole.
-pub fn unreadable(error: &BytesRejection) -> ApiError {
+fn unreadable(error: &BytesRejection) -> ApiError {
     if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        ApiError::too_large("the body is larger than 32 MB")
+        too_large()
     } else if is_too_slow(error) {
         ApiError::too_slow()
     } else {

@@ -6,28 +6,46 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 
 /// The fields of a body that have not been read yet.
-pub struct Fields(Map<String, Value>);
+pub struct Fields {
+    /// The path of the object that they are in, with a dot at its end; empty for the body itself.
+    within: String,
+    left: Map<String, Value>,
+}
 
 impl Fields {
     pub fn new(fields: Map<String, Value>) -> Self {
-        Self(fields)
+        Self { within: String::new(), left: fields }
+    }
+
+    /// A field's name with where it is: how a refusal names it.
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.within)
+    }
+
+    /// The fields of the object of that name; none when it is missing or null.
+    pub fn object(&mut self, name: &str) -> Result<Option<Self>, ApiError> {
+        let path = self.path(name);
+        match self.left.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(left)) => Ok(Some(Self { within: format!("{path}."), left })),
+            Some(_) => Err(ApiError::bad_param(&path, format!("`{path}` must be an object"))),
+        }
     }
 
     /// The field of that name; none when it is missing or null.
     pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
-        match self.0.remove(name) {
+        match self.left.remove(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value)
-                .map(Some)
-                .map_err(|e| ApiError::bad_param(name, format!("`{name}`: {e}"))),
+            Some(value) => serde_json::from_value(value).map(Some).map_err(|e| {
+                let path = self.path(name);
+                ApiError::bad_param(&path, format!("`{path}`: {e}"))
+            }),
         }
     }
 
     /// The field of that name, which has to be there.
     pub fn need<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ApiError> {
-        let missing =
-            || ApiError::bad(format!("`{name}` is missing")).param(name).code("missing_required_parameter");
-        self.take(name)?.ok_or_else(missing)
+        self.take(name)?.ok_or_else(|| ApiError::missing(&self.path(name)))
     }
 
     /// Whoever asks, by the name that the application gives them: the field of today, or the one that it replaced.
@@ -66,12 +84,12 @@ impl Fields {
 
     /// Whether the field of that name is this text.
     pub fn is(&self, name: &str, text: &str) -> bool {
-        self.0.get(name).is_some_and(|value| value == text)
+        self.left.get(name).is_some_and(|value| value == text)
     }
 
     /// Refuses a field that would change the answer if it were heeded, unless it says what holds anyway.
     pub fn refuse(&mut self, name: &str, harmless: impl Fn(&Value) -> bool) -> Result<(), ApiError> {
-        match self.0.remove(name) {
+        match self.left.remove(name) {
             Some(value) if !value.is_null() && !harmless(&value) => {
                 Err(ApiError::bad_param(name, format!("`{name}` is not supported by this server")))
             }
@@ -96,9 +114,21 @@ impl Fields {
         }
     }
 
+    /// Refuses the first of what is left that is of those names and says something, and tells what there is instead.
+    pub fn refuse_left(&self, which: impl Fn(&str) -> bool, instead: &str) -> Result<(), ApiError> {
+        match self.left.iter().find(|(name, value)| which(name) && !value.is_null()) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let path = self.path(name);
+                let error = ApiError::bad(format!("`{path}` has no effect: {instead}"));
+                Err(error.param(&path).code("unknown_parameter"))
+            }
+        }
+    }
+
     /// Ignores what is left, with a word in the log.
     pub fn ignore_the_rest(self) {
-        for name in self.0.keys() {
+        for name in self.left.keys() {
             tracing::info!(name, "ignoring a parameter that has no effect here");
         }
     }
@@ -128,6 +158,22 @@ mod tests {
         assert_eq!(fault(body.count("k", 1, 4)).0, "`k` must be from 1 to 4, not 7");
         assert!(body.take::<i64>("seed").unwrap().is_none());
         assert_eq!(fault(body.need::<String>("model")), ("`model` is missing".into(), Some("model".into())));
+    }
+
+    #[test]
+    fn a_field_within_is_named_by_its_path() {
+        let mut body = fields(json!({"a": {"b": {"n": "x", "other": null, "more": 1}}, "list": []}));
+        let mut inner = body.object("a").unwrap().unwrap().object("b").unwrap().unwrap();
+        assert_eq!(fault(inner.take::<u32>("n")).1.as_deref(), Some("a.b.n"));
+        assert_eq!(fault(inner.need::<u32>("m")).1.as_deref(), Some("a.b.m"));
+        assert!(inner.refuse_left(|name| name == "other", "").is_ok(), "null says nothing");
+        let (message, param) = fault(inner.refuse_left(|_| true, "use `m`"));
+        assert_eq!(message, "`a.b.more` has no effect: use `m`");
+        assert_eq!(param.as_deref(), Some("a.b.more"));
+        assert_eq!(
+            fault(body.object("list").map(drop)),
+            ("`list` must be an object".into(), Some("list".into()))
+        );
     }
 
     #[test]

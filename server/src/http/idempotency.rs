@@ -11,8 +11,8 @@ use std::{
 
 use axum::{
     Json,
-    body::{Body, Bytes},
-    extract::{FromRequest, FromRequestParts, Request, State},
+    body::Body,
+    extract::{FromRequestParts, Request, State},
     http::{HeaderMap, HeaderValue, Method, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -91,7 +91,8 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         ApiError::bad(format!("`Idempotency-Key` must have 1 to {LONGEST_KEY} visible characters"))
             .param("Idempotency-Key")
     };
-    let key = value.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+    let visible = |key: &&str| key.bytes().all(|byte| byte.is_ascii_graphic());
+    let key = value.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len())).filter(visible);
     key.map(|key| Some(key.to_owned())).ok_or_else(wrong)
 }
 
@@ -193,7 +194,7 @@ pub async fn once(State(app): State<Arc<App>>, request: Request, next: Next) -> 
     let path = request.uri().path().to_owned();
     let (mut parts, body) = request.into_parts();
     let whole = Request::from_parts(parts.clone(), body);
-    let body = Bytes::from_request(whole, &()).await.map_err(|e| super::extract::unreadable(&e))?;
+    let body = super::extract::whole(whole, &()).await?;
     match Claim::take(&app, &path, &key, fingerprint(&[&body])).await? {
         Claim::Answered(answer) => Ok(replayed(answer)),
         Claim::Begun(begun) => {
@@ -236,7 +237,10 @@ mod tests {
             key(&headers).ok().flatten()
         };
         assert_eq!(with("a-1"), Some("a-1".into()));
-        assert_eq!((with(""), with(&"x".repeat(256))), (None, None));
+        assert_eq!(with("!~"), Some("!~".into()));
+        for wrong in ["", "a b", "a\tb", &"x".repeat(256)] {
+            assert_eq!(with(wrong), None, "{wrong:?}");
+        }
         assert_eq!(key(&HeaderMap::new()).unwrap(), None);
     }
 

@@ -28,11 +28,11 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, OriginalUri, Request, State},
     http::{HeaderMap, HeaderValue, Uri, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{any, delete, get, post},
 };
 
 use crate::{app::App, error::ApiError, ids};
@@ -84,6 +84,9 @@ fn the_rest() -> Router<Arc<App>> {
         .layer(DefaultBodyLimit::disable());
     Router::new()
         .merge(streamed)
+        // Of OpenAI's, and no responses of these names: another method would not help.
+        .route("/responses/input_tokens", any(no_route))
+        .route("/responses/compact", any(no_route))
         .route("/responses/{id}", get(responses::get).delete(responses::delete))
         .route("/files/{id}", get(files::get).delete(files::delete))
         .route("/files/{id}/content", get(files::content))
@@ -121,7 +124,7 @@ async fn no_embeddings() -> ApiError {
         .code("unsupported_endpoint")
 }
 
-async fn no_route(uri: Uri) -> ApiError {
+async fn no_route(OriginalUri(uri): OriginalUri) -> ApiError {
     ApiError::not_found(format!("there is no `{}` on this server: the API is below `/v1`", uri.path()))
         .code("unknown_url")
 }

@@ -78,10 +78,17 @@ pub fn message(param: &str, index: usize, value: Value) -> Result<ChatMessage, A
             )));
         }
     }
+    let is_silent = value["content"].is_null();
     let message: Message = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
     let role = role(&message.role).ok_or_else(|| {
         wrong(format!("the role `{}` is not known: use system, user or assistant", message.role))
     })?;
+    // An assistant's may have been a call of a tool, or a refusal.
+    if is_silent && !matches!(message.role.as_str(), "assistant" | "function") {
+        let path = format!("{param}[{index}].content");
+        let message = format!("`{path}` is missing: a message of the role `{}` has a text", message.role);
+        return Err(ApiError::bad(message).param(&path).code("missing_required_parameter"));
+    }
     Ok(ChatMessage::new(role, message.content))
 }
 

@@ -19,6 +19,7 @@ use hone::{
     model::wire::{JobStatus, Level, MIN_EXAMPLES},
     store::{LockError, StoreError},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::Command,
     sync::{Mutex, Notify, oneshot, watch},
@@ -40,6 +41,11 @@ const LAST_WORDS: usize = 5;
 /// Looks at a lock before it counts as held, and the time between two.
 const LOCK_LOOKS: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a cancelled job's child has to stop by itself, which it does between two steps. A child that loads its model,
+/// or is in a step that takes longer, loses nothing that a cancelled job needs.
+const GRACE: Duration = Duration::from_secs(2);
+/// For the system to end a process that was killed.
+const END_WAIT: Duration = Duration::from_secs(10);
 /// Before looking again at a disk that failed.
 const TROUBLE_WAIT: Duration = Duration::from_secs(5);
 
@@ -62,12 +68,16 @@ struct Inner {
     train: Notify,
     /// Counts jobs that ended or came to rest, for those who wait for one.
     left: watch::Sender<u64>,
+    /// The job whose child is not waited for any longer. It was cancelled, so that it never has another one.
+    ending: watch::Sender<Option<String>>,
 }
 
 /// How a child was left.
 enum Left {
     /// It has exited; how, when that is known.
     Gone(Option<std::process::ExitStatus>),
+    /// It did not stop when it was asked to, and was killed.
+    Killed,
     /// We are told to go; it goes on.
     Running,
 }
@@ -88,6 +98,7 @@ impl Supervisor {
             check: Notify::new(),
             train: Notify::new(),
             left: watch::Sender::new(0),
+            ending: watch::Sender::new(None),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -103,17 +114,19 @@ impl Supervisor {
         self.inner.train.notify_one();
     }
 
-    /// Stops a job: at once when no child has it, at its next step otherwise; waits for that for a while.
-    pub async fn cancel(&self, folder: &JobFolder, patience: Duration) -> Result<(), StoreError> {
+    /// Stops a job: at once when no child has it; otherwise its child may do so within [`GRACE`], and is killed then.
+    pub async fn cancel(&self, folder: &JobFolder) -> Result<(), StoreError> {
         let mut left = self.inner.left.subscribe();
         folder.ask_to_cancel()?;
         if self.end_if_idle(folder, JobFolder::cancelled).await? {
             return Ok(());
         }
         let over = || folder.read().is_ok_and(|record| record.job.status.is_terminal());
-        let wait = async { while !over() && left.changed().await.is_ok() {} };
-        // Whoever asked sees in the answer whether it was in time.
-        let _ = tokio::time::timeout(patience, wait).await;
+        if !in_time(&mut left, GRACE, over).await {
+            self.inner.ending.send_replace(Some(folder.read()?.job.id));
+            // Whoever asked sees in the answer whether it was in time.
+            in_time(&mut left, END_WAIT, over).await;
+        }
         Ok(())
     }
 
@@ -124,10 +137,9 @@ impl Supervisor {
         if self.end_if_idle(folder, |folder| folder.paused(None)).await? {
             return Ok(());
         }
-        let rests = || folder.read().is_ok_and(|record| !record.job.status.is_trained());
-        let wait = async { while !rests() && left.changed().await.is_ok() {} };
         // As above: the answer says `pausing` when it was not.
-        let _ = tokio::time::timeout(patience, wait).await;
+        let rests = || folder.read().is_ok_and(|record| !record.job.status.is_trained());
+        in_time(&mut left, patience, rests).await;
         Ok(())
     }
 
@@ -270,18 +282,20 @@ impl Supervisor {
     async fn watch(&self, folder: &JobFolder, stop: &Cancel) -> Result<(), StoreError> {
         loop {
             let left = if is_held(folder).await {
-                adopt(folder, stop).await
+                self.adopt(folder, stop).await
             } else {
                 self.spawn(folder, stop).await
             };
+            let record = folder.read()?;
             let status = match left {
                 Left::Running => return Ok(()),
+                _ if !record.job.status.is_trained() => return Ok(()),
                 Left::Gone(status) => status,
+                Left::Killed => {
+                    folder.event_once(Level::Warn, KILLED)?;
+                    return stop_as_asked(folder);
+                }
             };
-            let record = folder.read()?;
-            if !record.job.status.is_trained() {
-                return Ok(());
-            }
             if folder.is_cancel_asked() || folder.is_pause_asked() {
                 return stop_as_asked(folder);
             }
@@ -309,10 +323,79 @@ impl Supervisor {
             }
         };
         tokio::select! {
+            () = stop.cancelled() => return Left::Running,
+            status = child.wait() => return Left::Gone(status.ok()),
+            () = self.is_to_end(folder) => {}
+        }
+        // It may be another process that trains, where the trainer is a program that starts it.
+        kill_holder(folder);
+        if let Err(error) = child.kill().await {
+            tracing::warn!(%error, "a cancelled job's child cannot be killed");
+        }
+        Left::Killed
+    }
+
+    /// Waits for a child that another server started. Its parent being someone else, the lock is what tells.
+    async fn adopt(&self, folder: &JobFolder, stop: &Cancel) -> Left {
+        let (sender, mut released) = oneshot::channel();
+        let path = folder.lock_path();
+        let wait = move || {
+            if let Ok(file) = File::open(path) {
+                // The kernel wakes us when the child is gone; an error is looked into by the next look at the job.
+                let _ = file.lock();
+            }
+            let _ = sender.send(());
+        };
+        if std::thread::Builder::new().name("adopted job".into()).spawn(wait).is_err() {
+            pause(TROUBLE_WAIT, stop).await;
+            return Left::Gone(None);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Left::Running,
+            _ = &mut released => return Left::Gone(None),
+            () = self.is_to_end(folder) => kill_holder(folder),
+        }
+        tokio::select! {
             () = stop.cancelled() => Left::Running,
-            status = child.wait() => Left::Gone(status.ok()),
+            _ = released => Left::Killed,
         }
     }
+
+    /// Returns once the job's child is not waited for any longer.
+    async fn is_to_end(&self, folder: &JobFolder) {
+        if folder.is_cancel_asked() {
+            // Of a server before this one: nobody waits for the answer any more, but the next job waits for its turn.
+            tokio::time::sleep(GRACE).await;
+            return;
+        }
+        let mut ending = self.inner.ending.subscribe();
+        let name = folder.path().file_name().and_then(|name| name.to_str());
+        let asked = ending.wait_for(|id| id.is_some() && id.as_deref() == name).await.is_ok();
+        if !asked {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// What the history says of a cancelled job whose child was killed.
+const KILLED: &str = "Training did not stop soon after it was cancelled, so its process was ended";
+
+/// Kills the process that holds a job's lock.
+fn kill_holder(folder: &JobFolder) {
+    let Err(LockError::Busy { owner, .. }) = folder.lock() else { return };
+    // A look at the lock of our own leaves our id there until a child writes its own.
+    let ours = std::process::id().to_string();
+    let holder = (owner != ours).then(|| owner.parse().ok().and_then(Pid::from_raw)).flatten();
+    let Some(holder) = holder else { return };
+    if let Err(error) = kill_process(holder, Signal::KILL) {
+        tracing::warn!(%error, "a cancelled job's child cannot be killed");
+    }
+}
+
+/// Whether something is so before `patience` is at its end; looked at whenever a job ends or comes to rest.
+async fn in_time(left: &mut watch::Receiver<u64>, patience: Duration, so: impl Fn() -> bool) -> bool {
+    let wait = async { while !so() && left.changed().await.is_ok() {} };
+    tokio::time::timeout(patience, wait).await.is_ok()
 }
 
 /// Gives a job without a child the status that somebody asked for.
@@ -392,27 +475,6 @@ fn start(
         .spawn()
 }
 
-/// Waits for a child that another server started. Its parent being someone else, the lock is what tells.
-async fn adopt(folder: &JobFolder, stop: &Cancel) -> Left {
-    let (sender, released) = oneshot::channel();
-    let path = folder.lock_path();
-    let wait = move || {
-        if let Ok(file) = File::open(path) {
-            // The kernel wakes us when the child is gone; an error is looked into by the next look at the job.
-            let _ = file.lock();
-        }
-        let _ = sender.send(());
-    };
-    if std::thread::Builder::new().name("adopted job".into()).spawn(wait).is_err() {
-        pause(TROUBLE_WAIT, stop).await;
-        return Left::Gone(None);
-    }
-    tokio::select! {
-        () = stop.cancelled() => Left::Running,
-        _ = released => Left::Gone(None),
-    }
-}
-
 /// True while a child trains.
 ///
 /// A process that is being started from this one shares our locks until it runs its own program, so a lock counts as
@@ -438,7 +500,7 @@ fn death(folder: &JobFolder, status: Option<std::process::ExitStatus>) -> String
 fn described(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match status.signal() {
-        Some(signal) if signal == rustix::process::Signal::KILL.as_raw() => {
+        Some(signal) if signal == Signal::KILL.as_raw() => {
             format!("{status}, as the system does when memory runs out")
         }
         _ => status.to_string(),

@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{BASE, World};
+use crate::harness::{BASE, World, read};
 
 async fn world(change: impl FnOnce(Limits) -> Limits) -> World {
     World::with(|config| ServerConfig { limits: change(config.limits), ..config }).await
@@ -64,6 +64,47 @@ async fn a_body_that_stops_coming_is_a_408() {
     }
     let incoming = std::fs::read_dir(world.folder.path().join("server/files")).map_or(0, Iterator::count);
     assert_eq!(incoming, 0);
+}
+
+/// What the parser refuses has no body and no id: the exception to what every other answer has.
+#[tokio::test]
+async fn what_is_no_request_is_refused_by_status_alone() {
+    let world = world(|limits| limits).await;
+    // Exactly as many bytes as are looked at: more of them, unread, would take the answer back.
+    let start = "GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nx-long: ";
+    let long = format!("{start}{}", "x".repeat((64 << 10) - start.len()));
+    for (head, status) in [(long.as_str(), "431"), ("GET /v1/models HTTP/1.1\r\nno header\r\n\r\n", "400")] {
+        let mut stream = connect(&world).await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n") && !answer.contains("x-request-id"), "{answer}");
+    }
+    assert_eq!(world.get("/models").await.0, 200);
+}
+
+/// Only the head is sent: whoever waited for the body would wait in vain, or be told that it does not come.
+#[tokio::test]
+async fn a_body_that_is_declared_too_large_is_not_waited_for() {
+    let world = world(|limits| limits).await;
+    for (path, key) in
+        [("/v1/chat/completions", ""), ("/v1/batches", "idempotency-key: k\r\n"), ("/v1/batches", "")]
+    {
+        let mut stream = connect(&world).await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{key}content-type: application/json\r\ncontent-length: 33554433\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(std::str::from_utf8(&first).unwrap(), "HTTP/1.1 413", "{path}");
+    }
+    // A client that sends it all the same gets to read the answer.
+    let body = vec![b' '; 40 << 20];
+    let request =
+        reqwest::Client::new().post(world.url("/batches")).header("content-type", "application/json");
+    let (status, error) = read(request.body(body)).await;
+    assert_eq!((status, &error["error"]["type"]), (413, &json!("invalid_request_error")));
 }
 
 #[tokio::test]

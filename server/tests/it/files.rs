@@ -60,7 +60,12 @@ async fn parts_come_in_any_order_and_names_lose_their_path() {
 async fn bad_uploads_are_refused_and_leave_nothing() {
     let world = World::new().await;
     let purpose = |text: &str| multipart::Form::new().text("purpose", text.to_owned());
+    let deep = format!("{{}}\n{{\"a\":{}{}}}\n", "[".repeat(5000), "]".repeat(5000));
+    let latin = multipart::Part::bytes(b"{}\n{\"a\":\"\xe9\"}\n".to_vec()).file_name("a.jsonl");
     for (form, param, words) in [
+        (purpose("fine-tune").part("file", latin), "file", "line 2"),
+        (purpose("fine-tune").part("file", part(&deep, "a.jsonl")), "file", "line 2"),
+        (purpose("fine-tune").part("file", part("{\"a\":\"\\ud83e\"}\n", "a.jsonl")), "file", "line 1"),
         (purpose("nope").part("file", part("{}", "a")), "purpose", "`nope`"),
         (purpose("fine-tune"), "file", "missing"),
         (multipart::Form::new().part("file", part("{}", "a")), "purpose", "missing"),
@@ -130,6 +135,12 @@ async fn what_is_not_there_is_a_404_in_json() {
     ] {
         let (status, body) = get(&world, path).await;
         assert_eq!((status, &body["error"]["code"]), (StatusCode::NOT_FOUND, &code), "{path}: {body}");
+    }
+    // Not the ids of responses.
+    for path in ["/responses/input_tokens", "/responses/compact"] {
+        let (status, body) = world.post(path, &json!({})).await;
+        assert_eq!((status, &body["error"]["code"]), (404, &json!("unknown_url")), "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(&format!("`/v1{path}`")), "{body}");
     }
     let wrong = reqwest::Client::new().put(url(&world, "/files")).send().await.unwrap();
     assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);

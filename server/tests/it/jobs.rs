@@ -1,13 +1,20 @@
 //! Jobs from upload to answer.
 
+use std::time::Duration;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hone::auto::Auto;
 use hone::model::wire::{JobRequest, JobStatus, Level};
 
 use hone_engine::infer;
 use hone_server::ServerConfig;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::json;
 
-use crate::harness::{BASE, World, data, request, row, trainer_with};
+use crate::{
+    harness::{BASE, World, data, request, row, trainer_with},
+    resume::child,
+};
 
 #[tokio::test]
 async fn a_job_ends_in_a_model_that_has_learnt() {
@@ -194,6 +201,19 @@ async fn requests_for_what_cannot_be_are_refused() {
     refuse(JobRequest { training_file: "file-nobody".into(), ..request(&file, 1) }, "training_file").await;
     refuse(JobRequest { model: "gpt-4o".into(), ..request(&file, 1) }, "model").await;
     refuse(request(&file, 51), "hyperparameters").await;
+    let body = |more: serde_json::Value| {
+        let mut body = json!({"model": BASE, "training_file": file});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for (more, param) in [
+        (json!({"hyperparameters": {"n_epoch": 3}}), "hyperparameters.n_epoch"),
+        (json!({"method": {"type": "supervised", "dpo": {}}}), "method.dpo"),
+        (json!({"seed": "1"}), "seed"),
+    ] {
+        let (status, error) = world.post("/fine_tuning/jobs", &body(more)).await;
+        assert_eq!((status, &error["error"]["param"]), (400, &json!(param)), "{error}");
+    }
     assert!(world.client.jobs(10).await.unwrap().is_empty());
 }
 
@@ -237,4 +257,57 @@ async fn cancelling_stops_running_and_waiting_jobs() {
     // The next job is not held up.
     let next = world.job(10, 1).await;
     assert_eq!(world.end(&next.id).await.status, JobStatus::Succeeded);
+}
+
+/// Cancels a job whose child does not stop by itself; a new server leaves it be and trains the next one.
+async fn check_killed(world: World, id: &str, pid: Pid) {
+    let cancelled = world.client.cancel_job(id).await.unwrap();
+    assert_eq!(cancelled.status, JobStatus::Cancelled);
+    assert!(cancelled.finished_at.is_some());
+    let events = world.client.events(id, None).await.unwrap();
+    let at = |words: &str| events.iter().position(|event| event.message.contains(words)).unwrap();
+    assert!(at("its process was ended") < at("The job was cancelled"));
+    let steps = world.metrics(id).await;
+    let world = world.restart().await;
+    let next = world.job(10, 1).await;
+    assert_eq!(world.end(&next.id).await.status, JobStatus::Succeeded);
+    assert_eq!(world.client.job(id).await.unwrap(), cancelled);
+    assert_eq!(world.metrics(id).await, steps);
+    assert!(test_kill_process(pid).is_err(), "the process is gone");
+}
+
+#[tokio::test]
+async fn a_child_that_never_comes_to_a_step_is_killed_when_its_job_is_cancelled() {
+    // As one that loads a model for ever: it looks at nothing.
+    let loading = ["sh", "-c", "echo $$ > \"$1/loading\"; exec sleep 1000", "sh"].map(Into::into).to_vec();
+    let world = World::with(|config| ServerConfig { trainer: loading, ..config }).await;
+    let job = world.job(10, 1).await;
+    let path = world.job_folder(&job.id).join("loading");
+    let pid = loop {
+        match std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
+            Some(pid) => break Pid::from_raw(pid).unwrap(),
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    check_killed(world, &job.id, pid).await;
+}
+
+#[tokio::test]
+async fn a_child_that_does_not_finish_its_step_is_killed_when_its_job_is_cancelled() {
+    let world = World::new().await;
+    let job = world.job(20, 50).await;
+    world.steps(&job.id, 3).await;
+    let pid = child(&world.job_folder(&job.id));
+    kill_process(pid, Signal::STOP).unwrap();
+    check_killed(world, &job.id, pid).await;
+}
+
+#[tokio::test]
+async fn an_adopted_child_that_does_not_stop_is_killed_when_its_job_is_cancelled() {
+    let world = World::new().await;
+    let job = world.job(20, 50).await;
+    world.steps(&job.id, 3).await;
+    let pid = child(&world.job_folder(&job.id));
+    kill_process(pid, Signal::STOP).unwrap();
+    check_killed(world.restart().await, &job.id, pid).await;
 }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Options,
+    lines::{self, Ended},
     problem::{Code, Problem},
     read_code,
     row::{self, Format},
@@ -78,20 +79,27 @@ impl<C: Write, D: Write> Fixer<'_, C, D> {
     fn all(&mut self, mut source: impl BufRead, cancel: &Cancel) -> io::Result<()> {
         writeln!(self.diff, "--- original\n+++ fixed")?;
         let (mut line, mut number) = (Vec::new(), 0);
-        while source.read_until(b'\n', &mut line)? > 0 {
+        while let Some(ended) = lines::read_line(&mut source, &mut line)? {
             if cancel.is_cancelled() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             number += 1;
-            let body = line.strip_suffix(b"\n").unwrap_or(&line);
-            self.line(number, body)?;
-            line.clear();
+            if ended == Ended::TooLong {
+                self.leave_out(number, Code::LineTooLong)?;
+                self.diff.write_all(b"-")?;
+                self.diff.write_all(&line)?;
+                lines::pass_on(&mut source, |part| self.diff.write_all(part))?;
+                self.diff.write_all(b"\n")?;
+            } else {
+                self.line(number, &line, ended == Ended::File)?;
+            }
         }
         self.copy.flush()?;
         self.diff.flush()
     }
 
-    fn line(&mut self, number: u64, line: &[u8]) -> io::Result<()> {
+    /// Deals with a line, which may be the last without a newline.
+    fn line(&mut self, number: u64, line: &[u8], is_open: bool) -> io::Result<()> {
         let body = if number == 1 { without_mark(line) } else { line };
         let mended = match std::str::from_utf8(body) {
             Err(_) => Mended::Out(Code::NotUtf8),
@@ -99,14 +107,34 @@ impl<C: Write, D: Write> Fixer<'_, C, D> {
             Ok(text) => self.mend(text),
         };
         let new = match &mended {
-            Mended::Same => Some(body),
-            Mended::Changed(text) => Some(text.as_bytes()),
+            Mended::Same => body,
+            Mended::Changed(text) => text.as_bytes(),
             Mended::Out(code) => {
-                *self.fixed.reasons.entry(*code).or_default() += 1;
-                None
+                self.leave_out(number, *code)?;
+                return self.write_old(line, is_open);
             }
         };
-        self.write(number, line, new)
+        self.fixed.rows += 1;
+        write_line(&mut self.copy, b"", new)?;
+        self.fixed.changed += u64::from(line != new);
+        if line != new || is_open {
+            writeln!(self.diff, "@@ -{number},1 +{},1 @@", self.fixed.rows)?;
+            self.write_old(line, is_open)?;
+            write_line(&mut self.diff, b"+", new)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a line that is not in the copy, and begins its part of the diff.
+    fn leave_out(&mut self, number: u64, why: Code) -> io::Result<()> {
+        *self.fixed.reasons.entry(why).or_default() += 1;
+        self.fixed.left_out += 1;
+        writeln!(self.diff, "@@ -{number},1 +{},0 @@", self.fixed.rows)
+    }
+
+    fn write_old(&mut self, line: &[u8], is_open: bool) -> io::Result<()> {
+        write_line(&mut self.diff, b"-", line)?;
+        if is_open { writeln!(self.diff, "\\ No newline at end of file") } else { Ok(()) }
     }
 
     fn mend(&mut self, text: &str) -> Mended {
@@ -121,23 +149,6 @@ impl<C: Write, D: Write> Fixer<'_, C, D> {
             Some(print) if !self.seen.insert(print) => Mended::Out(Code::Duplicate),
             _ => mended,
         }
-    }
-
-    fn write(&mut self, number: u64, old: &[u8], new: Option<&[u8]>) -> io::Result<()> {
-        let Some(new) = new else {
-            self.fixed.left_out += 1;
-            writeln!(self.diff, "@@ -{number},1 +{},0 @@", self.fixed.rows)?;
-            return write_line(&mut self.diff, b"-", old);
-        };
-        self.fixed.rows += 1;
-        write_line(&mut self.copy, b"", new)?;
-        if old != new {
-            self.fixed.changed += 1;
-            writeln!(self.diff, "@@ -{number},1 +{},1 @@", self.fixed.rows)?;
-            write_line(&mut self.diff, b"-", old)?;
-            write_line(&mut self.diff, b"+", new)?;
-        }
-        Ok(())
     }
 }
 
@@ -165,7 +176,7 @@ fn mend(text: &str, format: Format, ui_first: bool) -> Mended {
     };
     prune(&mut fields, format);
     if before.iter().any(|problem| problem.code == Code::ConfigFirst) {
-        each_list(&mut fields, |messages| messages.iter_mut().for_each(ui_to_the_front));
+        each_taught(&mut fields, ui_to_the_front);
     }
     let new = Value::Object(fields).to_string();
     match problems(&new, format, ui_first).first() {
@@ -184,10 +195,49 @@ fn prune(fields: &mut Map<String, Value>, format: Format) {
         for message in messages.iter_mut().filter_map(Value::as_object_mut) {
             message.retain(|key, _| of_messages.contains(&key.as_str()));
             let is_answer = message.get("role").and_then(Value::as_str) == Some("assistant");
-            let fine = |weight: &Value| is_answer && matches!(weight.as_u64(), Some(0 | 1));
-            message.retain(|key, value| key != "weight" || fine(value));
+            match message.get("weight").map(weight) {
+                Some(Weight::Plain(weight)) if is_answer => {
+                    drop(message.insert("weight".into(), weight.into()))
+                }
+                Some(Weight::Unclear) if is_answer => {}
+                _ => drop(message.remove("weight")),
+            }
         }
     });
+}
+
+/// What a weight means to say.
+enum Weight {
+    /// Whether the answer is trained on, in whatever way that was written.
+    Plain(u64),
+    /// More than trained on, which there is not, or nothing.
+    Usual,
+    /// Whoever takes it away decides what is trained on.
+    Unclear,
+}
+
+fn weight(value: &Value) -> Weight {
+    let number = match value {
+        Value::Null => return Weight::Usual,
+        Value::Bool(trained) => f64::from(u8::from(*trained)),
+        Value::String(text) => text.trim().parse().unwrap_or(f64::NAN),
+        other => other.as_f64().unwrap_or(f64::NAN),
+    };
+    match number {
+        0.0 => Weight::Plain(0),
+        1.0 => Weight::Plain(1),
+        more if more > 1.0 => Weight::Usual,
+        _ => Weight::Unclear,
+    }
+}
+
+/// Every answer of a row that is trained on: of a pair, the preferred one. A worse one keeps its faults.
+fn each_taught(fields: &mut Map<String, Value>, mut with: impl FnMut(&mut Value)) {
+    for key in ["messages", "preferred_output"] {
+        let messages = fields.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten();
+        let is_taught = |message: &&mut Value| message.get("weight").and_then(Value::as_u64) != Some(0);
+        messages.filter(is_taught).for_each(&mut with);
+    }
 }
 
 /// Every list of messages of a row.
@@ -245,6 +295,10 @@ mod tests {
         check(&row("b", ""), Mended::Same);
         check(&row("b", r#","weight":1"#), Mended::Same);
         check(&row("b", r#","weight":2"#), Mended::Changed(row("b", "")));
+        for (written, meant) in [("1.0", 1), ("true", 1), ("\"1\"", 1)] {
+            let [old, new] = [written, &meant.to_string()].map(|w| row("b", &format!(r#","weight":{w}"#)));
+            check(&old, Mended::Changed(new));
+        }
         check(&row("b", r#","mood":2"#), Mended::Changed(row("b", "")));
         check(&row("b", "").replacen('{', r#"{"id":7,"#, 1), Mended::Changed(row("b", "")));
         let config = "```text\n# requirements.txt\nstreamlit\n```";
@@ -275,6 +329,59 @@ mod tests {
             assert_eq!(kept(&text, Format::Chat), (1, 0, 2), "{text}");
             assert_eq!(kept(&text, Format::Dpo), (1, 0, 2), "{text}");
         }
+    }
+
+    /// Taking the key away would teach what was not to be taught.
+    #[test]
+    fn an_answer_that_is_not_trained_on_stays_so() {
+        let two = |weight: &str| {
+            row("good", "").replacen(
+                r#"[{"#,
+                &format!(r#"[{{"role":"user","content":"x"}},{{"role":"assistant","content":"bad","weight":{weight}}},{{"#),
+                1,
+            )
+        };
+        for weight in ["0.0", "-0", "false", "\"0\""] {
+            check(&two(weight), Mended::Changed(two("0")));
+        }
+        for weight in ["0.5", "-1", "\"no\""] {
+            check(&two(weight), Mended::Out(Code::Weight));
+        }
+    }
+
+    #[test]
+    fn the_worse_answer_of_a_pair_keeps_its_faults() {
+        let config = "```text\n# requirements.txt\nstreamlit\n```";
+        let answer = |text: &str| serde_json::json!([{"role": "assistant", "content": text}]);
+        let pair = |preferred: &str| {
+            serde_json::json!({
+                "input": {"messages": [{"role": "user", "content": "a"}]},
+                "preferred_output": answer(preferred),
+                "non_preferred_output": answer(&format!("{config}\n\n{APP}")),
+            })
+        };
+        let line = pair(&format!("{config}\n\n{APP}")).to_string();
+        let mended = on_deep_stack(|| mend(&line, Format::Dpo, true)).unwrap();
+        let Mended::Changed(new) = mended else { panic!("{mended:?}") };
+        let wanted = pair(&format!("{APP}\n\n{config}"));
+        assert_eq!(serde_json::from_str::<Value>(&new).unwrap(), wanted);
+    }
+
+    #[test]
+    fn the_last_line_needs_no_newline_and_the_diff_says_so() {
+        let good = row("b", "");
+        let fixed = |text: &str| {
+            let (mut copy, mut diff) = (Vec::new(), Vec::new());
+            let fixed =
+                fix(text.as_bytes(), &mut copy, &mut diff, &Options::default(), &Cancel::new()).unwrap();
+            (String::from_utf8(copy).unwrap(), String::from_utf8(diff).unwrap(), fixed.changed)
+        };
+        let head = "--- original\n+++ fixed\n";
+        let none = "\\ No newline at end of file\n";
+        let same = (format!("{good}\n"), format!("{head}@@ -1,1 +1,1 @@\n-{good}\n{none}+{good}\n"), 0);
+        assert_eq!(fixed(&good), same);
+        let out = (format!("{good}\n"), format!("{head}@@ -2,1 +1,0 @@\n-{{\n{none}"), 0);
+        assert_eq!(fixed(&format!("{good}\n{{")), out);
     }
 
     #[test]

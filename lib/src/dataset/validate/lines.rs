@@ -3,7 +3,11 @@
 //! Memory is that of some blocks, however large the file is. Blocks go to the workers in turn and results are taken in the
 //! same turn, so what comes out does not depend on how many workers there are.
 
-use std::{io::Read, sync::mpsc, thread};
+use std::{
+    io::{self, BufRead, Read},
+    sync::mpsc,
+    thread,
+};
 
 use crate::{cancel::Cancel, critic::STACK};
 
@@ -11,6 +15,8 @@ use crate::{cancel::Cancel, critic::STACK};
 const BLOCK: usize = 1 << 18;
 /// A longer line is no example; it is passed over without being held.
 pub(super) const LONGEST: usize = 64 << 20;
+/// Bytes from which on no more is read to see what a file is.
+const BEGINNING: usize = 16 << 20;
 /// Blocks that are under way at each worker: enough for what it reads until it can count ([`Work::may_finish`]).
 const AHEAD: usize = 32;
 
@@ -56,6 +62,18 @@ impl<R: Read> Blocks<R> {
 
     fn sized(source: R, block: usize, longest: usize) -> Self {
         Self { source, rest: Vec::new(), line: 1, block, longest, ended: false }
+    }
+
+    /// The first blocks: as many as it takes for so many lines, or for [`BEGINNING`].
+    pub fn beginning(&mut self, lines: usize) -> io::Result<Vec<Block>> {
+        let (mut blocks, mut held, mut bytes) = (Vec::new(), 0, 0);
+        while held < lines && bytes < BEGINNING {
+            let Some(block) = self.next()? else { break };
+            held += block.lines().count();
+            bytes += block.bytes.len();
+            blocks.push(block);
+        }
+        Ok(blocks)
     }
 
     /// The next block; none at the end.
@@ -113,6 +131,46 @@ impl<R: Read> Blocks<R> {
     }
 }
 
+/// How a line ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Newline,
+    /// The last line of a file may have no newline.
+    File,
+    /// It is longer than [`LONGEST`], and what is held is its beginning.
+    TooLong,
+}
+
+/// Reads a line without its newline; none at the end. For who goes through a file line by line.
+pub(super) fn read_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<Ended>> {
+    line.clear();
+    let took = source.take(LONGEST as u64 + 1).read_until(b'\n', line)?;
+    Ok(match line.pop_if(|last| *last == b'\n') {
+        _ if took == 0 => None,
+        Some(_) => Some(Ended::Newline),
+        None if took > LONGEST => Some(Ended::TooLong),
+        None => Some(Ended::File),
+    })
+}
+
+/// Hands on what is left of a line that was too long.
+pub(super) fn pass_on(
+    source: &mut impl BufRead,
+    mut to: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    loop {
+        let held = source.fill_buf()?;
+        let end = memchr::memchr(b'\n', held);
+        let part = &held[..end.unwrap_or(held.len())];
+        let (took, is_over) = (part.len() + usize::from(end.is_some()), end.is_some() || held.is_empty());
+        to(part)?;
+        source.consume(took);
+        if is_over {
+            return Ok(());
+        }
+    }
+}
+
 /// How the way through a file ended.
 #[derive(Debug)]
 pub(super) enum Stopped {
@@ -141,7 +199,7 @@ pub(super) trait Work: Sync {
 /// Workers have the stack that parsing needs.
 pub(super) fn each_block<R: Read, W: Work>(
     blocks: &mut Blocks<R>,
-    first: Option<Block>,
+    first: Vec<Block>,
     workers: usize,
     cancel: &Cancel,
     work: &W,
@@ -186,19 +244,20 @@ type Lane<T> = (mpsc::SyncSender<Block>, mpsc::Receiver<T>);
 
 fn feed<R: Read, T>(
     blocks: &mut Blocks<R>,
-    mut first: Option<Block>,
+    first: Vec<Block>,
     lanes: &[Lane<T>],
     cancel: &Cancel,
     take: &mut impl FnMut(T),
 ) -> Result<(), Stopped> {
     let (mut sent, mut taken) = (0, 0);
+    let mut first = first.into_iter();
     let mut take_one = |taken: &mut usize| {
         if let Ok(result) = lanes[*taken % lanes.len()].1.recv() {
             take(result);
         }
         *taken += 1;
     };
-    while let Some(block) = match first.take() {
+    while let Some(block) = match first.next() {
         Some(block) => Some(block),
         None => blocks.next().map_err(Stopped::Read)?,
     } {
@@ -231,7 +290,8 @@ mod tests {
         let mut found = Vec::new();
         let mut blocks = Blocks::sized(bytes, block, longest);
         let own = Own(AtomicUsize::new(0));
-        each_block(&mut blocks, None, workers, &Cancel::new(), &own, |lines| found.extend(lines)).unwrap();
+        each_block(&mut blocks, Vec::new(), workers, &Cancel::new(), &own, |lines| found.extend(lines))
+            .unwrap();
         found
     }
 
@@ -269,11 +329,28 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_read_one_by_one_and_none_is_held_that_is_too_long() {
+        let long = vec![b'x'; LONGEST + 7];
+        let text = [b"a\n\n".as_slice(), &long, b"\nb"].concat();
+        let (mut source, mut line, mut found) = (&text[..], Vec::new(), Vec::new());
+        while let Some(ended) = read_line(&mut source, &mut line).unwrap() {
+            found.push((line.len(), ended));
+            if ended == Ended::TooLong {
+                let mut rest = 0;
+                pass_on(&mut source, |part| Ok(rest += part.len())).unwrap();
+                assert_eq!(rest, 6);
+            }
+        }
+        let (newline, file) = (Ended::Newline, Ended::File);
+        assert_eq!(found, [(1, newline), (0, newline), (LONGEST + 1, Ended::TooLong), (1, file)]);
+    }
+
+    #[test]
     fn a_cancel_stops_between_blocks() {
         let cancel = Cancel::new();
         cancel.cancel();
         let own = Own(AtomicUsize::new(0));
-        let ended = each_block(&mut Blocks::new(&b"a"[..]), None, 1, &cancel, &own, drop);
+        let ended = each_block(&mut Blocks::new(&b"a"[..]), Vec::new(), 1, &cancel, &own, drop);
         assert!(matches!(ended, Err(Stopped::Cancelled)));
     }
 

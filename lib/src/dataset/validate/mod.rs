@@ -167,23 +167,26 @@ pub fn validate_stream(
 fn validate_from(source: impl Read, options: &Options, cancel: &Cancel) -> Result<Report, Stopped> {
     text::load_tokens();
     let mut blocks = Blocks::new(source);
-    let first = blocks.next().map_err(Stopped::Read)?;
-    let found = first.as_ref().and_then(first_format);
-    let format = found.or(options.format).unwrap_or_default();
+    let first = blocks.beginning(FIRST).map_err(Stopped::Read)?;
+    let format = shown(&first, options.format).or(options.format).unwrap_or_default();
     let mut whole = Whole::new(format, options);
     let look = Look { format, options };
     lines::each_block(&mut blocks, first, options.workers, cancel, &look, |seen| whole.take(seen))?;
     Ok(whole.report())
 }
 
-/// What most of a file's first rows are, on a tie the earlier; none when none can be read. So one stray row is a problem of
-/// its own line, wherever it stands, and not of all others.
-fn first_format(block: &Block) -> Option<Format> {
-    let texts = block.lines().filter_map(|(_, line)| std::str::from_utf8(without_mark(line)).ok());
-    let formats: Vec<_> = texts.map(str::trim).filter_map(rules::format_of_row).take(FIRST).collect();
-    let votes = |format: &Format| formats.iter().filter(|other| *other == format).count();
+/// What a file is by its first rows: what is wanted, where any of them may be that, else what most of them are, on a tie the
+/// earlier; none when none can be read. So a stray row is a problem of its own line, wherever it stands, and not of all others.
+fn shown(first: &[Block], wanted: Option<Format>) -> Option<Format> {
+    let lines = first.iter().flat_map(Block::lines);
+    let texts = lines.filter_map(|(_, line)| std::str::from_utf8(without_mark(line)).ok()).map(str::trim);
+    let rows: Vec<_> = texts.filter_map(rules::Shown::of_row).take(FIRST).collect();
+    if let Some(wanted) = wanted.filter(|wanted| rows.iter().any(|row| row.may_be(*wanted))) {
+        return Some(wanted);
+    }
+    let votes = |shown: &rules::Shown| rows.iter().filter(|other| other.format == shown.format).count();
     // The last of equals is taken.
-    formats.iter().rev().max_by_key(|format| votes(format)).copied()
+    rows.iter().rev().max_by_key(|shown| votes(shown)).map(|shown| shown.format)
 }
 
 fn without_mark(line: &[u8]) -> &[u8] {

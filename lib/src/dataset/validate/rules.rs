@@ -65,14 +65,30 @@ pub(super) fn format_of(fields: &Map<String, Value>, expected: Format) -> Format
     }
 }
 
-/// What a file is, by a row of it: tasks for a grader have no answer, and more than a chat has. None when it is no row.
-pub(super) fn format_of_row(line: &str) -> Option<Format> {
-    let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(line) else { return None };
-    let messages = fields.get("messages").and_then(Value::as_array);
-    let asks = messages.is_some_and(|all| !all.is_empty() && !all.iter().any(is_assistant));
-    let more = fields.keys().any(|key| !CHAT_KEYS.contains(&key.as_str()));
-    let format = format_of(&fields, Format::Chat);
-    Some(if format == Format::Chat && asks && more { Format::Rft } else { format })
+/// What a row says of the file that it is in.
+pub(super) struct Shown {
+    pub format: Format,
+    /// Its last message asks for an answer, as a task for a grader does.
+    asks: bool,
+}
+
+impl Shown {
+    /// Tasks for a grader have no answer, and more than a chat has. None when it is no row.
+    pub fn of_row(line: &str) -> Option<Self> {
+        let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(line) else { return None };
+        let messages = fields.get("messages").and_then(Value::as_array);
+        let is_unanswered = messages.is_some_and(|all| !all.is_empty() && !all.iter().any(is_assistant));
+        let more = fields.keys().any(|key| !CHAT_KEYS.contains(&key.as_str()));
+        let format = format_of(&fields, Format::Chat);
+        let format = if format == Format::Chat && is_unanswered && more { Format::Rft } else { format };
+        let asks = messages.and_then(|all| all.last()).is_some_and(|last| !is_assistant(last));
+        Some(Self { format, asks })
+    }
+
+    /// Whether it is a row of that format, or one that nothing but the file's purpose tells from it.
+    pub fn may_be(&self, format: Format) -> bool {
+        self.format == format || (format == Format::Rft && self.format == Format::Chat && self.asks)
+    }
 }
 
 /// What a grader finds beside the messages.
@@ -203,11 +219,11 @@ impl Rules {
         self.found.push(Problem::new(code, message).at(field));
     }
 
-    /// Whether the row is an example but for what may be taken out of it; of any other nothing is known to be without
-    /// meaning.
+    /// Whether the row is an example but for keys that may be taken out of it; of any other nothing is known to be
+    /// without meaning.
     fn is_mendable(&self) -> bool {
-        let may_go = |code| matches!(code, Code::MessageUnrecognizedKey | Code::Weight);
-        self.found.iter().all(|problem| problem.severity == Severity::Warning || may_go(problem.code))
+        let may_go = |problem: &Problem| problem.code == Code::MessageUnrecognizedKey;
+        self.found.iter().all(|problem| problem.severity == Severity::Warning || may_go(problem))
     }
 
     fn row(&mut self, fields: &Map<String, Value>, format: Format, expected: Format) {

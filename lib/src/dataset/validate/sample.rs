@@ -5,13 +5,17 @@ use std::io::{self, BufRead};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::{
+    lines::{self, Ended},
     problem::Severity,
     row::{self, Format, Part},
     rules, without_mark,
 };
-use crate::agent::{Candidate, parse_reply};
+use crate::{
+    agent::{Candidate, parse_reply},
+    critic::{Nature, glance, on_deep_stack},
+};
 
-/// An answer that holds files, with what it answers.
+/// An answer that holds an app, with what it answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     pub line: u64,
@@ -20,12 +24,14 @@ pub struct Sampled {
     pub candidate: Candidate,
 }
 
-/// Draws `n` lines, each as likely as any other, and gives the last trained answer of each that holds files, by line.
+/// Draws `n` lines, each as likely as any other, and gives the last trained answer of each that holds an app, by line.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn sample(source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<Sampled>> {
-    Ok(drawn(source, n, seed)?.iter().filter_map(|(number, line)| answer(*number, line)).collect())
+    let drawn = drawn(source, n, seed)?;
+    // Source text may be nested as deep as it likes.
+    on_deep_stack(|| drawn.iter().filter_map(|(number, line)| answer(*number, line)).collect())
 }
 
 /// Draws `n` lines likewise, and gives those that are examples of a format without a fault.
@@ -49,15 +55,18 @@ fn drawn(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<(u64, 
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut drawn: Vec<(u64, Vec<u8>)> = Vec::new();
     let (mut line, mut number) = (Vec::new(), 0);
-    while source.read_until(b'\n', &mut line)? > 0 {
+    while let Some(ended) = lines::read_line(&mut source, &mut line)? {
         number += 1;
+        if ended == Ended::TooLong {
+            lines::pass_on(&mut source, |_| Ok(()))?;
+            continue;
+        }
         // Of `number` lines each is among the `n` with the same chance.
         if drawn.len() < n {
             drawn.push((number, std::mem::take(&mut line)));
         } else if let Some(place) = drawn.get_mut(random.random_range(0..number) as usize) {
             *place = (number, std::mem::take(&mut line));
         }
-        line.clear();
     }
     drawn.sort_unstable();
     Ok(drawn)
@@ -65,11 +74,13 @@ fn drawn(mut source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<(u64, 
 
 fn answer(number: u64, line: &[u8]) -> Option<Sampled> {
     let text = std::str::from_utf8(without_mark(line)).ok()?.trim();
-    let row = row::read(text, rules::format_of_row(text)?);
+    let row = row::read(text, rules::Shown::of_row(text)?.format);
     let at = row.said.iter().rposition(|said| said.part == Part::Answer)?;
     let asked = row.said[..at].iter().rfind(|said| said.role == "user")?.text.to_string();
     let candidate = parse_reply(&row.said[at].text);
-    (!candidate.files.is_empty()).then_some(Sampled { line: number, asked, candidate })
+    // Other programs, and pages, are none that would be run here.
+    let is_app = glance(&candidate.files).natures.contains(&Nature::Ui);
+    is_app.then_some(Sampled { line: number, asked, candidate })
 }
 
 #[cfg(test)]

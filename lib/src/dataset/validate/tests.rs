@@ -292,7 +292,6 @@ fn rows_that_say_the_same() {
         with(r#""tools":null"#),
         asks(r#""name":null"#),
         asks(r#""mood":7"#),
-        asks(r#""weight":1"#),
         answers(r#""weight":1"#),
         GOOD.replacen(r#""a""#, r#"[{"type":"text","text":"a"}]"#, 1),
     ] {
@@ -307,7 +306,8 @@ fn rows_that_say_the_same() {
     ] {
         assert_eq!((repeats(GOOD, &other), repeats(&other, &other)), (0, 1), "{other}");
     }
-    // Of what is no example all counts.
+    // Of what is no example all counts: what a wrong weight means is for whoever mends it.
+    assert_eq!(repeats(GOOD, &answers(r#""weight":0.0"#)), 0);
     assert_eq!(repeats(r#"{"prompt":"a","completion":"b"}"#, r#"{"prompt":"c","completion":"d"}"#), 0);
     let shared = |text: &str| format!(r#"{{"messages":[{{"from":"human","value":"{text}"}}]}}"#);
     assert_eq!(repeats(&shared("a"), &shared("b")), 0);
@@ -356,6 +356,37 @@ fn a_file_for_another_method_is_told_of_once() {
     let codes: Vec<_> = found.problems.iter().map(|p| (p.line, p.code)).collect();
     assert_eq!((codes, found.format), (vec![(None, Code::WrongMethod)], Format::Dpo));
     assert!(report(pairs.as_bytes(), &Options { format: Some(Format::Dpo), ..Options::default() }).ok);
+}
+
+#[test]
+fn what_is_wanted_decides_where_a_row_may_be_that() {
+    let format = |text: String, wanted| {
+        report(text.as_bytes(), &Options { format: wanted, ..Options::default() }).format
+    };
+    let stray = r#"{"messages":[{"role":"user","content":"x"}],"id":1}"#;
+    let file = format!("{stray}\n").repeat(20) + &format!("{GOOD}\n").repeat(11);
+    assert_eq!((format(file.clone(), None), format(file, Some(Format::Chat))), (Format::Rft, Format::Chat));
+    // Nothing but its purpose tells such a task from a chat.
+    for task in [
+        r#"{"messages":[{"role":"user","content":"x"}]}"#,
+        r#"{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"},{"role":"user","content":"z"}],"reference":1}"#,
+    ] {
+        let rows = format!("{task}\n").repeat(12);
+        let found = report(rows.as_bytes(), &Options { format: Some(Format::Rft), ..Options::default() });
+        let errors: Vec<_> = found.problems.iter().filter(|p| p.severity == Severity::Error).collect();
+        assert!(
+            found.format == Format::Rft && errors.iter().all(|p| p.code == Code::TooFewExamples),
+            "{errors:?}"
+        );
+    }
+    assert_eq!(format(format!("{GOOD}\n"), Some(Format::Rft)), Format::Chat);
+}
+
+#[test]
+fn rows_that_are_larger_than_a_block_are_counted_before_the_file_is_taken_for_what_one_shows() {
+    let large = GOOD.replace("\"a\"", &format!("\"{}\"", "word ".repeat(60_000)));
+    let text = [PAIR, &large, &large].map(|line| format!("{line}\n")).concat();
+    assert_eq!(report(text.as_bytes(), &Options::default()).format, Format::Chat);
 }
 
 #[test]

@@ -88,6 +88,22 @@ fn messages_are_text_in_one_piece_or_in_parts() {
 }
 
 #[test]
+fn whoever_speaks_says_something() {
+    let silent = |message: Value, expected: Option<&str>| {
+        check(json!({"messages": [{"role": "user", "content": "hi"}, message]}), expected);
+    };
+    for role in ["user", "system", "developer", "tool"] {
+        silent(json!({ "role": role }), Some("messages[1].content"));
+        silent(json!({"role": role, "content": null}), Some("messages[1].content"));
+        silent(json!({"role": role, "content": ""}), None);
+    }
+    // What it did instead is not of use here, and no fault of the request's.
+    silent(json!({"role": "assistant", "content": null, "refusal": "no"}), None);
+    silent(json!({"role": "assistant", "tool_calls": []}), None);
+    silent(json!({"role": "assistant"}), None);
+}
+
+#[test]
 fn every_answer_has_its_own_seed() {
     let request = read(&json!({"n": 3, "seed": -1})).unwrap();
     let answers = sampling::answers(&request.params, request.n);
@@ -159,7 +175,8 @@ proptest! {
             }
             Err(error) => {
                 let param = error.envelope().error.param;
-                prop_assert!(param.is_some_and(|param| FIELDS.contains(&param.as_str())));
+                let silent = |param: &str| param.starts_with("messages[") && param.ends_with("].content");
+                prop_assert!(param.is_some_and(|param| FIELDS.contains(&param.as_str()) || silent(&param)));
             }
         }
     }

@@ -32,6 +32,8 @@ def refused_jobs(session, report):
         ("0 epochs, legacy", {"hyperparameters": {"n_epochs": 0}}, None),
         ("beta 3", {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, None),
         ("reinforcement", {"method": {"type": "reinforcement"}}, None),
+        ("n_epoch", {"method": supervised(n_epoch=3)}, "method.supervised.hyperparameters.n_epoch"),
+        ("hyperparameters beside a method", {"method": supervised(), "hyperparameters": {"n_epochs": 3}}, "hyperparameters.n_epochs"),
     ]
     for what, change, param in bad:
         report.refused(what, openai.BadRequestError, lambda: session.create(**change), param=param)
