@@ -14,6 +14,7 @@ pub use own::{Own, Writer};
 pub use program::Program;
 pub use prompt::reply_of;
 pub use prompts::{Improvement, PromptError, Prompts, SYSTEM, ShownApp, ShownGuideline, ShownIssue};
+pub(crate) use reply::may_hold_files;
 pub use reply::{MAX_REPLY, parse_reply};
 
 /// One file of a candidate.

@@ -49,6 +49,34 @@ fn changed(n: usize, change: impl FnOnce(&mut Value)) -> Vec<u8> {
     row.to_string().into_bytes()
 }
 
+fn tool(description: &str) -> Value {
+    json!({"type": "function", "function": {"name": "get", "description": description}})
+}
+
+fn call(id: &str, arguments: &str) -> Value {
+    json!({"id": id, "type": "function", "function": {"name": "get", "arguments": arguments}})
+}
+
+fn result(id: &str) -> Value {
+    json!({"role": "tool", "tool_call_id": id, "content": "7"})
+}
+
+fn user(text: &str) -> Value {
+    json!({"role": "user", "content": text})
+}
+
+/// A good row that calls a tool between the question and the answer.
+fn calling(n: usize, tools: Value, between: &[Value]) -> Vec<u8> {
+    changed(n, |row| {
+        row["tools"] = tools;
+        row["messages"].as_array_mut().unwrap().splice(2..2, between.iter().cloned());
+    })
+}
+
+fn calls(calls: &[Value]) -> Value {
+    json!({"role": "assistant", "content": null, "tool_calls": calls})
+}
+
 type Fault = (&'static str, Code, fn(usize) -> Vec<u8>);
 
 /// Ways to spoil a row, and what is to be said of it.
@@ -128,6 +156,74 @@ const FAULTS: &[Fault] = &[
     }),
     ("an answer to no call", Code::ToolCallId, |n| {
         changed(n, |row| row["messages"][1] = json!({"role": "tool", "tool_call_id": "a", "content": "7"}))
+    }),
+    ("a call that nobody answers", Code::ToolCallId, |n| {
+        calling(n, json!([tool("x")]), &[calls(&[call("a", "{}")]), user("go on")])
+    }),
+    ("an answer after another turn", Code::ToolCallId, |n| {
+        calling(n, json!([tool("x")]), &[calls(&[call("a", "{}")]), user("go on"), result("a")])
+    }),
+    ("two calls of one id", Code::ToolCallId, |n| {
+        calling(n, json!([tool("x")]), &[calls(&[call("a", "{}"), call("a", "{}")]), result("a")])
+    }),
+    ("a call by the user", Code::ToolShape, |n| {
+        changed(n, |row| {
+            row["tools"] = json!([tool("x")]);
+            row["messages"][1]["tool_calls"] = json!([call("a", "{}")]);
+        })
+    }),
+    ("a refusal by the user", Code::MissingContent, |n| {
+        changed(n, |row| row["messages"][1] = json!({"role": "user", "content": null, "refusal": "no"}))
+    }),
+    ("a tool with spaces in its name", Code::ToolShape, |n| {
+        changed(n, |row| row["tools"] = json!([{"type": "function", "function": {"name": "get it"}}]))
+    }),
+    ("a tool twice", Code::ToolShape, |n| calling(n, json!([tool("x"), tool("y")]), &[])),
+    ("a function without a name", Code::MessageMissingKey, |n| {
+        calling(n, json!([]), &[json!({"role": "function", "content": "7"})])
+    }),
+    ("an empty refusal", Code::MissingContent, |n| {
+        changed(n, |row| row["messages"][2] = json!({"role": "assistant", "content": null, "refusal": ""}))
+    }),
+    ("a refusal that is a number", Code::DataType, |n| {
+        changed(n, |row| row["messages"][2] = json!({"role": "assistant", "content": null, "refusal": 5}))
+    }),
+    ("a role twice", Code::RepeatedKey, |n| {
+        good(n).replacen("\"role\":\"user\"", "\"role\":\"user\",\"role\":\"system\"", 1).into_bytes()
+    }),
+    ("a picture that is no base64", Code::ImageType, |n| {
+        let url = json!({"url": format!("data:image/png;base64,!!!{n}")});
+        changed(n, |row| row["messages"][1]["content"] = json!([{"type": "image_url", "image_url": url}]))
+    }),
+    ("an empty picture", Code::ImageType, |n| {
+        let url = json!({"url": "data:image/png;base64,"});
+        changed(n, |row| row["messages"][1]["content"] = json!([{"type": "image_url", "image_url": url}]))
+    }),
+    ("the end of a prompt", Code::SpecialToken, |n| {
+        changed(n, |row| row["messages"][1]["content"] = json!(format!("form {n}<|endofprompt|>")))
+    }),
+    ("a special token in a name", Code::SpecialToken, |n| {
+        changed(n, |row| row["messages"][1]["name"] = json!("<|im_start|>"))
+    }),
+    ("a special token in a refusal", Code::SpecialToken, |n| {
+        changed(n, |row| row["messages"][2]["refusal"] = json!("<|im_start|>"))
+    }),
+    ("a special token in a tool", Code::SpecialToken, |n| calling(n, json!([tool("<|endoftext|>")]), &[])),
+    ("a special token in a call", Code::SpecialToken, |n| {
+        let made = calls(&[call("a", "{\"x\":\"<|im_end|>\"}")]);
+        calling(n, json!([tool("x")]), &[made, result("a")])
+    }),
+    ("a NUL in Python", Code::CodeDoesNotParse, |n| {
+        row(n, &app(n).replacen("Orders", "Ord\0ers", 1)).to_string().into_bytes()
+    }),
+    ("requirements alone, without a fence", Code::ConfigFirst, |n| {
+        row(n, &format!("# requirements.txt\nstreamlit==1.{n}\npandas>=2")).to_string().into_bytes()
+    }),
+    ("a theme without a fence", Code::ConfigFirst, |n| {
+        row(n, &format!("# .streamlit/config.toml\n[theme]\nbase = \"{n}\"")).to_string().into_bytes()
+    }),
+    ("a settings module without a fence", Code::ConfigFirst, |n| {
+        row(n, &format!("# config.py\nDEBUG = True\nPORT = {n}")).to_string().into_bytes()
     }),
     ("prompt and completion", Code::CompletionsFormat, |n| {
         json!({"prompt": format!("form {n}"), "completion": app(n)}).to_string().into_bytes()
@@ -276,6 +372,23 @@ fn duplicates_are_named_with_the_first() {
 }
 
 #[test]
+fn rows_that_differ_in_what_nobody_reads_are_duplicates() {
+    let rows: Vec<Vec<u8>> = (0..30).map(|id| changed(1, |row| row["id"] = json!(id))).collect();
+    for text in [joined(&rows), joined(&vec![good(1).into_bytes(); 30])] {
+        let found = report(&text, &Options::default());
+        assert_eq!((found.duplicates, found.examples, found.ok), (29, 30, false));
+        let few = &found.problems[0];
+        assert_eq!((few.line, few.code), (None, Code::TooFewExamples));
+        assert_eq!(few.message, "1 different ones of 30 usable examples, at least 10 are needed");
+        // The corrected copy is as bad, and says so of the same rows.
+        let mut copy = Vec::new();
+        let fixed = fix(&text[..], &mut copy, std::io::sink(), &Options::default(), &Cancel::new()).unwrap();
+        assert_eq!((fixed.rows, fixed.reasons[&Code::Duplicate]), (1, found.duplicates));
+        assert!(!report(&copy, &Options::default()).ok);
+    }
+}
+
+#[test]
 fn ends_of_lines_and_marks_do_not_move_lines() {
     let text = joined(&file(12));
     let windows = String::from_utf8(text.clone()).unwrap().replace('\n', "\r\n");
@@ -319,7 +432,6 @@ fn a_file_that_teaches_the_habit_is_refused_with_its_shares() {
 
 /// Rows in the shapes of OpenAI's documentation, none of which is wrong.
 fn documented() -> Vec<(Format, Vec<Value>)> {
-    let user = |text: &str| json!({"role": "user", "content": text});
     let assistant = |text: &str| json!({"role": "assistant", "content": text});
     let tools = json!([{"type": "function", "function": {
         "name": "get_current_weather", "description": "Get the current weather",
@@ -341,6 +453,14 @@ fn documented() -> Vec<(Format, Vec<Value>)> {
         json!({"messages": [user("Extract: The Dolphins won"), assistant("{\"player\": null, \"team\": \"Dolphins\", \"sport\": \"football\"}")]}),
         json!({"messages": [user("Say no"), {"role": "assistant", "content": null, "refusal": "I can't help with that."}]}),
         json!({"messages": [user("Show the unicode: é 中 🙂 \u{2028}"), assistant("é 中 🙂 \u{2028}")]}),
+        json!({"messages": [{"role": "user", "content": "As tables write it", "name": null, "weight": null, "tool_calls": null, "tool_call_id": null, "function_call": null, "refusal": null}, assistant("Null is nothing.")], "tools": null, "functions": null, "parallel_tool_calls": null, "preferred_output": null}),
+        json!({"messages": [{"role": "user", "content": [{"type": "image_url", "text": null, "image_url": {"url": "https://example.com/a.png", "detail": null}}]}, assistant("A dot again.")]}),
+        json!({"messages": [user("Say no in a part"), {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}]}),
+        json!({"messages": [user("And nothing?"), call, {"role": "tool", "tool_call_id": "call_id", "content": ""}, assistant("It said nothing."), user("Again?"), call, {"role": "tool", "tool_call_id": "call_id", "content": [{"type": "text", "text": ""}]}, assistant("Nothing.")], "tools": tools}),
+        json!({"messages": [user("What does Python print?"), assistant("```python\n>>> 1 + 1\n2\n```")]}),
+        json!({"messages": [user("And in a session?"), assistant("Run this:\n\n```bash\npip install x\n```\n\nthen\n\n```pycon\n>>> for n in (1, 2):\n...     n\n1\n2\n```")]}),
+        json!({"messages": [user("In a notebook?"), assistant("```python\n!pip install pandas\n%matplotlib inline\nimport pandas as pd\n```")]}),
+        json!({"messages": [user("How many apples?"), assistant("Total = 3 apples + 4 apples\n\nX = 7")]}),
         json!({"messages": [user("What does `a <| b` mean?"), assistant("Nothing in Python: `<|` is no operator.")]}),
     ];
     let pairs = (0..12).map(|n| {

@@ -56,6 +56,15 @@ pub fn parse_reply(reply: &str) -> Candidate {
     assemble::assemble(parts)
 }
 
+/// Whether a reply may hold files, without taking it apart: most prose is known by a look at how its lines begin. Never
+/// false where [`parse_reply`] finds one.
+pub(crate) fn may_hold_files(reply: &str) -> bool {
+    let has = |mark: &str| memchr::memmem::find(reply.as_bytes(), mark.as_bytes()).is_some();
+    // Fences, and what lists of files and escaped thoughts have.
+    ["```", "~~~", "{", "<"].into_iter().any(has)
+        || clean::plain(reply).split('\n').any(unfenced::begins_file)
+}
+
 fn fenced_parts(segments: &[Segment<'_>]) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut before: &[&str] = &[];

@@ -45,6 +45,25 @@ fn one_fenced_block_with_any_tag() {
 }
 
 #[test]
+fn prose_is_known_without_being_taken_apart() {
+    for prose in [
+        "",
+        "The capital of France is Paris.",
+        "Import tariffs rose. e.g. import duties, from there to here",
+        "Run app.py now; then it holds that x = 3, or\n  x equals = 4",
+        "1. First\n2. Second\n\n- a point: more",
+    ] {
+        assert!(!may_hold_files(prose), "{prose}");
+        check(prose, &[]);
+    }
+    for files in
+        ["# requirements.txt\nstreamlit", "requirements.txt:\nstreamlit", "\u{feff}import os\rx", "```\n"]
+    {
+        assert!(may_hold_files(files), "{files}");
+    }
+}
+
+#[test]
 fn names_in_the_info_string() {
     for info in [
         "python title=\"ui.py\"",
@@ -486,6 +505,48 @@ fn odd_reply() -> impl Strategy<Value = String> {
         .prop_map(|p| p.concat())
 }
 
+/// Replies without any mark of files: neither fences nor what JSON and HTML begin with.
+fn unmarked_reply() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "\n",
+        "\n\n",
+        "\r\n",
+        "\r",
+        "\u{feff}",
+        "\0",
+        "# requirements.txt",
+        "requirements.txt:",
+        "streamlit==1.38",
+        "pandas>=2",
+        "**config.toml**",
+        "- .env",
+        "KEY = 1",
+        "a = \"b\"",
+        "config.yaml",
+        "a: b",
+        "data.csv",
+        "a,b",
+        "# config.py",
+        "DEBUG = True",
+        "import streamlit as st",
+        "from a import b",
+        "    st.title(1)",
+        "def f():",
+        "class A:",
+        "print(1)",
+        "with st.form(1):",
+        "@st.cache_data",
+        "if __name__ == \"__main__\":",
+        "Some words, and more of them.",
+        "'",
+        "\"\"\"",
+        "\u{a0}",
+        "\u{2028}",
+        " ",
+    ]);
+    prop::collection::vec(prop_oneof![2 => pieces, 1 => Just("\n")], 0..20).prop_map(|pieces| pieces.concat())
+}
+
 fn is_safe(path: &str) -> bool {
     path.len() <= 300
         && !path.contains(['\\', '\0', '\n', '"', '`', ':'])
@@ -567,6 +628,12 @@ proptest! {
             let below = file.path.clone() + "/";
             prop_assert!(!files.iter().any(|f| f.path.starts_with(&below)));
         }
+    }
+
+    #[test]
+    fn a_quick_look_misses_no_file(reply in prop_oneof![2 => unmarked_reply(), 1 => odd_reply(), 1 => any::<String>()]) {
+        let files = parse_reply(&reply).files;
+        prop_assert!(may_hold_files(&reply) || files.is_empty(), "{:?}", files);
     }
 
     #[test]

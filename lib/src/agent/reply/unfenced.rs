@@ -33,6 +33,11 @@ pub(super) fn parts(lines: &[&str]) -> Vec<Part> {
     parts
 }
 
+/// Whether a file of [`parts`] may begin with this line.
+pub(super) fn begins_file(line: &str) -> bool {
+    begins_code(line.trim_start()) || name(line, Strings::default()).is_some()
+}
+
 fn name(line: &str, strings: Strings) -> Option<String> {
     if strings.inside() {
         return None;
@@ -124,7 +129,9 @@ fn is_call(rest: &str) -> bool {
 
 /// `name = value`, where the value begins like one.
 fn is_assignment(line: &str) -> bool {
-    let Some((name, value)) = line.split_once(" = ") else { return false };
+    // A name has no blanks, so the first one is before the sign.
+    let Some((name, value)) = line.split_once(' ') else { return false };
+    let Some(value) = value.strip_prefix("= ") else { return false };
     let is_name = !name.is_empty()
         && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '[' | ']' | ','));
     let begins_value =

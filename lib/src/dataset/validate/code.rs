@@ -4,9 +4,12 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use super::problem::{Code, Problem};
+use super::{
+    problem::{Code, Problem},
+    typed,
+};
 use crate::{
-    agent,
+    agent::{self, SourceFile},
     critic::{Glance, Nature, glance},
 };
 
@@ -78,10 +81,8 @@ impl CodeTally {
 pub(super) fn look(answer: &str, ui_first: bool) -> (CodeTally, Vec<Problem>) {
     let mut tally = CodeTally::default();
     let mut problems = Vec::new();
-    // Prose has neither fences nor imports: most of what is no app is known without being taken apart.
-    let files = if may_hold_files(answer) { agent::parse_reply(answer).files } else { Vec::new() };
+    let (files, seen) = seen_in(answer);
     let Some(first) = files.first() else { return (tally, problems) };
-    let seen = glance(&files);
     tally.answers = 1;
     tally.unread = u64::from(seen.unread);
     tally.ui_first = u64::from(begins_with_ui(&seen));
@@ -98,10 +99,44 @@ pub(super) fn look(answer: &str, ui_first: bool) -> (CodeTally, Vec<Problem>) {
     (tally, problems)
 }
 
-fn may_hold_files(answer: &str) -> bool {
-    ["```", "~~~", "import ", "{", "<"]
-        .iter()
-        .any(|mark| memchr::memmem::find(answer.as_bytes(), mark.as_bytes()).is_some())
+/// The files of an answer, and what they are.
+fn seen_in(answer: &str) -> (Vec<SourceFile>, Glance) {
+    if !agent::may_hold_files(answer) {
+        return Default::default();
+    }
+    let mut files = agent::parse_reply(answer).files;
+    if is_prose(answer, &files) {
+        return Default::default();
+    }
+    let mut seen = glance(&files);
+    // What is typed into an interpreter or a notebook parses only when that is taken away, which is rarely needed.
+    if seen.broken.is_some() {
+        files = files.into_iter().filter_map(typed::without_typing).collect();
+        seen = glance(&files);
+    }
+    // Reading a reply takes them out, so nobody else sees them.
+    if seen.broken.is_none()
+        && let Some(file) = files.iter().find(|file| file.path.ends_with(".py"))
+        && memchr::memchr(b'\0', answer.as_bytes()).is_some()
+    {
+        seen.broken =
+            Some((file.path.clone(), "the answer holds NUL characters, which no source may".into()));
+    }
+    (files, seen)
+}
+
+/// Prose with a sum on a line of its own (`Total = 3 apples`, `class sizes are:`) looks like loose code; without a fence, a
+/// name and a statement that only Python has, it is none.
+fn is_prose(answer: &str, files: &[SourceFile]) -> bool {
+    let [only] = files else { return false };
+    let is_unnamed = matches!(only.path.as_str(), "app.py" | "script.py");
+    let called = ["```", "~~~", only.path.as_str()].iter().any(|mark| answer.contains(mark));
+    is_unnamed && !called && !only.content.lines().map(str::trim_start).any(is_statement)
+}
+
+fn is_statement(line: &str) -> bool {
+    ["import ", "def ", "st.", "with st.", "@st."].iter().any(|word| line.starts_with(word))
+        || (line.starts_with("from ") && line.contains(" import "))
 }
 
 fn begins_with_ui(seen: &Glance) -> bool {
@@ -168,6 +203,54 @@ mod tests {
         check(&block("python", "sort.py", "def sort(a):\n    return sorted(a)"), &[], 0);
         let constants: String = (0..9).map(|n| format!("LIMIT_{n} = {n}\n")).collect();
         check(&block("python", "app.py", &format!("{constants}{APP}")), &[Code::ConfigFirst], 0);
+    }
+
+    #[test]
+    fn the_habit_is_seen_without_fences() {
+        check("# requirements.txt\nstreamlit==1.38\npandas>=2\n", &[Code::ConfigFirst], 0);
+        check(&format!("requirements.txt:\nstreamlit==1.38\n\napp.py:\n\n{APP}"), &[Code::ConfigFirst], 0);
+        check("# .streamlit/config.toml\n[theme]\nprimaryColor = \"#fff\"\n", &[Code::ConfigFirst], 0);
+        check("# config.py\nDEBUG = True\nPORT = 8501\n", &[Code::ConfigFirst], 0);
+        check(APP, &[], 1);
+        check("st.title('A'\nst.button(", &[Code::CodeDoesNotParse], 0);
+        check("import os\nprint('A'", &[Code::CodeDoesNotParse], 0);
+    }
+
+    #[test]
+    fn prose_that_looks_like_code_is_none() {
+        for prose in [
+            "X = 5",
+            "Total = 3 apples + 4",
+            "x = 3 or x = -2",
+            "N = 2 of the cost.",
+            "Then\n\nA = (1 + 2)\n\nso it is 3.",
+            "class sizes are as follows:",
+            "print(x) shows the value",
+        ] {
+            check(prose, &[], 0);
+            assert_eq!(on_deep_stack(|| look(prose, true)).unwrap().0.answers, 0, "{prose}");
+        }
+    }
+
+    #[test]
+    fn what_is_typed_is_no_code_that_does_not_parse() {
+        let session = ">>> 1 + 1\n2\n>>> for n in range(2):\n...     print(n)\n0\n1";
+        for tag in ["python", "pycon", ""] {
+            check(&format!("```{tag}\n{session}\n```"), &[], 0);
+        }
+        check(&format!("```python\ndef f():\n    return 2\n\n{session}\n```"), &[], 0);
+        check("```python\n!pip install pandas\n%matplotlib inline\nimport pandas as pd\n```", &[], 0);
+        check(&block("python", "app.py", &format!("%pip install streamlit\n{APP}")), &[], 1);
+        check(&format!("{}```python\n{session}\n```", block("python", "app.py", APP)), &[], 1);
+        let broken = "def f(:\n    return 2\n";
+        check(&format!("```python\n{broken}\n{session}\n```"), &[Code::CodeDoesNotParse], 0);
+        check(&format!("```python\n!pip install pandas\n{broken}```"), &[Code::CodeDoesNotParse], 0);
+    }
+
+    #[test]
+    fn a_nul_in_python_is_told_of() {
+        check("```python\nx = '\0'\n```", &[Code::CodeDoesNotParse], 0);
+        check("The character \0 ends a text in C.", &[], 0);
     }
 
     #[test]

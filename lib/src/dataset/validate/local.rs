@@ -143,16 +143,21 @@ fn messages(list: Option<&Value>, name: &str, found: &mut Vec<Problem>) {
                 found.push(refused(message).at(format!("{field}.{key}")));
             }
         }
-        // Pictures of others than the user are refused everywhere.
-        if rules::role(message) == Some("user") {
-            pictures(message, &field, found);
-        }
+        parts(message, &field, found);
     }
 }
 
-fn pictures(message: &Value, field: &str, found: &mut Vec<Problem>) {
+fn parts(message: &Value, field: &str, found: &mut Vec<Problem>) {
+    // Those of other roles are refused everywhere.
+    let (is_user, is_answer) =
+        (rules::role(message) == Some("user"), rules::role(message) == Some("assistant"));
     let parts = message.get("content").and_then(Value::as_array).into_iter().flatten().enumerate();
-    for (index, _) in parts.filter(|(_, part)| vision::is_picture(part)) {
-        found.push(refused("the local trainer sees no pictures").at(format!("{field}.content[{index}]")));
+    for (index, part) in parts {
+        let at = format!("{field}.content[{index}]");
+        if is_user && vision::is_picture(part) {
+            found.push(refused("the local trainer sees no pictures").at(at));
+        } else if is_answer && part["type"] == "refusal" {
+            found.push(refused("the local trainer does not learn from `refusal`").at(at));
+        }
     }
 }

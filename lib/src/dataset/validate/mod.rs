@@ -2,7 +2,8 @@
 //! line, field, reason and remedy.
 //!
 //! Reading order: [`lines`] cuts the file into blocks for the workers, [`row`] reads a line quickly and [`rules`] (with
-//! [`tools`] and [`vision`]) in full, [`local`] is what the trainer of this machine makes of it, [`code`] reads the code inside the answers, [`duplicates`] finds equal rows,
+//! [`keys`], [`tools`] and [`vision`]) in full, [`local`] is what the trainer of this machine makes of it, [`code`] (with
+//! [`typed`]) reads the code inside the answers, [`duplicates`] finds equal rows,
 //! [`problem`] names what can be wrong, [`report`] gathers it. [`fix`] writes a corrected copy,
 //! [`sample`] draws answers to be run.
 //!
@@ -11,6 +12,7 @@
 mod code;
 mod duplicates;
 mod fix;
+mod keys;
 mod lines;
 mod local;
 mod problem;
@@ -19,6 +21,7 @@ mod row;
 mod rules;
 mod sample;
 mod tools;
+mod typed;
 mod vision;
 
 use std::{fs::File, io::Read, path::Path};
@@ -346,6 +349,18 @@ fn too_long(row: &Row<'_>, tokens: Counts, target: &Target, meter: &mut Meter<'_
     })
 }
 
+/// A provider counts examples; one that is there ten times teaches what it teaches once.
+fn too_few(examples: u64, repeated: u64) -> Option<Problem> {
+    let different = examples - repeated;
+    let of = if repeated > 0 {
+        format!("{different} different ones of {examples}")
+    } else {
+        different.to_string()
+    };
+    let message = format!("{of} usable examples, at least {MIN_EXAMPLES} are needed");
+    (different < MIN_EXAMPLES as u64).then(|| Problem::new(Code::TooFewExamples, message))
+}
+
 /// The whole file, as far as it has been read.
 struct Whole<'o> {
     options: &'o Options,
@@ -421,17 +436,15 @@ impl<'o> Whole<'o> {
         let context = self.options.local.as_ref().map_or(0, |local| local.context);
         self.read += Counts { o200k: row.tokens.o200k.min(LONG), local: row.tokens.local.min(context) };
         if let Some(print) = row.print {
-            self.prints.add(print, row.line);
+            self.prints.add(print, row.line, row.is_example);
         }
     }
 
     fn report(self) -> Report {
         let Self { options, mut report, mut problems, prints, rows, sum, read, .. } = self;
-        report.duplicates = prints.repeated(|problem| problems.add(problem));
-        if report.examples < MIN_EXAMPLES as u64 {
-            let message = format!("{} usable examples, at least {MIN_EXAMPLES} are needed", report.examples);
-            problems.add(Problem::new(Code::TooFewExamples, message));
-        }
+        let repeated = prints.repeated(|problem| problems.add(problem));
+        report.duplicates = repeated.rows;
+        too_few(report.examples, repeated.examples).into_iter().for_each(|problem| problems.add(problem));
         report.code.verdict().into_iter().for_each(|problem| problems.add(problem));
         let of_target = if options.target.local { sum.local } else { sum.o200k };
         report.lengths.mean = of_target as f64 / rows.max(1) as f64;

@@ -30,6 +30,7 @@ pub enum Code {
     WrongMethod,
     CompletionsFormat,
     UnrecognizedKey,
+    RepeatedKey,
     TooFewExamples,
     Duplicate,
     // Messages.
@@ -103,10 +104,11 @@ impl Code {
             }
             Self::CompletionsFormat => "write it as `messages`; models that took completions are gone",
             Self::UnrecognizedKey => "remove the key; `--fix` does",
-            Self::TooFewExamples => "add examples: gains usually begin at 50 to 100",
+            Self::RepeatedKey => "keep one of them: some readers take the first, some the last",
+            Self::TooFewExamples => "add examples that differ: gains usually begin at 50 to 100",
             Self::Duplicate => "keep one of them; `--fix` does",
             Self::MissingMessagesList => "give the example a list `messages` with at least one message",
-            Self::MessageMissingKey => "give each message a `role` and a `content`",
+            Self::MessageMissingKey => "give each message a `role` and a `content`, a function's its `name`",
             Self::MessageUnrecognizedKey => "remove the key; `--fix` does",
             Self::UnrecognizedRole => "use system, developer, user, assistant or tool",
             Self::MissingContent => "write the text that the message is to hold, or leave the example out",
@@ -121,12 +123,14 @@ impl Code {
                 "write it as texts that end with the answer, or leave the example out (`--fix` does); `--model` names a hosted model, which takes more"
             }
             Self::ToolShape => {
-                "a tool is `{\"type\": \"function\", \"function\": {\"name\": ..}}`, a call has `id`, `type` and `function` too"
+                "a tool is `{\"type\": \"function\", \"function\": {\"name\": ..}}`, listed once; a call has `id`, `type` and `function` too, in an assistant message"
             }
             Self::MissingTools => "list the tools that the example calls under `tools`",
             Self::ToolUnknown => "list the tool under `tools`, or call one that is listed",
             Self::ToolArguments => "write the arguments as a JSON object in a string",
-            Self::ToolCallId => "answer a call that an assistant message before it made, by its `id`",
+            Self::ToolCallId => {
+                "give each call an `id` of its own, and answer it by that `id` in the tool messages that follow at once"
+            }
             Self::ImageRole => "only user messages may hold pictures",
             Self::ImageType => "give an https address, or JPEG, PNG or WEBP as a data address in base64",
             Self::ImageLimit => "at most 10 pictures an example, each at most 10 MB",

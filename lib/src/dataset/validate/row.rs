@@ -3,15 +3,11 @@
 //! Nearly every row of a file is well-formed: it is read straight into borrowed types, which refuse whatever [`rules`] might
 //! have to say something about. What they refuse is read again as plain JSON, by [`rules`], which has every message.
 
-use std::{
-    borrow::Cow,
-    hash::{BuildHasher, Hash, Hasher},
-};
+use std::borrow::Cow;
 
-use foldhash::quality::FixedState;
 use serde::{Deserialize, Serialize};
 
-use super::{problem::Problem, rules};
+use super::{duplicates, problem::Problem, rules};
 
 /// Sort of a fine-tuning file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +60,7 @@ pub(super) struct Row<'a> {
     pub said: Vec<Said<'a>>,
     /// Schemas of its tools.
     pub tools: String,
-    /// Equal for equal examples, whatever the order of their keys; none for what is no example.
+    /// Equal for examples that training cannot tell apart; none for what is no example.
     pub print: Option<u64>,
     /// Of a task: what its grader finds in `item`, as names with their types, in the order of the names.
     pub item: Option<String>,
@@ -93,11 +89,12 @@ impl Row<'_> {
 }
 
 /// Control tokens, which have no business in a text.
-pub(super) const SPECIAL_TOKENS: [&str; 7] = [
+pub(super) const SPECIAL_TOKENS: [&str; 8] = [
     "<|im_start|>",
     "<|im_end|>",
     "<|im_sep|>",
     "<|endoftext|>",
+    "<|endofprompt|>",
     "<|fim_prefix|>",
     "<|fim_middle|>",
     "<|fim_suffix|>",
@@ -214,10 +211,6 @@ fn pair(row: Pair<'_>) -> Option<Row<'_>> {
 }
 
 fn whole(format: Format, said: Vec<Said<'_>>) -> Row<'_> {
-    let mut hasher = FixedState::default().build_hasher();
-    for said in &said {
-        (said.role.as_bytes(), said.part).hash(&mut hasher);
-        said.text.hash(&mut hasher);
-    }
-    Row { format, said, print: Some(hasher.finish()), ..Row::default() }
+    let print = Some(duplicates::print(&said, ""));
+    Row { format, said, print, ..Row::default() }
 }

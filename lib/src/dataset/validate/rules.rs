@@ -1,13 +1,12 @@
 //! Every rule about the form of one line, each with the place and the reason.
 
-use std::{collections::BTreeSet, hash::BuildHasher};
+use std::collections::BTreeSet;
 
-use foldhash::quality::FixedState;
 use serde_json::{Map, Value};
 
 use super::{
-    local,
-    problem::{Code, Problem},
+    duplicates, keys, local,
+    problem::{Code, Problem, Severity},
     row::{Format, Part, Place, Row, Said, special_token},
     tools::{Calls, Tools},
     vision,
@@ -27,14 +26,18 @@ pub(super) fn read(line: &str, expected: Format, place: Place) -> Row<'static> {
     match serde_json::from_str::<Value>(line) {
         Ok(Value::Object(fields)) => {
             row.format = format_of(&fields, expected);
+            for at in keys::repeated(line) {
+                rules.add(Code::RepeatedKey, &at, "the key is there more than once");
+            }
             rules.row(&fields, row.format, expected);
             if place == Place::Local {
                 local::refuse(&fields, row.format, &mut rules.found);
             }
             row.said = said(&fields, row.format);
-            row.tools = fields.get("tools").map(Value::to_string).unwrap_or_default();
+            row.tools = present(&fields, "tools").map(Value::to_string).unwrap_or_default();
             row.item = (row.format == Format::Rft).then(|| item(&fields));
-            row.print = Some(print(fields));
+            let beside = if rules.is_mendable() { beside_texts(fields, row.format) } else { sorted(fields) };
+            row.print = Some(duplicates::print(&row.said, &beside));
         }
         Ok(_) => rules.found.push(Problem::new(Code::DataType, "the line is not a JSON object")),
         Err(e) => {
@@ -50,13 +53,18 @@ fn reason(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column ", " at column ")
 }
 
+/// The value of a key; null, which tables write where a row has nothing, is none.
+pub(super) fn present<'v>(fields: &'v Map<String, Value>, key: &str) -> Option<&'v Value> {
+    fields.get(key).filter(|value| !value.is_null())
+}
+
 /// What a row is, in a file that should hold rows of `expected`.
 pub(super) fn format_of(fields: &Map<String, Value>, expected: Format) -> Format {
-    let pair = PAIR_KEYS[1..].iter().any(|key| fields.contains_key(*key));
+    let pair = PAIR_KEYS[1..].iter().any(|key| present(fields, key).is_some());
     match expected {
         _ if pair => Format::Dpo,
         Format::Rft => Format::Rft,
-        Format::Dpo if !fields.contains_key("messages") => Format::Dpo,
+        Format::Dpo if present(fields, "messages").is_none() => Format::Dpo,
         _ => Format::Chat,
     }
 }
@@ -106,11 +114,57 @@ fn sort(value: &Value) -> &'static str {
     }
 }
 
-/// Equal for equal objects, whatever the order of their keys.
-fn print(fields: Map<String, Value>) -> u64 {
+/// What training reads of a row beside its texts, whatever the order of its keys; nothing of a plain row.
+fn beside_texts(mut fields: Map<String, Value>, format: Format) -> String {
+    let is_read = |known: &[&str], key: &str| format == Format::Rft || known.contains(&key);
+    let known = if format == Format::Dpo { &PAIR_KEYS[..] } else { &CHAT_KEYS[..] };
+    fields.retain(|key, value| is_read(known, key) && !value.is_null());
+    if format == Format::Dpo {
+        if let Some(Value::Object(input)) = fields.get_mut("input") {
+            input.retain(|key, value| CHAT_KEYS.contains(&key.as_str()) && !value.is_null());
+            take_texts(input, "messages");
+            if input.is_empty() {
+                fields.remove("input");
+            }
+        }
+        PAIR_KEYS[1..].iter().for_each(|key| take_texts(&mut fields, key));
+    } else {
+        take_texts(&mut fields, "messages");
+    }
+    if fields.is_empty() { String::new() } else { sorted(fields) }
+}
+
+fn sorted(fields: Map<String, Value>) -> String {
     let mut value = Value::Object(fields);
     value.sort_all_objects();
-    FixedState::default().hash_one(value.to_string())
+    value.to_string()
+}
+
+/// Takes out of a list of messages what [`said`] tells of them, and the list when that is all.
+fn take_texts(fields: &mut Map<String, Value>, key: &str) {
+    let Some(Value::Array(messages)) = fields.get_mut(key) else { return };
+    let mut is_all = true;
+    for message in messages {
+        let Value::Object(own) = message else {
+            is_all = false;
+            continue;
+        };
+        own.retain(|key, value| match key.as_str() {
+            "role" => !value.is_string(),
+            "content" => !is_text(value) && !value.is_null(),
+            "weight" => false,
+            key => MESSAGE_KEYS.contains(&key) && !value.is_null(),
+        });
+        is_all &= own.is_empty();
+    }
+    if is_all {
+        fields.remove(key);
+    }
+}
+
+fn is_text(content: &Value) -> bool {
+    let of_text = |part: &Value| part.get("type").and_then(Value::as_str) == Some("text");
+    content.is_string() || content.as_array().is_some_and(|parts| parts.iter().all(of_text))
 }
 
 pub(super) fn role(message: &Value) -> Option<&str> {
@@ -145,12 +199,18 @@ fn said(fields: &Map<String, Value>, format: Format) -> Vec<Said<'static>> {
 fn message_said(message: &Value, part: Part) -> Said<'static> {
     let text = match message.get("content") {
         Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts.iter().filter_map(|part| text_of_part(part).ok()).collect(),
+        Some(Value::Array(parts)) => parts.iter().filter_map(said_in_part).collect(),
         _ => message.get("refusal").and_then(Value::as_str).unwrap_or_default().to_owned(),
     };
     let more = ["name", "tool_calls", "function_call"].into_iter().filter_map(|key| message.get(key));
+    let more = more.filter(|value| !value.is_null());
     let more = more.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
     Said { role: role(message).unwrap_or_default().to_owned().into(), text: text.into(), more, part }
+}
+
+/// What a part of a content says: a text, or a refusal in its place.
+fn said_in_part(part: &Value) -> Option<&str> {
+    ["text", "refusal"].into_iter().find_map(|key| part.get(key)?.as_str())
 }
 
 #[derive(Default)]
@@ -163,10 +223,17 @@ impl Rules {
         self.found.push(Problem::new(code, message).at(field));
     }
 
+    /// Whether the row is an example but for keys that may be taken out of it; of any other nothing is known to be
+    /// without meaning.
+    fn is_mendable(&self) -> bool {
+        let may_go = |problem: &Problem| problem.code == Code::MessageUnrecognizedKey;
+        self.found.iter().all(|problem| problem.severity == Severity::Warning || may_go(problem))
+    }
+
     fn row(&mut self, fields: &Map<String, Value>, format: Format, expected: Format) {
         if fields.contains_key("prompt")
             && fields.contains_key("completion")
-            && !fields.contains_key("messages")
+            && present(fields, "messages").is_none()
         {
             return self.add(
                 Code::CompletionsFormat,
@@ -186,7 +253,8 @@ impl Rules {
     }
 
     fn unknown(&mut self, fields: &Map<String, Value>, known: &[&str], prefix: &str, reader: &str) {
-        for key in fields.keys().filter(|key| !known.contains(&key.as_str())) {
+        let is_known = |key: &String, value: &Value| known.contains(&key.as_str()) || value.is_null();
+        for (key, _) in fields.iter().filter(|(key, value)| !is_known(key, value)) {
             let message = format!("`{key}` is not read by {reader}");
             self.add(Code::UnrecognizedKey, &format!("{prefix}{key}"), message);
         }
@@ -264,7 +332,7 @@ impl Rules {
     }
 
     fn tools(&mut self, fields: &Map<String, Value>, prefix: &str) -> Tools {
-        if fields.get("parallel_tool_calls").is_some_and(|value| !value.is_boolean()) {
+        if present(fields, "parallel_tool_calls").is_some_and(|value| !value.is_boolean()) {
             let field = format!("{prefix}parallel_tool_calls");
             self.add(Code::DataType, &field, "`parallel_tool_calls` is neither true nor false");
         }
@@ -292,6 +360,7 @@ impl Rules {
                 None => self.add(Code::DataType, &field, "a message is not a JSON object"),
             }
         }
+        calls.end(&mut self.found);
         vision::limit(messages, name, &mut self.found);
         Some(messages)
     }
@@ -307,11 +376,33 @@ impl Rules {
             Some(Value::String(role)) if ROLES.contains(&role.as_str()) => {}
             Some(other) => self.add(Code::UnrecognizedRole, &at, format!("{other} is not a role")),
         }
-        if fields.get("name").is_some_and(|name| !name.is_string()) {
-            self.add(Code::DataType, &format!("{field}.name"), "a name is not a text");
+        self.name(fields, &format!("{field}.name"));
+        match present(fields, "refusal") {
+            None => {}
+            Some(Value::String(refusal)) => {
+                self.no_special_token(refusal, &format!("{field}.refusal"));
+            }
+            Some(_) => self.add(Code::DataType, &format!("{field}.refusal"), "a refusal is not a text"),
         }
         self.weight(message, fields.get("weight"), &format!("{field}.weight"));
         self.content(fields, field);
+    }
+
+    fn name(&mut self, fields: &Map<String, Value>, at: &str) {
+        match present(fields, "name") {
+            Some(Value::String(name)) => {
+                self.no_special_token(name, at);
+            }
+            Some(_) => self.add(Code::DataType, at, "a name is not a text"),
+            None if role_of(fields) == Some("function") => {
+                self.add(
+                    Code::MessageMissingKey,
+                    at,
+                    "a function message has no `name` of what it answers for",
+                );
+            }
+            None => {}
+        }
     }
 
     fn weight(&mut self, message: &Value, weight: Option<&Value>, field: &str) {
@@ -326,13 +417,13 @@ impl Rules {
     }
 
     fn content(&mut self, fields: &Map<String, Value>, field: &str) {
-        let stands_in = ["tool_calls", "function_call", "refusal"];
-        let elsewhere = stands_in.iter().any(|key| fields.get(*key).is_some_and(|value| !value.is_null()));
+        let elsewhere = is_said_elsewhere(fields);
+        // A tool may have nothing to say.
+        let may_be_empty = elsewhere || is_result(fields);
         let at = format!("{field}.content");
         match fields.get("content") {
             None if !elsewhere => self.add(Code::MessageMissingKey, &at, "a message has no `content`"),
-            // A call of a tool may come with an empty text.
-            Some(Value::String(text)) if elsewhere && text.is_empty() => {}
+            Some(Value::String(text)) if may_be_empty && text.trim().is_empty() => {}
             Some(Value::String(text)) => self.text(text, &at),
             Some(Value::Array(parts)) if !parts.is_empty() => self.parts(fields, parts, &at),
             None | Some(Value::Null) if elsewhere => {}
@@ -350,14 +441,12 @@ impl Rules {
     /// Whether there is none.
     fn no_special_token(&mut self, text: &str, field: &str) -> bool {
         let token = special_token(text);
-        if let Some(token) = token {
-            self.add(Code::SpecialToken, field, format!("the text contains the special token `{token}`"));
-        }
+        self.found.extend(token.map(|token| control_token(token).at(field)));
         token.is_none()
     }
 
     fn parts(&mut self, fields: &Map<String, Value>, parts: &[Value], field: &str) {
-        let is_user = fields.get("role").and_then(Value::as_str) == Some("user");
+        let (is_user, is_answer) = (role_of(fields) == Some("user"), role_of(fields) == Some("assistant"));
         let (mut whole, mut apart, mut text_alone) = (String::new(), true, true);
         for (index, part) in parts.iter().enumerate() {
             let at = format!("{field}[{index}]");
@@ -367,20 +456,43 @@ impl Rules {
                 continue;
             }
             text_alone = false;
-            match vision::is_picture(part) {
-                true if is_user => vision::picture(part, &at, &mut self.found),
-                true => self.add(Code::ImageRole, &at, "only user messages have images"),
-                false => self.add(Code::MissingContent, &at, "a content part is neither text nor image"),
+            let refusal = part.get("refusal").and_then(Value::as_str).filter(|_| part["type"] == "refusal");
+            match (refusal, vision::is_picture(part)) {
+                (Some(refusal), _) if is_answer => self.text(refusal, &format!("{at}.refusal")),
+                (_, true) if is_user => vision::picture(part, &at, &mut self.found),
+                (_, true) => self.add(Code::ImageRole, &at, "only user messages have images"),
+                (_, false) => self.add(Code::MissingContent, &at, "a content part is neither text nor image"),
             }
         }
         // Readers join the texts: what counts is what comes of it.
         if apart {
             self.no_special_token(&whole, field);
         }
-        if text_alone && whole.trim().is_empty() {
+        if text_alone && whole.trim().is_empty() && !is_result(fields) {
             self.add(Code::MissingContent, field, "a message's content is empty");
         }
     }
+}
+
+/// A call or a refusal of the assistant's in place of a content.
+fn is_said_elsewhere(fields: &Map<String, Value>) -> bool {
+    let refuses = |refusal: &Value| refusal.as_str().is_none_or(|text| !text.trim().is_empty());
+    let has = |key: &str| present(fields, key).is_some();
+    role_of(fields) == Some("assistant")
+        && (has("tool_calls") || has("function_call") || present(fields, "refusal").is_some_and(refuses))
+}
+
+/// What a tool gave.
+fn is_result(fields: &Map<String, Value>) -> bool {
+    matches!(role_of(fields), Some("tool" | "function"))
+}
+
+fn role_of(fields: &Map<String, Value>) -> Option<&str> {
+    fields.get("role").and_then(Value::as_str)
+}
+
+pub(super) fn control_token(token: &str) -> Problem {
+    Problem::new(Code::SpecialToken, format!("the text contains the special token `{token}`"))
 }
 
 fn role_of_last(messages: &[Value]) -> Option<&str> {

@@ -92,6 +92,75 @@ fn messages() {
 }
 
 #[test]
+fn null_is_nothing() {
+    let nothing = r#""weight":null,"name":null,"tool_calls":null,"tool_call_id":null,"function_call":null,"refusal":null"#;
+    message(&format!(r#"{{"role":"user","content":"a",{nothing}}}"#), &[]);
+    for key in ["tools", "functions", "parallel_tool_calls", "preferred_output", "id"] {
+        check(&GOOD.replacen('{', &format!(r#"{{"{key}":null,"#), 1), &[]);
+    }
+    check_like(PAIR, &PAIR.replacen('{', r#"{"messages":null,"#, 1), &[]);
+    message(
+        r#"{"role":"user","content":[{"type":"image_url","text":null,"image_url":{"url":"https://example.com/a.png","detail":null}}]}"#,
+        &[],
+    );
+    let tools =
+        r#","tools":[{"type":"function","function":{"name":"get","description":null,"parameters":null}}]}"#;
+    check(&GOOD.replace("]}", &format!("]{tools}")), &[]);
+    // Where something has to be, it is missing.
+    message(r#"{"role":null,"content":"a"}"#, &[(Code::UnrecognizedRole, "messages[0].role")]);
+}
+
+#[test]
+fn refusals_and_results() {
+    use Code::*;
+    message(r#"{"role":"assistant","content":[{"type":"refusal","refusal":"No."}]}"#, &[]);
+    let part = r#"{"type":"refusal","refusal":"No."}"#;
+    message(
+        &format!(r#"{{"role":"user","content":[{part}]}}"#),
+        &[(MissingContent, "messages[0].content[0]")],
+    );
+    message(r#"{"role":"user","content":null,"refusal":"no"}"#, &[(MissingContent, "messages[0].content")]);
+    message(
+        r#"{"role":"assistant","content":null,"refusal":""}"#,
+        &[(MissingContent, "messages[0].content")],
+    );
+    message(r#"{"role":"assistant","refusal":" "}"#, &[(MessageMissingKey, "messages[0].content")]);
+    for refusal in ["5", "false", "[]"] {
+        let line = format!(r#"{{"role":"assistant","content":null,"refusal":{refusal}}}"#);
+        message(&line, &[(DataType, "messages[0].refusal")]);
+    }
+    message(r#"{"role":"function","name":"get","content":""}"#, &[]);
+    message(r#"{"role":"function","content":"7"}"#, &[(MessageMissingKey, "messages[0].name")]);
+}
+
+#[test]
+fn keys_that_are_there_twice() {
+    let twice = GOOD.replacen(r#""role":"user""#, r#""role":"user","role":"system""#, 1);
+    check(&twice, &[(Code::RepeatedKey, "messages[0].role")]);
+    let first = r#"{"messages":[{"role":"user","content":"a"}],"#;
+    check(&GOOD.replacen('{', first, 1), &[(Code::RepeatedKey, "messages")]);
+}
+
+#[test]
+fn control_tokens_wherever_they_are() {
+    let found = |field| [(Code::SpecialToken, field)];
+    message(r#"{"role":"user","content":"a<|endofprompt|>b"}"#, &found("messages[0].content"));
+    message(r#"{"role":"user","content":"a","name":"<|im_start|>"}"#, &found("messages[0].name"));
+    message(
+        r#"{"role":"assistant","content":null,"refusal":"<|endoftext|>"}"#,
+        &found("messages[0].refusal"),
+    );
+    let tool = |description: &str| {
+        format!(r#"[{{"type":"function","function":{{"name":"get","description":"{description}"}}}}]"#)
+    };
+    let with = |tools: &str, rest: &str| format!(r#"{{"tools":{tools},"messages":[{rest}]}}"#);
+    let described = with(&tool("<|endoftext|>"), r#"{"role":"assistant","content":"b"}"#);
+    check(&described, &found("tools[0]"));
+    let call = r#"{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"get","arguments":"{\"x\":\"<|im_end|>\"}"}}]}"#;
+    check(&with(&tool("x"), call), &found("messages[0].tool_calls[0].function.arguments"));
+}
+
+#[test]
 fn pictures() {
     use Code::*;
     let with = |role: &str, part: &str| {
@@ -100,6 +169,12 @@ fn pictures() {
     let url = |url: &str| format!(r#"{{"type":"image_url","image_url":{{"url":"{url}"}}}}"#);
     message(&with("user", &url("https://example.com/a.png")), &[]);
     message(&with("user", &url("data:image/png;base64,AAAA")), &[]);
+    message(&with("user", &url("data:image/png;base64,AAA")), &[]);
+    message(&with("user", &url("data:image/png;base64,AAAA\\nAA==")), &[]);
+    for data in ["", "!!!", "A", "AA=A"] {
+        let picture = with("user", &url(&format!("data:image/png;base64,{data}")));
+        message(&picture, &[(ImageType, "messages[0].content[1].image_url.url")]);
+    }
     message(
         &with("user", &url("http://example.com/a.png")),
         &[(ImageType, "messages[0].content[1].image_url.url")],
@@ -135,7 +210,10 @@ fn tools() {
     check(&with(tools, &call("put", "{}"), "c"), &[(ToolUnknown, &at("function.name"))]);
     check(&with("", &call("get", "{}"), "c"), &[(MissingTools, &at("function.name"))]);
     check(&with(tools, &call("get", "{"), "c"), &[(ToolArguments, &at("function.arguments"))]);
-    check(&with(tools, &call("get", "{}"), "d"), &[(ToolCallId, "messages[2].tool_call_id")]);
+    check(
+        &with(tools, &call("get", "{}"), "d"),
+        &[(ToolCallId, &at("id")), (ToolCallId, "messages[2].tool_call_id")],
+    );
     let unnamed = r#"{"type":"function","function":{"name":"get","arguments":"{}"}}"#;
     check(&with(tools, unnamed, "c"), &[(ToolShape, &at("id")), (ToolCallId, "messages[2].tool_call_id")]);
     let shapeless = r#","tools":[{"name":"get"}]"#;
@@ -147,6 +225,92 @@ fn tools() {
     check(called, &[]);
     let switch = GOOD.replacen('{', r#"{"parallel_tool_calls":"no","#, 1).replace("\"a\"", "\"other\"");
     check(&switch, &[(DataType, "parallel_tool_calls")]);
+}
+
+#[test]
+fn names_of_tools() {
+    let named = |names: &[&str]| {
+        let tool = |name: &&str| format!(r#"{{"type":"function","function":{{"name":"{name}"}}}}"#);
+        let tools: Vec<String> = names.iter().map(tool).collect();
+        format!(r#"{{"tools":[{}],"messages":[{{"role":"assistant","content":"b"}}]}}"#, tools.join(","))
+    };
+    let long = "a".repeat(64);
+    check(&named(&["get_it", "get-It2", &long]), &[]);
+    for name in ["", "bad name", "gét", "a.b", &(long + "a")] {
+        check(&named(&["get", name]), &[(Code::ToolShape, "tools[1]")]);
+    }
+    check(&named(&["get", "put", "get"]), &[(Code::ToolShape, "tools[2]")]);
+}
+
+#[test]
+fn calls_are_answered_in_their_turn() {
+    use Code::*;
+    let check = |messages: &[&str], expected: &[(Code, &str)]| {
+        let tools = r#"[{"type":"function","function":{"name":"get"}}]"#;
+        let answer = r#"{"role":"assistant","content":"b"}"#;
+        check(&format!(r#"{{"tools":{tools},"messages":[{},{answer}]}}"#, messages.join(",")), expected);
+    };
+    let (user, a, b) = (r#"{"role":"user","content":"x"}"#, called(&["a"]), called(&["b"]));
+    let result = |id: &str| format!(r#"{{"role":"tool","tool_call_id":"{id}","content":""}}"#);
+    let both = called(&["a", "b"]);
+    check(&[&a, &result("a"), user], &[]);
+    check(&[&both, &result("b"), &result("a"), user], &[]);
+    // Turn after turn with the same id.
+    check(&[&a, &result("a"), &a, &result("a")], &[]);
+    check(&[&a, user], &[(ToolCallId, "messages[0].tool_calls[0].id")]);
+    check(&[&both, &result("a")], &[(ToolCallId, "messages[0].tool_calls[1].id")]);
+    check(&[&a, &b, &result("b")], &[(ToolCallId, "messages[0].tool_calls[0].id")]);
+    check(&[&a, user, &result("a")], &[(ToolCallId, "messages[2].tool_call_id")]);
+    check(&[&a, user, &a, &result("a")], &[(ToolCallId, "messages[0].tool_calls[0].id")]);
+    check(&[&called(&["a", "a"]), &result("a")], &[(ToolCallId, "messages[0].tool_calls[1].id")]);
+    let by_user = a.replace("assistant", "user");
+    check(&[&by_user.replace("null", "\"x\"")], &[(ToolShape, "messages[0].tool_calls")]);
+    check(&[&by_user], &[(MissingContent, "messages[0].content"), (ToolShape, "messages[0].tool_calls")]);
+}
+
+/// An assistant message that makes calls with these ids.
+fn called(ids: &[&str]) -> String {
+    let call = |id: &&str| {
+        format!(r#"{{"id":"{id}","type":"function","function":{{"name":"get","arguments":"{{}}"}}}}"#)
+    };
+    let calls: Vec<String> = ids.iter().map(call).collect();
+    format!(r#"{{"role":"assistant","content":null,"tool_calls":[{}]}}"#, calls.join(","))
+}
+
+#[test]
+fn rows_that_say_the_same() {
+    let others: String =
+        (0..10).map(|n| format!("{}\n", GOOD.replacen("\"a\"", &format!("\"a{n}\""), 1))).collect();
+    let repeats = |first: &str, second: &str| {
+        report(format!("{others}{first}\n{second}\n").as_bytes(), &Options::default()).duplicates
+    };
+    let with = |more: &str| GOOD.replacen('{', &format!("{{{more},"), 1);
+    let asks = |more: &str| GOOD.replacen(r#""a""#, &format!(r#""a",{more}"#), 1);
+    let answers = |more: &str| GOOD.replacen(r#""b""#, &format!(r#""b",{more}"#), 1);
+    for same in [
+        with(r#""id":1"#),
+        with(r#""tools":null"#),
+        asks(r#""name":null"#),
+        asks(r#""mood":7"#),
+        answers(r#""weight":1"#),
+        GOOD.replacen(r#""a""#, r#"[{"type":"text","text":"a"}]"#, 1),
+    ] {
+        assert_eq!((repeats(GOOD, &same), repeats(&same, &same)), (1, 1), "{same}");
+    }
+    for other in [
+        with(r#""tools":[]"#),
+        with(r#""parallel_tool_calls":true"#),
+        asks(r#""name":"ann""#),
+        GOOD.replacen(r#""a""#, r#"[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"https://example.com/a.png"}}]"#, 1),
+        GOOD.replacen("user", "developer", 1),
+    ] {
+        assert_eq!((repeats(GOOD, &other), repeats(&other, &other)), (0, 1), "{other}");
+    }
+    // Of what is no example all counts: what a wrong weight means is for whoever mends it.
+    assert_eq!(repeats(GOOD, &answers(r#""weight":0.0"#)), 0);
+    assert_eq!(repeats(r#"{"prompt":"a","completion":"b"}"#, r#"{"prompt":"c","completion":"d"}"#), 0);
+    let shared = |text: &str| format!(r#"{{"messages":[{{"from":"human","value":"{text}"}}]}}"#);
+    assert_eq!(repeats(&shared("a"), &shared("b")), 0);
 }
 
 #[test]

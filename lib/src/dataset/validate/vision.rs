@@ -1,5 +1,9 @@
 //! Pictures in user messages. Addresses are not fetched: what lies behind them is the provider's to see.
 
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use serde_json::Value;
 
 use super::problem::{Code, Problem};
@@ -9,6 +13,14 @@ const MOST: usize = 10;
 /// Bytes of a picture that is part of the file.
 const LARGEST: usize = 10 << 20;
 const TYPES: [&str; 4] = ["image/jpeg", "image/jpg", "image/png", "image/webp"];
+
+/// Takes what decoders of pictures take: padded or not.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// The pictures of a message's content.
 pub(super) fn pictures(content: &Value) -> impl Iterator<Item = &Value> {
@@ -27,7 +39,9 @@ pub(super) fn picture(part: &Value, field: &str, found: &mut Vec<Problem>) {
         found.push(Problem::new(code, message).at(format!("{field}.image_url.{key}")));
     };
     let detail = image.and_then(|image| image.get("detail"));
-    if detail.is_some_and(|detail| !matches!(detail.as_str(), Some("low" | "high" | "auto"))) {
+    if detail
+        .is_some_and(|detail| !detail.is_null() && !matches!(detail.as_str(), Some("low" | "high" | "auto")))
+    {
         add(Code::ImageType, "detail", "`detail` is `low`, `high` or `auto`".into());
     }
     let Some(url) = image.and_then(|image| image.get("url")?.as_str()) else {
@@ -45,7 +59,17 @@ pub(super) fn picture(part: &Value, field: &str, found: &mut Vec<Problem>) {
     let bytes = data.len() / 4 * 3;
     if bytes > LARGEST {
         add(Code::ImageLimit, "url", format!("the picture has {} MB, 10 MB are the most", bytes >> 20));
+    } else if data.is_empty() {
+        add(Code::ImageType, "url", "the picture is empty".into());
+    } else if !is_base64(data) {
+        add(Code::ImageType, "url", "the picture's data are no base64".into());
     }
+}
+
+/// Broken into lines or not.
+fn is_base64(data: &str) -> bool {
+    let one_line: Vec<u8> = data.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    BASE64.decode(one_line).is_ok_and(|bytes| !bytes.is_empty())
 }
 
 /// Counts the pictures of an example.
