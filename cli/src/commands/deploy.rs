@@ -8,6 +8,7 @@ use hone::{
 };
 
 use crate::{
+    commands::test,
     context::Context,
     error::{CommandError, Result},
     models::Models,
@@ -95,6 +96,7 @@ pub fn execute(args: &Deploy, context: &Context, models: &Models<'_>) -> Result<
 }
 
 fn deployment(args: &Deploy, context: &Context, models: &Models<'_>) -> Result<Deployment> {
+    test::warn_of_unreadable_summaries(context);
     let tested = trial::last_summary(&context.workspace.trials(), args.model.as_deref());
     let Some(model) = args.model.clone().or_else(|| tested.as_ref().map(|s| s.arms.tuned.model.clone()))
     else {

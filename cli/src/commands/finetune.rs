@@ -106,6 +106,10 @@ impl Finetune {
 }
 
 pub async fn run(args: &Finetune, context: &Context) -> Result {
+    if args.beta.is_some() && args.method != Lessons::Dpo {
+        return Err(CommandError::usage("`--beta` belongs to `--method dpo`, and this job is supervised")
+            .hint("leave it out, or give `--method dpo`"));
+    }
     let settings = context.settings(&args.flags())?;
     if args.dry_run && args.method == Lessons::Dpo {
         return Err(CommandError::usage("`--dry-run` plans supervised jobs").hint("leave `--method dpo` out"));

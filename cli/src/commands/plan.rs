@@ -40,7 +40,7 @@ pub fn evolve(args: &Evolve, context: &Context, settings: &Settings) -> Result {
 
 pub fn test(args: &Test, context: &Context, settings: &Settings) -> Result {
     let seen = test::seen_kinds(context)?;
-    let briefs = test::heldout(args.briefs.as_deref(), args.limit, context, &seen)?;
+    let briefs = test::asked_for(args, context, &seen)?;
     let planner = Planner { context, settings, batch: args.batch };
     let briefs = if args.release { test::release::with_sealed(briefs, context)? } else { briefs };
     let samples = args.samples.unwrap_or(settings.test.samples);

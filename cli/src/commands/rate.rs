@@ -14,6 +14,7 @@ use hone::{
 use serde_json::json;
 
 use crate::{
+    commands::test,
     context::Context,
     error::{CommandError, Result},
 };
@@ -117,11 +118,14 @@ fn quoted(word: &str) -> String {
 /// The trial that is meant; none for the logs.
 fn trial(args: &Rate, context: &Context) -> Result<Option<String>> {
     match args.trial.as_deref() {
-        Some("last") => match hone::trial::last_summary(&context.workspace.trials(), None) {
-            Some(summary) => Ok(Some(summary.trial)),
-            None => Err(CommandError::new(Kind::Input, "there is no finished trial")
-                .hint("`hone test` makes one; without `--trial` apps of evolution logs are compared")),
-        },
+        Some("last") => {
+            test::warn_of_unreadable_summaries(context);
+            match hone::trial::last_summary(&context.workspace.trials(), None) {
+                Some(summary) => Ok(Some(summary.trial)),
+                None => Err(CommandError::new(Kind::Input, "there is no finished trial")
+                    .hint("`hone test` makes one; without `--trial` apps of evolution logs are compared")),
+            }
+        }
         Some(id) if is_name(id) && context.workspace.trials().join(id).is_dir() => Ok(Some(id.to_owned())),
         Some(id) => Err(CommandError::new(Kind::Input, format!("there is no trial `{id}`"))
             .hint("`--trial last` is the newest; `data/trials` holds them all")),

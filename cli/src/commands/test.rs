@@ -1,3 +1,4 @@
+mod budget;
 pub mod release;
 
 use std::{
@@ -5,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser};
 use hone::{
     agent::{self, Agent, Prompts},
     brief::{self, Brief},
@@ -43,7 +44,7 @@ pub struct Test {
     #[arg(long, value_name = "FILE")]
     pub briefs: Option<PathBuf>,
     /// Use this many of them, drawn by seed, a third of kinds that training never saw
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: Option<usize>,
     /// Answers per model and brief
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -68,7 +69,7 @@ pub struct Test {
     /// the workspace's own ratings count without it
     #[arg(long, value_name = "FILE")]
     pub pairs: Option<PathBuf>,
-    /// Share of the error budget
+    /// Share of the error budget; the usual one when left out, or that of an earlier trial of the model
     #[arg(long, hide = true)]
     pub alpha: Option<f64>,
     /// Held-out briefs that were drawn earlier
@@ -137,20 +138,27 @@ pub async fn execute(
     let told = told(args)?;
     let tuned = tuned_model(args, context)?;
     let judge_model = models.at("test").judge().await?;
-    let mut spec = spec(args, context, settings, models, tuned)?;
-    spec.judge = judge_model.as_ref().map(|judge| judge.version(hone::critic::VERSION));
-    refuse_trained(&spec.briefs, context)?;
     let prompts = Prompts::load(&context.workspace.prompts())?;
-    spec.prompts = prompts.name().map(str::to_owned);
-    spec.asked_sha256 = Some(prompts.asked_sha256()?);
+    let spec = TrialSpec {
+        judge: judge_model.as_ref().map(|judge| judge.version(hone::critic::VERSION)),
+        prompts: prompts.name().map(str::to_owned),
+        asked_sha256: Some(prompts.asked_sha256()?),
+        ..spec(args, context, settings, models, tuned)?
+    };
+    spec.check()?;
+    refuse_trained(&spec.briefs, context)?;
     let asked = asked(&spec.briefs, &prompts)?;
-    let opened = Trial::open(&context.workspace.trials(), &spec)?;
-    let openings = if args.release { release::open(&opened.trial, context)? } else { Vec::new() };
-    // Every arm is asked where the tuned model was trained: the base, too, is the one that training started from.
-    let mut agents: Vec<Agent> = Vec::new();
-    for arm in &spec.arms {
-        agents.push(Agent { model: arm.model.clone(), ..models.agent(&settings.finetune.model).await? });
-    }
+    let agents = agents(&spec, settings, models).await?;
+    let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
+        let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();
+        let messages = with_system(asked.get(brief.id.as_str()).cloned().unwrap_or_default(), arm);
+        agents[index].reply(&messages, spec.sampling_seed(brief, sample)).await.map(generation)
+    };
+    let (opened, openings) = if args.release {
+        release::open(&spec, &generate, context).await?
+    } else {
+        (Trial::open(&context.workspace.trials(), &spec)?, Vec::new())
+    };
     let judge_batches = judge_model.as_ref().is_some_and(Judge::batches);
     let screenshots = Some(opened.trial.screenshots());
     let standards = evolve::critic_options(context, settings)?;
@@ -158,18 +166,6 @@ pub async fn execute(
         CriticOptions { static_only: args.static_only, screenshots, judge: judge_model, ..standards };
     let critic = evolve::open_critic(context, options).await?;
     let limits = limits(&agents, judge_batches, &critic);
-    let generate = async |arm: &Arm, brief: &Brief, sample: u32| {
-        let index = spec.arms.iter().position(|a| a.name == arm.name).unwrap_or_default();
-        let messages = with_system(asked.get(brief.id.as_str()).cloned().unwrap_or_default(), arm);
-        let reply = agents[index].reply(&messages, spec.sampling_seed(brief, sample)).await?;
-        Ok::<_, hone::model::client::ModelError>(Generation {
-            reply: reply.text,
-            usage: reply.usage,
-            took_ms: reply.took_ms,
-            replayed: reply.replayed,
-            finish_reason: Some(reply.finish.as_str().to_owned()),
-        })
-    };
     let judge = async |brief: &Brief, candidate: &agent::Candidate| {
         critic.critique(brief, candidate).await.map(Judgement::from)
     };
@@ -200,6 +196,26 @@ fn limits(agents: &[Agent], judge_batches: bool, critic: &Critic) -> trial::Limi
     trial::Limits {
         generate: if agents.iter().any(|agent| agent.journal.batches(&agent.client)) { MOST } else { 32 },
         judge: if judge_batches { MOST } else { critic.workers() },
+    }
+}
+
+/// Who answers for each arm. All are asked where the tuned model was trained: the base, too, is the one that training
+/// started from.
+async fn agents(spec: &TrialSpec, settings: &Settings, models: &mut Models<'_>) -> Result<Vec<Agent>> {
+    let mut agents = Vec::new();
+    for arm in &spec.arms {
+        agents.push(Agent { model: arm.model.clone(), ..models.agent(&settings.finetune.model).await? });
+    }
+    Ok(agents)
+}
+
+fn generation(reply: agent::Reply) -> Generation {
+    Generation {
+        reply: reply.text,
+        usage: reply.usage,
+        took_ms: reply.took_ms,
+        replayed: reply.replayed,
+        finish_reason: Some(reply.finish.as_str().to_owned()),
     }
 }
 
@@ -331,6 +347,14 @@ fn people(told: Option<Told>, trial: &Trial, rows: &[Row], context: &Context) ->
     Ok(pairs)
 }
 
+/// Says which trials nobody can take into account: the last of those that can be read may not be the last.
+pub fn warn_of_unreadable_summaries(context: &Context) {
+    for path in trial::unreadable_summaries(&context.workspace.trials()) {
+        let text = format!("`{}` cannot be read, and its trial is passed over", path.display());
+        context.events.warn(text, Some("`hone test` with the same flags writes it again".into()));
+    }
+}
+
 fn tuned_model(args: &Test, context: &Context) -> Result<String> {
     if let Some(model) = &args.model {
         return Ok(model.clone());
@@ -357,10 +381,15 @@ fn spec(
         None => models.champion()?,
     };
     let training = training(&tuned, context)?;
+    let budget = budget::of(args.alpha, &tuned, context)?;
     let arms = arms(args, context, [&base, &tuned, &champion])?;
     let briefs = match &args.drawn {
         Some(ids) => drawn(ids, context)?,
-        None => heldout(args.briefs.as_deref(), args.limit, context, &seen_kinds)?,
+        None => asked_for(args, context, &seen_kinds)?,
+    };
+    let there = match args.briefs {
+        None => Some(brief::load(&context.workspace.heldout_briefs())?.len()),
+        Some(_) => None,
     };
     let briefs = if args.release { release::with_sealed(briefs, context)? } else { briefs };
     let samples = args.samples.unwrap_or(settings.test.samples);
@@ -378,7 +407,9 @@ fn spec(
         prompts: None,
         asked_sha256: None,
         sequential: args.sequential,
-        alpha: args.alpha.unwrap_or(trial::ALPHA),
+        alpha: budget.alpha,
+        alpha_from: budget.from,
+        heldout: there,
         training,
     })
 }
@@ -458,6 +489,23 @@ fn refuse_trained(briefs: &[Brief], context: &Context) -> Result<()> {
     Err(CommandError::new(Kind::Input, message).hint(
         "test on briefs of other families than those of the dataset, or run `hone prepare` to drop its rows",
     ))
+}
+
+/// The held-out briefs that the flags ask for. That there are fewer is said, with how to have more.
+pub fn asked_for(args: &Test, context: &Context, seen_kinds: &BTreeSet<String>) -> Result<Vec<Brief>> {
+    let briefs = heldout(args.briefs.as_deref(), args.limit, context, seen_kinds)?;
+    if let Some(n) = args.limit.filter(|n| *n > briefs.len()) {
+        let path = args.briefs.clone().unwrap_or_else(|| context.workspace.heldout_briefs());
+        let (there, missing) = (briefs.len(), n - briefs.len());
+        let text =
+            format!("`{}` has {there} held-out briefs, not {n}: all of them are asked", path.display());
+        let hint = format!(
+            "add {missing} of families that are not trained on to it, a line each: {{\"id\": .., \"kind\": .., \"family\": .., \
+             \"description\": ..}}"
+        );
+        context.events.warn(text, Some(hint));
+    }
+    Ok(briefs)
 }
 
 /// The held-out briefs, or a draw of them of which a third is of unseen kinds.

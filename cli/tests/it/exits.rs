@@ -31,12 +31,23 @@ fn code_0_is_done() {
 fn code_2_is_a_wrong_call() {
     let world = World::bare();
     let none = ["--rounds", "--limit", "--heldout", "--n-epochs"].map(|flag| ["loop", flag, "0"]);
-    let wrong = [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--n-epochs", "51"], &[]];
+    let limit = ["test", "--limit", "0", "--dry-run"];
+    let wrong = [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--n-epochs", "51"], &limit, &[]];
     for arguments in wrong.into_iter().chain(none.iter().map(|call| &call[..])) {
         let ran = world.run(arguments);
         assert_eq!(ran.code, 2, "{ran:?}");
         assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("--help"), "{ran:?}");
     }
+}
+
+#[test]
+fn code_2_is_a_flag_of_another_method() {
+    let world = World::bare();
+    world.write(DATASET, dataset(12));
+    for supervised in [&["finetune", "--beta", "0.1"][..], &["finetune", "--beta", "0.1", "--dry-run"]] {
+        world.fails(supervised, 2, "`--beta` belongs to `--method dpo`", "leave it out");
+    }
+    assert_eq!(world.ok(&["status"]).trim(), "no jobs");
 }
 
 #[test]
@@ -372,4 +383,86 @@ fn code_7_is_a_workspace_in_use() {
     world.briefs(1, 1);
     let _held = hone::store::Lock::take(&world.path(".hone/loop.lock")).unwrap();
     world.fails(&["loop", "--quick"], 7, "in use", "");
+}
+
+/// Nothing of it is left behind, the folder of a trial among it.
+#[test]
+fn code_7_is_a_release_while_a_loop_runs() {
+    let world = World::bare();
+    world.briefs(1, 1);
+    let _held = hone::store::Lock::take(&world.path(".hone/loop.lock")).unwrap();
+    world.fails(&["test", TUNED, "--release"], 7, "while a loop runs", "wait until it is over");
+    assert!(!world.path("data").exists(), "the refusal left something");
+}
+
+/// The base, which is there, as if it had been tuned.
+const TUNED: &str = "smollm2-135m-instruct";
+
+/// Whether anybody was to see the sealed briefs stands on disk before they are asked, and not before every model has answered.
+#[test]
+fn a_model_that_is_not_there_does_not_open_the_sealed_briefs() {
+    let world = World::bare();
+    world.briefs(1, 2);
+    world.write("hone.toml", "[agent]\nmax_tokens = 8\n");
+    let without_python = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env("PATH", world.folder.path());
+        Ran::from(command)
+    };
+    for typo in
+        [&["test", "ft:no:local:such:1", "--release"][..], &["test", TUNED, "--release", "--arm", "x=nosuch"]]
+    {
+        without_python(typo).failed(6, "does not exist on this server", "hone models");
+    }
+    assert!(!world.path("data").exists(), "a typo opened them");
+    without_python(&["test", TUNED, "--release"]).failed(7, "no Python", "apt-get");
+    let opening: Value = serde_json::from_str(world.read("data/sealed_openings.jsonl").trim()).unwrap();
+    assert_eq!(opening["model"], TUNED);
+}
+
+/// A round held its model at 0.0034: whoever looks again at the same answers has no more to spend.
+#[test]
+fn a_further_look_at_a_model_of_a_loop_keeps_the_budget_of_its_round() {
+    let world = World::bare();
+    world.briefs(1, 2);
+    world.write("hone.toml", "[agent]\nmax_tokens = 8\n");
+    let result = serde_json::json!({"model": TUNED, "trial": "t-round", "verdict": "hold"});
+    let round = serde_json::json!({
+        "round": 3, "seed": 1, "size": {"limit": null, "drafts": null, "max_rows": null, "n_epochs": null, "heldout": null,
+        "samples": null}, "agent": "a", "champion": "a", "heldout": [], "alpha": 0.0034, "result": result,
+    });
+    let state = serde_json::json!({"format": "hone.loop", "version": 1, "rounds": [round]});
+    world.write(".hone/loop.json", state.to_string());
+    let look = |more: &[&str]| {
+        let mut command = world.command(&[&["test", TUNED, "--limit", "3"], more].concat());
+        command.env("PATH", world.folder.path());
+        let ran = Ran::from(command);
+        ran.failed(7, "no Python", "apt-get");
+        assert!(
+            ran.stderr.contains("has 2 held-out briefs, not 3") && ran.stderr.contains("add 1 of families"),
+            "{ran:?}"
+        );
+        ran.stderr
+    };
+    let specs = || -> Vec<Value> {
+        let folders =
+            std::fs::read_dir(world.path("data/trials")).unwrap().map(|entry| entry.unwrap().path());
+        folders
+            .map(|path| std::fs::read_to_string(path.join("spec.json")).unwrap())
+            .map(|text| serde_json::from_str::<Value>(&text).unwrap()["spec"].clone())
+            .collect()
+    };
+    assert!(look(&[]).contains("the error budget is 0.0034, as in trial `t-round`"));
+    let [spec] = &specs()[..] else { panic!("one trial") };
+    assert_eq!((&spec["alpha"], &spec["alpha_from"]), (&0.0034.into(), &"t-round".into()));
+    // The record of the rounds is gone, and the trial is not.
+    std::fs::remove_file(world.path(".hone/loop.json")).unwrap();
+    assert!(look(&["--no-prompt-arm"]).contains("the error budget is 0.0034"));
+    assert!(specs().iter().all(|spec| spec["alpha"] == 0.0034));
+    // Whoever says otherwise is taken at their word.
+    assert!(!look(&["--alpha", "0.05"]).contains("the error budget"));
+    world.write(".hone/loop.json", "{\"format\":");
+    world.fails(&["test", TUNED], 3, "loop.json", "from a copy");
+    let dry = world.run(&["test", TUNED, "--limit", "3", "--dry-run"]);
+    assert!(dry.code == 0 && dry.stderr.contains("has 2 held-out briefs, not 3"), "{dry:?}");
 }

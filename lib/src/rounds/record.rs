@@ -9,7 +9,7 @@ use crate::{
     calibrate::Looks,
     error::{Explain, Kind},
     store::{self, StoreError, Workspace},
-    trial::Verdict,
+    trial::{Share, Verdict},
 };
 
 const FORMAT: &str = "hone.loop";
@@ -143,6 +143,14 @@ impl State {
         }
     }
 
+    /// The smallest error budget with which a round tested this model, and its trial.
+    pub fn share_of(&self, model: &str) -> Option<Share> {
+        let tested = self.finished().filter(|(_, result)| result.model == model);
+        let shares = tested
+            .filter_map(|(round, result)| Some(Share { alpha: round.alpha?, trial: result.trial.clone() }));
+        shares.min_by(|a, b| a.alpha.total_cmp(&b.alpha))
+    }
+
     /// Rounds that are over.
     pub fn finished(&self) -> impl Iterator<Item = (&Round, &RoundResult)> {
         self.rounds.iter().filter_map(|round| Some((round, round.result.as_ref()?)))
@@ -173,7 +181,11 @@ impl Explain for StateError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Store(e) => e.hint(),
-            Self::Unreadable { .. } => Some("delete it: finished work is found without it".into()),
+            Self::Unreadable { .. } => Some(
+                "bring it back from a copy, or begin a new workspace with `-C DIR`; without it the loop would begin anew, with \
+                 its first round and the first share of its error budget"
+                    .into(),
+            ),
         }
     }
 }
@@ -229,6 +241,28 @@ mod tests {
             std::fs::write(path(&workspace), spoilt).unwrap();
             let error = State::read(&workspace).unwrap_err();
             assert!(error.to_string().contains("loop.json") && error.kind() == Kind::Input, "{error}");
+            let hint = error.hint().unwrap();
+            assert!(
+                hint.contains("from a copy") && !hint.contains("delete"),
+                "it is the only record: {hint}"
+            );
         }
+    }
+
+    #[test]
+    fn a_round_says_with_what_budget_its_model_was_tested() {
+        let ended = |number, alpha| Round { alpha, ..Round::ended(number, Verdict::Hold) };
+        let mut state = State::default();
+        state.keep(ended(1, Some(0.03)));
+        state.keep(ended(2, None));
+        let share = Share { alpha: 0.03, trial: "t-1".into() };
+        assert_eq!(state.share_of("ft:1"), Some(share));
+        assert_eq!((state.share_of("ft:2"), state.share_of("ft:3")), (None, None));
+        // The same data gave the same model again.
+        let mut again = ended(3, Some(0.003));
+        again.result =
+            Some(RoundResult { model: "ft:1".into(), trial: "t-3".into(), verdict: Verdict::Hold });
+        state.keep(again);
+        assert_eq!(state.share_of("ft:1"), Some(Share { alpha: 0.003, trial: "t-3".into() }));
     }
 }

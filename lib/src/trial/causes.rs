@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     Arm,
-    gates::{Comparison, Gate, MIN_BRIEFS, MIN_GAIN, RATE_MARGIN, Status, bounds},
-    stats::Estimate,
+    gates::{Comparison, Gate, MIN_BRIEFS, MIN_GAIN, RATE_MARGIN, Status},
+    stats,
     verdict::{Metric, Results},
 };
 
@@ -47,9 +47,7 @@ impl Comparison<'_> {
         }
         let needed = self.briefs_needed();
         let cause = format!("inconclusive: {} held-out briefs are too few to tell", self.score.n);
-        let next =
-            format!("add held-out briefs and run `hone test --limit {needed}` (about {needed} are needed)");
-        (cause, next)
+        (cause, self.more_briefs(needed))
     }
 
     fn cut_off(&self) -> Option<(String, String)> {
@@ -121,18 +119,28 @@ impl Comparison<'_> {
         most.map(|(message, count)| format!("; most often ({count} answers): {message}")).unwrap_or_default()
     }
 
-    /// How many briefs the observed gain, or the run-rate margin, would take with the observed spread.
+    /// How many briefs it takes for four of five such trials to tell, were the observed gain and spread the true ones.
     fn briefs_needed(&self) -> usize {
-        let n = self.score.n as f64;
-        let distance = |estimate: &Estimate, target: f64| {
-            let (mean, lower, _) = bounds(estimate);
-            let (half, room) = (mean - lower, mean - target);
-            // The half-width shrinks with the square root of the number of briefs.
-            if room > 0.0 && half > room { (half / room).powi(2) } else { 1.0 }
-        };
-        let factor = distance(&self.score, 0.0).max(distance(&self.runs, -RATE_MARGIN));
-        let needed = (n * factor).ceil().clamp(0.0, 10_000.0) as usize;
-        needed.max(MIN_BRIEFS).max(self.score.n + 1)
+        let (diffs, alpha) =
+            (|metric| self.results.diffs(Arm::TUNED, self.reference, metric), self.precision.alpha);
+        let score = stats::pairs_for_score(&diffs(Metric::Score), MIN_GAIN, alpha);
+        let runs = stats::pairs_for_rate(&diffs(Metric::Runs), -RATE_MARGIN, alpha);
+        score.max(runs).unwrap_or(0).max(MIN_BRIEFS).max(self.score.n + 1)
+    }
+
+    /// What to do about too few briefs: to ask more of those that there are, or to write some first.
+    fn more_briefs(&self, needed: usize) -> String {
+        let run = format!(
+            "run `hone test --limit {needed}`: about {needed} are needed for 4 of 5 such trials to tell"
+        );
+        match self.spec.heldout {
+            Some(there) if there >= needed => run,
+            Some(there) => {
+                let more = needed - there;
+                format!("add {more} briefs to `briefs/heldout.jsonl`, which has {there}, and {run}")
+            }
+            None => format!("add held-out briefs and {run}"),
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) fn spec(families: usize, variants: usize, arms: &[(&str, &str)]) -> T
         asked_sha256: None,
         sequential: false,
         alpha: ALPHA,
+        alpha_from: None,
+        heldout: None,
         training: None,
     }
 }

@@ -425,13 +425,13 @@ impl<'a> Comparison<'a> {
 }
 
 /// Mean and one-sided bounds, without evidence as wide as can be.
-pub(super) fn bounds(estimate: &Estimate) -> (f64, f64, f64) {
+fn bounds(estimate: &Estimate) -> (f64, f64, f64) {
     let open = f64::INFINITY;
     (estimate.mean.unwrap_or(0.0), estimate.lower.unwrap_or(-open), estimate.upper.unwrap_or(open))
 }
 
 /// At most four decimals, without zeros at the end.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

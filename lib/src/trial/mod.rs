@@ -27,7 +27,7 @@ mod strategies;
 pub mod table;
 pub mod verdict;
 
-pub use find::{last_summary, summary};
+pub use find::{Share, last_summary, smallest_share, summary, unreadable_summaries};
 pub use gates::{Gate, Status};
 pub use judge::JudgeFigures;
 pub use pairs::{Better, Pair, PairFigures};

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Arm, Part, Row, Summary, Trial, TrialError, TrialSpec, chart,
+    gates::short,
     pairs::PEOPLE,
     parts,
     pictures::Pictures,
@@ -472,12 +473,14 @@ fn methods(spec: &TrialSpec, rows: &[Row], summary: &Summary, extras: &Extras) -
     add("Samples per brief and arm", spec.samples.to_string());
     add("Decoding", format!("temperature {}, at most {} tokens", spec.temperature, spec.max_tokens));
     add("Seed", spec.seed.to_string());
-    add("Error budget", format!("one-sided {}", spec.alpha));
+    let budget = table::inherited(summary).unwrap_or_else(|| short(spec.alpha));
+    add("Error budget", format!("one-sided {budget}"));
     for arm in &spec.arms {
         let system = if arm.system.is_some() { ", with a system message of its own" } else { "" };
         add(&format!("Arm {}", arm.name), format!("{}{system}", arm.model));
     }
-    let detectable = format!("{} (two-sided 5%, power 80%)", table::detectable(summary));
+    let (found, against) = (table::detectable(summary), &summary.mde.against);
+    let detectable = format!("{found}, from the {against} (two-sided 5%, power 80%)");
     add("Smallest detectable difference", detectable);
     if let Some(found) = &summary.sequential {
         add("Looks", table::looks(found));

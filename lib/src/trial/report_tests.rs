@@ -76,6 +76,19 @@ fn a_trial_without_answers_has_a_report_too() {
 }
 
 #[test]
+fn a_budget_that_an_earlier_trial_set_is_told() {
+    let (spec, rows, _, extras) = sample();
+    let spec = TrialSpec { alpha: 0.003_377, alpha_from: Some("t-round".into()), ..spec };
+    let summary = summarise(&spec, &rows);
+    let html = html(&spec, &rows, &summary, &extras, &Pictures::default()).unwrap();
+    let told = "0.0034, as in trial `t-round` of this model";
+    assert!(html.contains(told) && table::table(&summary).contains(told));
+    assert_eq!(serde_json::to_value(&summary).unwrap()["alpha_from"], "t-round");
+    let usual = TrialSpec { alpha: spec.alpha, alpha_from: None, ..spec.clone() };
+    assert_eq!(usual.sha256(), spec.sha256(), "whose budget it is changes no result");
+}
+
+#[test]
 fn the_report_and_the_summary_are_written_into_the_trial() {
     let folder = tempfile::tempdir().unwrap();
     let (spec, rows, mut summary, extras) = sample();

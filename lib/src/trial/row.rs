@@ -112,6 +112,11 @@ impl Row {
         self.finish_reason.as_deref() == Some("length")
     }
 
+    /// Whether the score is one that a critic can give.
+    pub(super) fn has_score(&self) -> bool {
+        (0.0..=10.0).contains(&self.score)
+    }
+
     /// File name of the picture that the browser took at the usual width. Names are the critic's own; one that leads out of
     /// the folder is nobody's.
     pub fn picture(&self) -> Option<&str> {

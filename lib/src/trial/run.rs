@@ -221,8 +221,8 @@ impl<'a> Ledger<'a> {
 
     /// On disk first, then it counts.
     fn add(&self, row: Row) -> Result<(), TrialError> {
-        if !row.score.is_finite() {
-            return Err(TrialError::NotANumber { brief: row.brief });
+        if !row.has_score() {
+            return Err(TrialError::NoScore { brief: row.brief });
         }
         let mut rows = self.rows();
         if let Some(first) = rows.values().next() {

@@ -227,6 +227,53 @@ fn results_of_a_later_version_are_not_read() {
 }
 
 #[test]
+fn results_with_scores_that_no_critic_gives_are_refused_with_their_line() {
+    let (folder, spec) = (tempfile::tempdir().unwrap(), spec(4, 1, &BASE_TUNED));
+    let rows = crate::trial::fixtures::uniform(&spec, POOR, GOOD);
+    let trial = Trial::open(folder.path(), &spec).unwrap().trial;
+    for score in [90.82, -0.5] {
+        let lines = rows.iter().enumerate().map(|(i, row)| {
+            let row = Row { score: if i == 2 { score } else { row.score }, ..row.clone() };
+            serde_json::to_string(&row).unwrap() + "\n"
+        });
+        std::fs::write(trial.results(), lines.collect::<String>()).unwrap();
+        let error = Trial::open(folder.path(), &spec).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(error.to_string().starts_with("line 3 of `"), "{error}");
+        assert!(error.to_string().contains(&score.to_string()), "{error}");
+    }
+    // What is no number in JSON is no row either, and is asked for anew.
+    let text = serde_json::to_string(&rows[0]).unwrap();
+    let score = format!("\"score\":{}", rows[0].score);
+    assert!(text.contains(&score));
+    std::fs::write(trial.results(), text.replace(&score, "\"score\":1e999")).unwrap();
+    let opened = Trial::open(folder.path(), &spec).unwrap();
+    assert_eq!((opened.rows.len(), opened.unreadable.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_score_beyond_the_scale_is_not_written_down() {
+    let (folder, spec) = (tempfile::tempdir().unwrap(), spec(2, 1, &BASE_TUNED));
+    for score in [10.5, f64::NAN] {
+        let error = run(
+            Trial::open(folder.path(), &spec).unwrap(),
+            Limits { generate: 1, judge: 1 },
+            async |arm: &Arm, brief: &Brief, _| Ok::<_, Down>(generation(brief, &arm.name)),
+            async |_: &Brief, _: &Candidate| {
+                let critique = critique(score, "1", Level::Run);
+                Ok::<_, Down>(Judgement { critique, ..judgement(POOR, 0.0) })
+            },
+            &Events::none(),
+            &Cancel::new(),
+        )
+        .await
+        .unwrap_err();
+        assert!(matches!(error, TrialError::NoScore { .. }), "{error}");
+        assert_eq!(Trial::open(folder.path(), &spec).unwrap().rows, []);
+    }
+}
+
+#[test]
 fn faulty_specs_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let good = spec(2, 1, &BASE_TUNED);

@@ -86,6 +86,13 @@ pub struct TrialSpec {
     /// How probable a promotion of a model that is no better may be; a round of a loop has a share of 0.05.
     #[serde(default = "usual_alpha", skip_serializing_if = "is_usual")]
     pub alpha: f64,
+    /// The earlier trial of the same model whose budget this is; see [`super::smallest_share`]. Not part of the hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha_from: Option<String>,
+    /// Held-out briefs of the workspace, of which the trial may ask a part; none where others are asked. Not part of the
+    /// hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heldout: Option<usize>,
     /// What the tuned model learned from, as far as it is known. Not part of the hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<Training>,
@@ -130,8 +137,15 @@ fn is_usual(alpha: &f64) -> bool {
 impl TrialSpec {
     /// SHA-256 of everything that may change a result, the critic's version and the agent's system message included.
     pub fn sha256(&self) -> String {
-        let asked =
-            Self { id: String::new(), deployed: None, training: None, asked_sha256: None, ..self.clone() };
+        let asked = Self {
+            id: String::new(),
+            deployed: None,
+            training: None,
+            asked_sha256: None,
+            alpha_from: None,
+            heldout: None,
+            ..self.clone()
+        };
         // A struct of plain data always serialises; field order is fixed by its declaration.
         let text = serde_json::to_string(&(asked, critic::VERSION, crate::agent::SYSTEM)).unwrap_or_default();
         crate::text::hex(&Sha256::digest(text))
@@ -162,7 +176,9 @@ impl TrialSpec {
         if self.arm(Arm::CHAMPION).is_some() { Arm::CHAMPION } else { Arm::BASE }
     }
 
-    fn check(&self) -> Result<(), TrialError> {
+    /// # Errors
+    /// The spec is none that could be tried.
+    pub fn check(&self) -> Result<(), TrialError> {
         let unique = |names: Vec<&str>| names.iter().collect::<BTreeSet<_>>().len() == names.len();
         let wrong = |why: &str, hint: &str| Err(TrialError::Spec { why: why.into(), hint: hint.into() });
         if self.briefs.is_empty() {
@@ -292,6 +308,9 @@ impl Trial {
         let path = self.results();
         let text = if path.exists() { store::read_text(&path)? } else { String::new() };
         let (lines, errors) = parse_lines::<Row>(&text);
+        if let Some(line) = lines.iter().find(|line| !line.value.has_score()) {
+            return Err(TrialError::Score { path, line: line.number, score: line.value.score });
+        }
         let rows: Vec<Row> = lines.into_iter().map(|line| line.value).collect();
         if let Some(row) = rows.iter().find(|r| r.format != FORMAT || r.version != VERSION) {
             let found = format!("{} {}", row.format, row.version);
@@ -328,8 +347,10 @@ pub enum TrialError {
          compare", other.0, other.1, first.0, first.1
     )]
     Mixed { brief: String, first: (String, Level), other: (String, Level) },
-    #[error("the critic gave brief `{brief}` a score that is not a number")]
-    NotANumber { brief: String },
+    #[error("line {line} of `{}` has the score {score}, and scores are numbers from 0 to 10", path.display())]
+    Score { path: PathBuf, line: usize, score: f64 },
+    #[error("the critic gave brief `{brief}` a score that is no number from 0 to 10")]
+    NoScore { brief: String },
     #[error("arm `{arm}` has no answer to brief `{brief}`: {cause}")]
     Generate { arm: String, brief: String, cause: Box<dyn Explain + Send + Sync> },
     #[error("the answer of arm `{arm}` to brief `{brief}` was not judged: {cause}")]
@@ -341,10 +362,10 @@ pub enum TrialError {
 impl Explain for TrialError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Spec { .. } | Self::Version { .. } => Kind::Input,
+            Self::Spec { .. } | Self::Version { .. } | Self::Score { .. } => Kind::Input,
             Self::Store(e) => e.kind(),
             Self::Mixed { .. } => Kind::Environment,
-            Self::NotANumber { .. } => Kind::Internal,
+            Self::NoScore { .. } => Kind::Internal,
             Self::Generate { cause, .. } | Self::Judge { cause, .. } => cause.kind(),
             Self::Cancelled { .. } => Kind::Cancelled,
         }
@@ -358,7 +379,11 @@ impl Explain for TrialError {
             Self::Mixed { .. } => Some(
                 "run `hone doctor` to see why the evidence changed; to start over, move the trial's folder away".into(),
             ),
-            Self::NotANumber { .. } => None,
+            Self::Score { .. } => Some(
+                "something else wrote it: take the line out and run `hone test` again, which asks for that answer anew"
+                    .into(),
+            ),
+            Self::NoScore { .. } => None,
             Self::Generate { cause, .. } | Self::Judge { cause, .. } => cause
                 .hint()
                 .or_else(|| Some("run the same command again: finished answers are kept".into())),

@@ -440,6 +440,49 @@ pub fn detectable_rate(n: usize, wins: usize, losses: usize) -> Option<f64> {
     Some(high)
 }
 
+/// How many pairs, at most [`MOST_PAIRS`], a one-sided test of a score at `alpha` takes to see the difference that these
+/// show in four trials of five, and a mean of `least` with it. As [`detectable_score`], solved for the number of pairs; the
+/// bound's levels are expanded as the bootstrap's are. None where the spread is unknown.
+pub fn pairs_for_score(diffs: &[Diff], least: f64, alpha: f64) -> Option<usize> {
+    let clusters = Clusters::of(diffs);
+    let (mean, error) = (clusters.mean()?, clusters.standard_error()?);
+    let (pairs, in_clusters) = (clusters.pairs() as f64, clusters.len() as f64);
+    let enough = |n: usize| {
+        let more = n as f64 / pairs;
+        let count = (in_clusters * more).round().max(2.0) as usize;
+        let (error, power) = (error / more.sqrt(), t_quantile(0.8, count));
+        mean >= (expanded_z(1.0 - alpha, count) + power) * error && mean - least >= power * error
+    };
+    Some(fewest(enough))
+}
+
+/// The same for a rate whose one-sided bound has to lie above `floor` (negative: a margin). The bound is that of
+/// [`rate_difference`], whose two pseudo-pairs weigh less among more pairs.
+pub fn pairs_for_rate(diffs: &[Diff], floor: f64, alpha: f64) -> Option<usize> {
+    let clusters = Clusters::of(diffs);
+    let (mean, error) = (clusters.mean()?, clusters.standard_error()?);
+    let variance = error * error * clusters.pairs() as f64;
+    let enough = |n: usize| {
+        let (n, with_pseudo) = (n as f64, n as f64 + 2.0);
+        let bound = (n * mean - normal_quantile(1.0 - alpha) * (n * variance + 2.0).sqrt()) / with_pseudo;
+        bound - Z_POWER_80 * (variance / n).sqrt() > floor
+    };
+    Some(fewest(enough))
+}
+
+/// What [`pairs_for_score`] and [`pairs_for_rate`] say of differences that hardly any number shows.
+pub const MOST_PAIRS: usize = 10_000;
+
+/// The smallest number from 2 on that is enough, where more always are too.
+fn fewest(enough: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (2, MOST_PAIRS);
+    while low < high {
+        let middle = low.midpoint(high);
+        if enough(middle) { high = middle } else { low = middle + 1 }
+    }
+    high
+}
+
 /// Mean; none of nothing.
 pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let (sum, n) = values.into_iter().fold((0.0, 0usize), |(sum, n), v| (sum + v, n + 1));

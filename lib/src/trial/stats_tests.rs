@@ -277,6 +277,31 @@ fn the_permutation_test_is_rarely_wrong_under_the_null() {
     assert!((0.02..=0.08).contains(&share), "{share}");
 }
 
+#[test]
+fn pairs_that_are_needed_are_those_of_sample_size_tables() {
+    let around = |mean: f64, sd: f64| {
+        let at = sd * (59.0 / 60.0_f64).sqrt();
+        singles(&(0..60).map(|i| if i % 2 == 0 { mean + at } else { mean - at }).collect::<Vec<_>>())
+    };
+    // (1.645 + 0.842)^2 / 0.5^2 = 24.7 by the normal distribution, two more by Student's t, one more by its expansion.
+    let half = pairs_for_score(&around(1.0, 2.0), 0.3, 0.05).unwrap();
+    assert!((25..=28).contains(&half), "{half}");
+    // The figures of a third round of a loop: its budget is 0.0034, (2.709 + 0.842)^2 (2.796 / 0.697)^2 = 203.
+    let third = pairs_for_score(&around(0.697, 2.796), 0.3, 0.003_377).unwrap();
+    assert!((203..=210).contains(&third), "{third}");
+    // A gain that is hardly worth a new champion: (0.842 * 2 / 0.1)^2 = 283.
+    let barely = pairs_for_score(&around(0.4, 2.0), 0.3, 0.05).unwrap();
+    assert!((280..=290).contains(&barely), "{barely}");
+    assert_eq!(pairs_for_score(&around(0.0, 2.0), 0.3, 0.05), Some(MOST_PAIRS));
+    assert_eq!(pairs_for_score(&singles(&[1.0]), 0.3, 0.05), None);
+    // Where no pair differs the two pseudo-pairs alone widen the bound: 1.645 * 2^0.5 / 47 is below 0.05.
+    assert_eq!(pairs_for_rate(&singles(&[0.0; 12]), -0.05, 0.05), Some(45));
+    let differing: Vec<f64> = (0..60).map(|i| [0.0, 0.0, 0.0, 0.0, 1.0, -1.0][i % 6]).collect();
+    // (1.645 + 0.842)^2 * 0.33 / 0.05^2 = 825, and a few for the pseudo-pairs.
+    let rate = pairs_for_rate(&singles(&differing), -0.05, 0.05).unwrap();
+    assert!((820..=850).contains(&rate), "{rate}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 

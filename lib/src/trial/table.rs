@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Arm, JudgeFigures, PairFigures, Row, Sequential, Status, Summary, Verdict,
+    gates::short,
     stats::Estimate,
     verdict::{ArmSummary, Delta},
 };
@@ -105,7 +106,15 @@ fn head(summary: &Summary) -> String {
         "n = {} briefs of {} families, {} {samples} each",
         summary.n, summary.families, summary.samples
     );
-    let _ = writeln!(text, "smallest difference it would show (80% power): {}", detectable(summary));
+    let against = &summary.mde.against;
+    let _ = writeln!(
+        text,
+        "smallest difference from the {against} that it would show (80% power): {}",
+        detectable(summary)
+    );
+    if let Some(budget) = inherited(summary) {
+        let _ = writeln!(text, "error budget {budget}");
+    }
     for gate in summary.gates.iter().filter(|g| g.status != Status::NotApplied) {
         let _ = writeln!(text, "  {:<7}  {}: {}", gate.status.as_str(), gate.name, gate.reason);
     }
@@ -121,6 +130,15 @@ pub(super) fn detectable(summary: &Summary) -> String {
     let points = |share: Option<f64>| share.map_or("unknown".into(), |s| format!("{:.0} points", s * 100.0));
     let score = summary.mde.score.map_or("unknown".into(), |score| format!("{score:.2}"));
     format!("score {score}, runs {}", points(summary.mde.runs))
+}
+
+/// A budget that is not the usual one because the model was tested before: `0.0034, that of trial `t-1``.
+pub(super) fn inherited(summary: &Summary) -> Option<String> {
+    let trial = summary.alpha_from.as_ref()?;
+    Some(format!(
+        "{}, as in trial `{trial}` of this model: a further look has no more to spend",
+        short(summary.alpha)
+    ))
 }
 
 fn foot(summary: &Summary) -> String {

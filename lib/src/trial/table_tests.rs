@@ -15,7 +15,7 @@ fn the_table_reads_without_colour() {
         base   base-1
         tuned  ft:tuned-1
         n = 20 briefs of 20 families, 1 sample each
-        smallest difference it would show (80% power): score 0.38, runs 42 points
+        smallest difference from the base that it would show (80% power): score 0.38, runs 42 points
           pass     size: 20 paired briefs of 20 families (needed: 10 of 8)
           pass     score: tuned minus base +5.68, one-sided 95% lower bound +5.45, sign-flip p 0.0001 (needed: mean >= +0.30, bound > 0, p <= 0.05)
           pass     runs: tuned minus base +100 points, one-sided 95% lower bound +76 (needed: > -5)
@@ -55,7 +55,7 @@ fn a_trial_without_answers_has_a_table_too() {
         base   base-1
         tuned  ft:tuned-1
         n = 0 briefs of 0 families, 1 sample each
-        smallest difference it would show (80% power): score unknown, runs unknown
+        smallest difference from the base that it would show (80% power): score unknown, runs unknown
           unclear  size: 0 paired briefs of 0 families (needed: 10 of 8), 2 briefs lack an answer
           unclear  score: tuned minus base +0.00, one-sided 95% lower bound unknown, sign-flip p unknown (needed: mean >= +0.30, bound > 0, p <= 0.05)
           unclear  runs: tuned minus base +0 points, one-sided 95% lower bound unknown (needed: > -5)

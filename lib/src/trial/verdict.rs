@@ -66,7 +66,7 @@ pub struct Summary {
     /// Tuned minus base, of what the score is made of (0-10).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub delta_sub_scores: BTreeMap<String, Estimate>,
-    /// Smallest differences that this trial would show with 80% power.
+    /// Smallest differences from the arm that decides which this trial would show, two-sided 5% with 80% power.
     pub mde: Detectable,
     pub verdict: Verdict,
     /// The arm that the gates compare the tuned one with.
@@ -94,6 +94,9 @@ pub struct Summary {
     /// The error budget that one-sided bounds and the score's p-value are held to.
     #[serde(default = "super::spec::usual_alpha")]
     pub alpha: f64,
+    /// The earlier trial of the same model whose budget this is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha_from: Option<String>,
     /// What a judge said of base and tuned; no gate looks at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeFigures>,
@@ -157,11 +160,19 @@ pub struct Delta {
     pub runs: Estimate,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Differences, of rates as shares; none where no difference would show.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detectable {
     pub score: Option<f64>,
     pub ui_first: Option<f64>,
     pub runs: Option<f64>,
+    /// The arm that the tuned model is compared with; the base in summaries of older versions, which do not say.
+    #[serde(default = "base")]
+    pub against: String,
+}
+
+fn base() -> String {
+    Arm::BASE.into()
 }
 
 /// Held-out briefs of kinds that training saw, and of kinds that it never saw.
@@ -216,7 +227,7 @@ pub fn summarise_with(spec: &TrialSpec, rows: &[Row], pairs: &[Pair]) -> Summary
         delta_champion: spec.arm(Arm::CHAMPION).map(|_| delta(Arm::CHAMPION)),
         others: others(spec, &table),
         delta_sub_scores: parts::sub_score_differences(spec, &table),
-        mde: table.detectable(Arm::BASE),
+        mde: table.detectable(spec.reference()),
         verdict: verdict.verdict,
         compared_with: spec.reference().into(),
         reasons: verdict.gates.iter().map(Gate::line).collect(),
@@ -232,6 +243,7 @@ pub fn summarise_with(spec: &TrialSpec, rows: &[Row], pairs: &[Pair]) -> Summary
         sequential,
         pairs,
         alpha: spec.alpha,
+        alpha_from: spec.alpha_from.clone(),
         judge: judge::figures(spec, &rows),
         critic: rows.first().map(|r| r.critic.clone()),
         level: rows.first().map(|r| r.level),
@@ -366,6 +378,7 @@ impl<'a> Results<'a> {
             score: stats::detectable_score(&self.diffs(Arm::TUNED, reference, Metric::Score)),
             ui_first: rate(Metric::UiFirst),
             runs: rate(Metric::Runs),
+            against: reference.into(),
         }
     }
 

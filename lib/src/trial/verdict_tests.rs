@@ -116,9 +116,45 @@ fn a_small_gain_on_few_briefs_is_inconclusive_and_says_how_many_are_needed() {
         expect![[r#"
         hold
         inconclusive: 12 held-out briefs are too few to tell
-        add held-out briefs and run `hone test --limit 143` (about 143 are needed)
+        add held-out briefs and run `hone test --limit 378`: about 378 are needed for 4 of 5 such trials to tell
     "#]],
     );
+    let next = |heldout| {
+        let spec = TrialSpec { heldout: Some(heldout), ..spec.clone() };
+        summarise(&spec, &uniform(&spec, GOOD, Quality { score: 7.6, ..GOOD })).next.unwrap()
+    };
+    let add =
+        "add 318 briefs to `briefs/heldout.jsonl`, which has 60, and run `hone test --limit 378`: about 378";
+    assert!(next(60).starts_with(add), "{}", next(60));
+    assert!(next(400).starts_with("run `hone test --limit 378`: about 378 are needed"), "there are enough");
+}
+
+/// As in a third round: far better than the base, a little better than a champion that fails as often on other briefs.
+#[test]
+fn what_a_trial_could_show_is_said_of_the_arm_that_decides() {
+    let spec = spec(60, 1, &THREE_ARMS);
+    let fails = |family: &str, of: [&str; 2]| of.iter().any(|end| family.ends_with(end));
+    let rows = rows(&spec, |brief, arm| match arm {
+        "base" => POOR,
+        "tuned" if fails(&brief.family, ["3", "4"]) => Quality { score: 1.0, runs: false, ..GOOD },
+        "champion" if fails(&brief.family, ["5", "6"]) => Quality { score: 1.0, runs: false, ..GOOD },
+        _ => GOOD,
+    });
+    let summary = summarise(&spec, &rows);
+    assert_eq!((summary.compared_with.as_str(), summary.mde.against.as_str()), ("champion", "champion"));
+    let against = |arm: &str| {
+        let diffs = Results::of(rows.iter()).diffs(Arm::TUNED, arm, Metric::Score);
+        stats::detectable_score(&diffs)
+    };
+    assert_eq!(summary.mde.score, against(Arm::CHAMPION));
+    assert!(summary.mde.score > against(Arm::BASE).map(|of_base| 1.1 * of_base), "the spread is another");
+    assert!(summary.mde.runs > Some(0.2), "{:?}", summary.mde);
+    let shown = crate::trial::table(&summary);
+    assert!(shown.contains("smallest difference from the champion that it would show"), "{shown}");
+    // Summaries of older versions were all of the base.
+    let mut old = serde_json::to_value(&summary).unwrap();
+    old["mde"].as_object_mut().unwrap().remove("against");
+    assert_eq!(serde_json::from_value::<Summary>(old).unwrap().mde.against, "base");
 }
 
 #[test]
@@ -267,7 +303,7 @@ fn json_has_the_keys_that_tools_rely_on() {
         /champion: model answers ui_first ui_first_interval runs runs_interval score tokens took_ms took_ms_p90 truncated
         /delta: score ui_first runs
         /delta/score: mean low high p p_holm lower upper p_above n clusters
-        /mde: score ui_first runs
+        /mde: score ui_first runs against
         /groups: seen_kinds unseen_kinds
         /groups/unseen_kinds: n families arms prompted champion delta
     "#]].assert_eq(&text);

@@ -5,9 +5,9 @@
 
 use hone::{
     brief::{self, Brief},
-    error::Kind,
-    store::{self, Lock},
-    trial::{Arm, Trial},
+    error::{Explain, Kind},
+    store::{self, Lock, LockError},
+    trial::{Arm, Generation, Opened, Trial, TrialError, TrialSpec},
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use crate::{
     error::{CommandError, Result},
 };
 
-/// Answers of each model from which on a claim of 10 points can be made.
+/// Answers of each model at least. How small a difference they show depends on how often the models differ: the report says.
 const ANSWERS: usize = 150;
 
 const FORMAT: &str = "hone.sealed-opening";
@@ -42,22 +42,64 @@ pub fn with_sealed(mut heldout: Vec<Brief>, context: &Context) -> Result<Vec<Bri
     Ok(heldout)
 }
 
-/// As many answers per brief as a claim needs.
+/// As many answers per brief as make up [`ANSWERS`].
 pub fn samples(asked: u32, briefs: usize) -> u32 {
     let needed = ANSWERS.div_ceil(briefs.max(1));
     asked.max(u32::try_from(needed).unwrap_or(u32::MAX))
 }
 
-/// Writes down that this trial opens the sealed briefs, and says which did: lines for the report. A trial that is picked
-/// up again opens nothing anew.
+/// Opens the trial, and with it the sealed briefs; lines for the report say who did before. Until that is written down no loop
+/// starts.
 ///
 /// # Errors
-/// A loop is running, and the file cannot be read or written.
-pub fn open(trial: &Trial, context: &Context) -> Result<Vec<(String, String)>> {
-    if Lock::take(&context.workspace.lock("loop")).is_err() {
-        let message = "the sealed briefs stay closed while a loop runs: what it sees, it selects by";
-        return Err(CommandError::new(Kind::Input, message).hint("wait until it is over, then release"));
-    }
+/// A loop is running, an arm cannot be asked, and files that cannot be read or written.
+pub async fn open<E: Explain + Send + Sync + 'static>(
+    spec: &TrialSpec,
+    generate: impl AsyncFn(&Arm, &Brief, u32) -> std::result::Result<Generation, E>,
+    context: &Context,
+) -> Result<(Opened, Vec<(String, String)>)> {
+    let _no_loop = while_no_loop_runs(context)?;
+    first_answers(spec, generate).await?;
+    let opened = Trial::open(&context.workspace.trials(), spec)?;
+    let openings = record(&opened.trial, context)?;
+    Ok((opened, openings))
+}
+
+fn while_no_loop_runs(context: &Context) -> Result<Lock> {
+    Lock::take(&context.workspace.lock("loop")).map_err(|e| match e {
+        LockError::Busy { owner, .. } => {
+            let message = format!(
+                "the sealed briefs stay closed while a loop runs (process {owner}): what it sees, it selects by"
+            );
+            CommandError::new(Kind::Environment, message).hint("wait until it is over, then release")
+        }
+        e => e.into(),
+    })
+}
+
+/// One answer of every arm to a brief that is not sealed: a model that does not exist, or that cannot be asked, must not use
+/// the sealed ones up. The answers are the trial's own, and are not asked for again.
+async fn first_answers<E: Explain + Send + Sync + 'static>(
+    spec: &TrialSpec,
+    generate: impl AsyncFn(&Arm, &Brief, u32) -> std::result::Result<Generation, E>,
+) -> Result<()> {
+    let Some(brief) = spec.briefs.first() else { return Ok(()) };
+    // At once, so that where they come in batches they are one.
+    let answers = spec.arms.iter().map(async |arm| match generate(arm, brief, 0).await {
+        Ok(_) => Ok(()),
+        Err(e) => Err(TrialError::Generate {
+            arm: arm.name.clone(),
+            brief: brief.id.to_string(),
+            cause: Box::new(e),
+        }),
+    });
+    futures::future::try_join_all(answers).await?;
+    Ok(())
+}
+
+/// Writes down that this trial opens the sealed briefs, and says which did: lines for the report. A trial that is picked
+/// up again opens nothing anew.
+fn record(trial: &Trial, context: &Context) -> Result<Vec<(String, String)>> {
     let path = context.workspace.sealed_openings();
     let text = if path.exists() { store::read_text(&path)? } else { String::new() };
     let (lines, _) = store::parse_lines::<Opening>(&text);
