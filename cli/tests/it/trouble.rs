@@ -493,7 +493,7 @@ fn own_agent_fails() {
         r#"["sh", "-c", "echo no model today >&2; exit 3"]"#,
         "`models.mine` ended with exit status: 3: no model today",
     );
-    check(r#"["sleep", "60"]"#, "gave no answer within 1 s (`timeout_s`)");
+    check(r#"["sleep", "60"]"#, "gave no answer within 3 s (`timeout_s`)");
     check(r#"["no-such-program"]"#, "cannot start `no-such-program`");
 }
 

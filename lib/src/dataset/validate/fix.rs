@@ -174,6 +174,10 @@ fn format_of(options: &Options) -> Format {
 fn mend(text: &str, options: &Options) -> Mended {
     let before = problems(text, options);
     let Some(first) = before.first() else { return Mended::Same };
+    // Which of two was meant is not ours to say.
+    if before.iter().any(|problem| problem.code == Code::RepeatedKey) {
+        return Mended::Out(Code::RepeatedKey);
+    }
     let Ok(Value::Object(mut fields)) = serde_json::from_str::<Value>(text) else {
         return Mended::Out(first.code);
     };
@@ -406,6 +410,7 @@ mod tests {
     fn what_needs_new_text_is_left_out() {
         check("{", Mended::Out(Code::NotJson));
         check(&row("", ""), Mended::Out(Code::MissingContent));
+        check(&row("b", r#","content":"c""#), Mended::Out(Code::RepeatedKey));
         check(&row(&APP.replace("(\"A\")", "("), ""), Mended::Out(Code::CodeDoesNotParse));
         check(&row("```text\n# requirements.txt\nstreamlit\n```", ""), Mended::Out(Code::ConfigFirst));
     }
