@@ -282,3 +282,32 @@ fn local(path: &Path) -> Result<Local> {
     let context = train::Options::default().max_tokens as u64;
     Ok(Local { counter: Arc::new(move |text| tokenizer.count(text)), context })
 }
+
+#[cfg(test)]
+mod tests {
+    use hone::critic::{Element, Exception, Run};
+
+    use super::*;
+
+    #[test]
+    fn an_app_that_does_not_run_is_named_with_the_reason() {
+        let why = |status, shown, raised: &[(&str, &str)]| {
+            let exception = |(kind, message): &(&str, &str)| Exception {
+                kind: (*kind).into(),
+                message: (*message).into(),
+                ..Exception::default()
+            };
+            let exceptions = raised.iter().map(exception).collect();
+            let elements = vec![Element::default(); shown];
+            let run = Run { status, elements, exceptions, ..Run::default() };
+            why_not(&Evidence { run: Some(run), ..Evidence::default() })
+        };
+        // A title and a button are an app.
+        assert_eq!(why(RunStatus::Ready, 2, &[]), None);
+        assert_eq!(why(RunStatus::Ready, 0, &[]).unwrap(), "the app shows nothing");
+        let raised = why(RunStatus::Error, 1, &[("NameError", "name 'x' is not defined")]).unwrap();
+        assert_eq!(raised, "the app does not run: NameError: name 'x' is not defined");
+        assert_eq!(why(RunStatus::TimedOut, 0, &[]).unwrap(), "the app does not run");
+        assert_eq!(why_not(&Evidence::default()).unwrap(), "the app was not run");
+    }
+}

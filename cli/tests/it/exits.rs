@@ -33,7 +33,9 @@ fn code_2_is_a_wrong_call() {
     let none = ["--rounds", "--limit", "--heldout", "--n-epochs"].map(|flag| ["loop", flag, "0"]);
     let limit = ["test", "--limit", "0", "--dry-run"];
     let wrong = [&["evolve", "--no-such-flag"][..], &["nothing"], &["loop", "--n-epochs", "51"], &limit, &[]];
-    for arguments in wrong.into_iter().chain(none.iter().map(|call| &call[..])) {
+    let prepare = [("--min-score", "nan"), ("--min-score", "11"), ("--max-rows", "0")]
+        .map(|(flag, value)| ["prepare", flag, value]);
+    for arguments in wrong.into_iter().chain(none.iter().chain(&prepare).map(|call| &call[..])) {
         let ran = world.run(arguments);
         assert_eq!(ran.code, 2, "{ran:?}");
         assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("--help"), "{ran:?}");

@@ -123,6 +123,22 @@ fn a_copy_holds_what_could_be_mended() {
         assert_eq!(String::from_utf8(patched.stdout).unwrap(), world.read("rows.fixed.jsonl"));
     }
     here(&world, &["validate", "-", "--fix"]).failed(2, "stdin", "");
+    here(&world, &["validate", "/dev/zero", "--fix"]).failed(2, "a pipe", "write it to a file first");
+}
+
+#[test]
+fn a_copy_takes_no_other_files_place() {
+    let world = World::bare();
+    let text = dataset(12);
+    for name in ["rows.jsonl", "rows.diff"] {
+        world.write(name, &text);
+    }
+    let to = |file: &str, out: &str| here(&world, &["validate", file, "--fix", "--out", out]);
+    to("rows.jsonl", "rows.jsonl").failed(2, "is the file itself", "--out");
+    to("rows.jsonl", "./rows.jsonl").failed(2, "is the file itself", "--out");
+    to("rows.diff", "rows.txt").failed(2, "is the file itself", "--out");
+    to("rows.jsonl", "copy.diff").failed(2, "both the copy and its diff", ".jsonl");
+    assert_eq!([world.read("rows.jsonl"), world.read("rows.diff")], [text.clone(), text]);
 }
 
 #[test]
