@@ -1,6 +1,4 @@
-use std::num::NonZeroUsize;
-
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser};
 use hone::{
     agent::Prompts,
     brief,
@@ -18,10 +16,10 @@ use crate::{commands::evolve, context::Context, error::Result};
 #[derive(Clone, Debug, Default, Args)]
 pub struct Prepare {
     /// Lowest score (0-10) of a positive example
-    #[arg(long, value_name = "SCORE", value_parser = from_0_to_10)]
+    #[arg(long, value_name = "SCORE", value_parser = |text: &str| from_0_to(10.0, text))]
     pub min_score: Option<f64>,
     /// Largest number of rows
-    #[arg(long, value_name = "N", value_parser = at_least_1)]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub max_rows: Option<usize>,
     /// Leave out preference pairs of two different writers
     #[arg(long)]
@@ -30,7 +28,7 @@ pub struct Prepare {
     #[arg(long, value_name = "X", value_parser = above_0_up_to_1)]
     pub similarity: Option<f64>,
     /// Share (0 to 1) of rows at most that show an app, its faults and the better app [default: 0.3]
-    #[arg(long, value_name = "X", value_parser = from_0_to_1)]
+    #[arg(long, value_name = "X", value_parser = |text: &str| from_0_to(1.0, text))]
     pub improvement_share: Option<f64>,
     /// Write the rows in another shape too, into data/export: chat, dpo, trl-dpo, sharegpt, alpaca, prompt-completion, kto or rft;
     /// may be given several times
@@ -115,20 +113,12 @@ fn shape(name: &str) -> std::result::Result<Shape, String> {
     })
 }
 
-fn from_0_to_1(text: &str) -> std::result::Result<f64, String> {
+fn from_0_to(most: f64, text: &str) -> std::result::Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("not between 0 and 1".to_owned()) }
-}
-
-fn from_0_to_10(text: &str) -> std::result::Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=10.0).contains(&number) { Ok(number) } else { Err("not between 0 and 10".to_owned()) }
-}
-
-fn at_least_1(text: &str) -> std::result::Result<usize, String> {
-    text.parse::<NonZeroUsize>().map(NonZeroUsize::get).map_err(|_| "not a number from 1 on".to_owned())
+    if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("not between 0 and {most}")) }
 }
 
 fn above_0_up_to_1(text: &str) -> std::result::Result<f64, String> {
-    from_0_to_1(text).and_then(|number| if number > 0.0 { Ok(number) } else { Err("not above 0".to_owned()) })
+    from_0_to(1.0, text)
+        .and_then(|number| if number > 0.0 { Ok(number) } else { Err("not above 0".to_owned()) })
 }

@@ -15,6 +15,7 @@ use crate::{
     agent::SourceFile,
     brief::Brief,
     store::{self, Lock, LockError, StoreError, Workspace, append_line, parse_lines},
+    text,
 };
 
 /// `format` of a rating.
@@ -189,7 +190,7 @@ pub fn append(path: &Path, rating: &Rating) -> Result<(), StoreError> {
 /// Another session of the rater runs, or there can be no lock.
 pub fn session(workspace: &Workspace, rater: &str) -> Result<Lock, LockError> {
     // A name may be longer than that of a file, and hold any letter.
-    let name: String = Sha256::digest(rater)[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = text::hex(&Sha256::digest(rater)[..8]);
     Lock::take(&workspace.lock(&format!("rate-{name}")))
 }
 

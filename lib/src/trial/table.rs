@@ -134,11 +134,12 @@ pub(super) fn detectable(summary: &Summary) -> String {
 
 /// A budget that is not the usual one because the model was tested before: `0.0034, that of trial `t-1``.
 pub(super) fn inherited(summary: &Summary) -> Option<String> {
-    let trial = summary.alpha_from.as_ref()?;
-    Some(format!(
-        "{}, as in trial `{trial}` of this model: a further look has no more to spend",
-        short(summary.alpha)
-    ))
+    Some(budget_of_trial(summary.alpha, summary.alpha_from.as_ref()?))
+}
+
+/// A budget, and why it is that.
+pub fn budget_of_trial(alpha: f64, trial: &str) -> String {
+    format!("{}, as in trial `{trial}` of this model: a further look has no more to spend", short(alpha))
 }
 
 fn foot(summary: &Summary) -> String {

@@ -27,11 +27,8 @@ pub fn of(asked: Option<f64>, model: &str, context: &Context) -> Result<Budget> 
     let of_trials = trial::smallest_share(&workspace.trials(), model);
     let budget = smallest(of_trials, State::read(workspace)?.share_of(model));
     if let Some(trial) = &budget.from {
-        let text = format!(
-            "the error budget is {:.4}, as in trial `{trial}` of this model: a further look has no more to spend",
-            budget.alpha
-        );
-        context.events.note(text);
+        let text = trial::table::budget_of_trial(budget.alpha, trial);
+        context.events.note(format!("the error budget is {text}"));
     }
     Ok(budget)
 }

@@ -201,7 +201,7 @@ fn prune(fields: &mut Map<String, Value>, format: Format) {
     each_list(fields, |messages| {
         for message in messages.iter_mut().filter_map(Value::as_object_mut) {
             message.retain(|key, _| of_messages.contains(&key.as_str()));
-            let is_answer = message.get("role").and_then(Value::as_str) == Some("assistant");
+            let is_answer = rules::role_of(message) == Some("assistant");
             match message.get("weight").map(weight) {
                 Some(Weight::Plain(weight)) if is_answer => {
                     drop(message.insert("weight".into(), weight.into()))

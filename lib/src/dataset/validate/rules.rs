@@ -487,7 +487,7 @@ fn is_result(fields: &Map<String, Value>) -> bool {
     matches!(role_of(fields), Some("tool" | "function"))
 }
 
-fn role_of(fields: &Map<String, Value>) -> Option<&str> {
+pub(super) fn role_of(fields: &Map<String, Value>) -> Option<&str> {
     fields.get("role").and_then(Value::as_str)
 }
 

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
 use super::{
     lines::{self, Ended},
-    problem::Severity,
+    local,
     row::{self, Format, Part, Place},
     rules, without_mark,
 };
@@ -39,13 +39,9 @@ pub fn sample(source: impl BufRead, n: usize, seed: u64) -> io::Result<Vec<Sampl
 /// # Errors
 /// The file cannot be read.
 pub fn examples(source: impl BufRead, format: Format, n: usize, seed: u64) -> io::Result<Vec<String>> {
-    let is_fine = |text: &str| {
-        let row = row::read(text, format, Place::Local);
-        !row.said.is_empty() && row.problems.iter().all(|problem| problem.severity != Severity::Error)
-    };
     let texts = drawn(source, n, seed)?.into_iter().filter_map(|(_, line)| {
         let text = std::str::from_utf8(without_mark(&line)).ok()?.trim();
-        (!text.is_empty() && is_fine(text)).then(|| text.to_owned())
+        local::example(text, format).is_ok().then(|| text.to_owned())
     });
     Ok(texts.collect())
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     problem::{Code, Problem},
     row::special_token,
-    rules::{control_token, present},
+    rules::{control_token, present, role_of},
 };
 
 /// Characters of a function's name.
@@ -94,7 +94,7 @@ impl<'t> Calls<'t> {
     }
 
     pub fn message(&mut self, fields: &Map<String, Value>, field: &str, found: &mut Vec<Problem>) {
-        let role = fields.get("role").and_then(Value::as_str);
+        let role = role_of(fields);
         if role == Some("tool") {
             self.answer(fields, field, found);
         } else {
